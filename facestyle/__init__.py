@@ -1,0 +1,45 @@
+"""facestyle: a face photo in, a stylized portrait out.
+
+Nothing heavy is imported until a name is used; importing the package touches no network and no GPU.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FaceStylizer",
+    "FacestyleError",
+    "StylizeResult",
+    "StylizedFace",
+    "__version__",
+    "list_styles",
+]
+
+if TYPE_CHECKING:
+    from facestyle.errors import FacestyleError
+    from facestyle.stylizer import FaceStylizer, StylizedFace, StylizeResult
+
+_HOME = {
+    "FaceStylizer": "facestyle.stylizer",
+    "FacestyleError": "facestyle.errors",
+    "StylizeResult": "facestyle.stylizer",
+    "StylizedFace": "facestyle.stylizer",
+}
+
+
+def list_styles() -> list[str]:
+    """Names of the styles that come with the package, sorted."""
+    from facestyle.styles import bundled_styles
+
+    return bundled_styles()
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'facestyle' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOME[name]), name)

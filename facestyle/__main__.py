@@ -1,0 +1,7 @@
+"""``python -m facestyle`` is the command ``facestyle``."""
+
+import sys
+
+from facestyle.cli import main
+
+sys.exit(main())

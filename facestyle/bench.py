@@ -1,0 +1,192 @@
+"""``facestyle bench`` and ``facestyle info``: how fast, how much memory, on what, with which weights."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from facestyle import __version__
+from facestyle.errors import ConfigError, FacestyleError
+
+__all__ = ["describe", "format_bench", "machine", "run_bench", "sample_photo"]
+
+_STAGES = ("load", "detect", "align", "encode", "synthesize", "paste")
+
+_LICENSES = {
+    "generator_ffhq_1024.safetensors": "Apache-2.0 (random-face, a MobileStyleGAN of FFHQ)",
+    "encoder_w.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
+    "lite0_features.safetensors": "Apache-2.0 (EfficientNet-Lite0)",
+    "mobilefacenet.safetensors": "MIT (package; its training data is not stated)",
+}
+
+
+def sample_photo() -> Path:
+    """The picture that comes with the package: a sample of the base generator, 1024 px."""
+    return Path(__file__).resolve().parent / "assets" / "sample.png"
+
+
+def describe() -> dict[str, dict[str, Any]]:
+    """Styles, weights with licence and sha256, device and versions."""
+    import torch
+
+    from facestyle.runtime import choose_device
+    from facestyle.styles import StyleConfig, bundled_style, bundled_styles
+
+    root = Path(__file__).resolve().parent / "weights"
+    styles: dict[str, Any] = {}
+    for name in bundled_styles():
+        config = StyleConfig.from_file(bundled_style(name) / "config.json")
+        styles[name] = {
+            "title": config.title,
+            "license": config.license,
+            "sha256": _sha256(bundled_style(name) / "generator.safetensors"),
+        }
+    weights = {
+        path.name: {
+            "license": _LICENSES.get(path.name, "see NOTICE"),
+            "MB": round(path.stat().st_size / 1e6, 1),
+            "sha256": _sha256(path),
+        }
+        for path in sorted(root.glob("*.safetensors"))
+    }
+    packages = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "huggingface_hub")
+    versions = {name: metadata.version(name) for name in packages}
+    return {
+        "styles": styles,
+        "weights": weights,
+        "device": {"device": str(choose_device()), **machine(), "threads": torch.get_num_threads()},
+        "versions": {"facestyle": __version__, "python": platform.python_version(), **versions},
+    }
+
+
+def run_bench(
+    style: str = "cartoon",
+    *,
+    device: str | None = None,
+    dtype: str | None = None,
+    runs: int = 9,
+) -> dict[str, Any]:
+    """Seconds by stage on the 1024 px sample photo, warm; cold start and peak memory in a fresh process.
+
+    Returns:
+        "stages" (medians, seconds), "total" (median, seconds), "cold_start" (seconds from starting the command to the
+        written picture), "peak_memory_mb" of that process, "batch" (pictures a second at 1 and at 8), "machine".
+
+    Raises:
+        ConfigError: ``runs`` is below 1.
+    """
+    if runs < 1:
+        raise ConfigError(f"runs must be 1 or more, got {runs}")
+    from facestyle.stylizer import FaceStylizer
+
+    cold, peak = _cold_run(style, device, dtype)
+    stylizer = FaceStylizer.from_pretrained(style, device=device, dtype=dtype)
+    photo = sample_photo()
+    for _ in range(2):
+        stylizer(photo)
+    stages: dict[str, list[float]] = {name: [] for name in _STAGES}
+    totals = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        result = stylizer(photo)
+        totals.append(time.perf_counter() - start)
+        for name in _STAGES:
+            stages[name].append(result.seconds.get(name, 0.0))
+    stylizer([photo] * 8)
+    batches = []
+    for _ in range(max(2, runs // 3)):
+        start = time.perf_counter()
+        stylizer([photo] * 8)
+        batches.append((time.perf_counter() - start) / 8)
+    total = statistics.median(totals)
+    each = statistics.median(batches)
+    return {
+        "style": style,
+        "device": str(stylizer.device),
+        "dtype": str(stylizer.dtype).removeprefix("torch."),
+        "photo_px": 1024,
+        "runs": runs,
+        "stages": {name: round(statistics.median(values), 4) for name, values in stages.items()},
+        "total": round(total, 4),
+        "cold_start": round(cold, 2),
+        "peak_memory_mb": round(peak),
+        "batch": {
+            "per_second_1": round(1 / total, 3),
+            "per_second_8": round(1 / each, 3),
+            "gain": round(total / each, 3),
+        },
+        "machine": machine(),
+        "versions": {"facestyle": __version__, "torch": metadata.version("torch")},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def format_bench(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"{report['style']}, {report['device']}, {report['dtype']}, one face, 1024 px, warm"]
+    lines += [f"  {name:<12} {value:7.3f} s" for name, value in report["stages"].items()]
+    lines += [
+        f"  {'total':<12} {report['total']:7.3f} s",
+        f"cold start     {report['cold_start']:7.2f} s   (start of the command to the written picture)",
+        f"peak memory    {report['peak_memory_mb']:7d} MB",
+        f"batch of 8     {report['batch']['gain']:7.2f} times the throughput of one by one",
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores, {report['date']}",
+    ]
+    return "\n".join(lines)
+
+
+_CHILD = """
+import json, resource, sys
+from facestyle.cli import main
+code = main(json.loads(sys.argv[1]))
+scale = 1 if sys.platform == "darwin" else 1024
+print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+sys.exit(code)
+"""
+
+
+def _cold_run(style: str, device: str | None, dtype: str | None) -> tuple[float, float]:
+    """Seconds and peak MB of ``facestyle stylize`` in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = ["stylize", str(sample_photo()), "-o", f"{folder}/out.png", "--style", style]
+        arguments += ["--device", device] if device else []
+        arguments += ["--dtype", dtype] if dtype else []
+        start = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", _CHILD, json.dumps(arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        seconds = time.perf_counter() - start
+    if done.returncode:
+        raise FacestyleError(f"the cold run failed: {done.stderr.strip()[-500:]}")
+    peak = int(done.stdout.rsplit("PEAK", 1)[1])
+    return seconds, peak / 1e6
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores and system, for reports."""
+    name = platform.processor() or platform.machine()
+    try:
+        with open("/proc/cpuinfo") as file:
+            name = next(
+                line.split(":")[1].strip() for line in file if line.startswith("model name")
+            )
+    except (OSError, StopIteration):
+        pass
+    return {"processor": name, "cores": os.cpu_count(), "system": platform.system()}
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,0 +1,386 @@
+"""The command line: one command builds its options and calls one function.
+
+Exit codes: 0 everything done; 1 some inputs failed, the others are done; 2 wrong usage or setting; 3 the style or a
+weights file cannot be used; 4 the output cannot be written; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facestyle.errors import (
+    CheckpointError,
+    ConfigError,
+    DatasetError,
+    DownloadError,
+    FacestyleError,
+    ImageError,
+    OutputError,
+    StyleNotFoundError,
+)
+
+if TYPE_CHECKING:
+    from facestyle.stylizer import FaceStylizer, StylizeResult
+
+__all__ = ["main"]
+
+_CHUNK = 4
+"""Photos in memory at a time; enough to keep every core of a small machine busy."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; the exit code."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
+    )
+    try:
+        code = args.run(args)
+        assert isinstance(code, int)
+        return code
+    except (ConfigError, ImageError, DatasetError) as error:
+        return _fail(error, 2)
+    except (StyleNotFoundError, CheckpointError, DownloadError) as error:
+        return _fail(error, 3)
+    except OutputError as error:
+        return _fail(error, 4)
+    except KeyboardInterrupt:
+        print("facestyle: interrupted", file=sys.stderr)
+        return 130
+
+
+def _fail(error: FacestyleError, code: int) -> int:
+    print(f"facestyle: {type(error).__name__}: {error}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    from facestyle import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="facestyle",
+        description="Turn face photos into stylized portraits.",
+        epilog=__doc__.split("\n\n")[1],
+    )
+    parser.add_argument("--version", action="version", version=f"facestyle {__version__}")
+    parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    stylize = commands.add_parser("stylize", help="stylize photos or a folder of photos")
+    stylize.add_argument("inputs", nargs="+", metavar="IN", help="picture files or folders")
+    stylize.add_argument("-o", "--output", required=True, help="folder, or a .png for one input")
+    _add_style(stylize)
+    stylize.add_argument("--psi", type=float, help="truncation, 0 to 1; default: the style's")
+    stylize.add_argument("--strength", type=float, default=1.0, help="0 the photo, 1 full style")
+    stylize.add_argument("--keep-color", type=float, default=0.0, help="0 to 1")
+    stylize.add_argument("--refine", type=int, default=0, help="optimisation steps for likeness")
+    stylize.add_argument(
+        "--faces", type=_faces, default="all", help='"all", "largest" or "0,2" (0 is the largest)'
+    )
+    stylize.add_argument("--already-aligned", action="store_true", help="inputs are FFHQ crops")
+    stylize.add_argument("--on-no-face", choices=["error", "skip", "center"], default="error")
+    stylize.add_argument("--seed", type=int, default=0)
+    stylize.add_argument(
+        "--portraits", action="store_true", help="also save each face's 1024 px portrait"
+    )
+    stylize.add_argument("--json", action="store_true", help="print a summary as JSON")
+    stylize.set_defaults(run=_stylize)
+
+    info = commands.add_parser("info", help="styles, weights, licences, device, versions")
+    info.add_argument("--json", action="store_true")
+    info.set_defaults(run=_info)
+
+    bench = commands.add_parser("bench", help="median seconds by stage, cold start, peak memory")
+    _add_style(bench)
+    bench.add_argument("--runs", type=int, default=9, help="timed runs after the warm-up")
+    bench.add_argument("--json", action="store_true")
+    bench.set_defaults(run=_bench)
+
+    encoder = commands.add_parser("train-encoder", help="train E_w: aligned photo to code")
+    encoder.add_argument(
+        "--faces", nargs="+", required=True, help="folders or zips, aligned photos"
+    )
+    encoder.add_argument("--val-faces", required=True, help="folder or zip of held-out photos")
+    encoder.add_argument(
+        "-o", "--output", required=True, help="folder of the run; resumed if there"
+    )
+    encoder.add_argument("--space", choices=["w"], default="w", help="latent space of the codes")
+    _add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
+    encoder.set_defaults(run=_train_encoder)
+
+    train = commands.add_parser("train", help="finetune a style from a folder of pictures")
+    train.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
+    train.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
+    train.add_argument("--name", required=True, help="short name of the style, lower case")
+    train.add_argument("--data-license", required=True, help="licence of the pictures")
+    train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
+    _add_config(train, "facestyle.training.finetune", "FinetuneConfig")
+    train.set_defaults(run=_train)
+
+    evaluate = commands.add_parser("evaluate", help="measure the encoder or a style")
+    evaluate.add_argument("what", choices=["encoder", "style", "gallery"])
+    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder)")
+    evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
+    evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
+    evaluate.add_argument("--limit", type=int, help="use so many test photos")
+    evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
+    evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
+    _add_style(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+    return parser
+
+
+def _add_style(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--style", default="cartoon", help="name, ./folder or user/repository")
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
+def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
+    """A flag for every field of a config dataclass, built when the command is the one asked for."""
+    parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"any field of {module}.{name}, such as seed=1; may be repeated",
+    )
+
+
+def _configured(cls: type[Any], assignments: Sequence[str]) -> Any:
+    """An instance of a config dataclass with ``FIELD=VALUE`` assignments applied.
+
+    Raises:
+        ConfigError: a field is unknown or its value does not parse.
+    """
+    defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
+    values: dict[str, Any] = {}
+    for text in assignments:
+        name, _, value = text.partition("=")
+        if name not in defaults:
+            raise ConfigError(f"unknown setting {name!r}; known: {', '.join(defaults)}")
+        kind = type(defaults[name])
+        try:
+            values[name] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
+        except ValueError as error:
+            raise ConfigError(f"{name} must be of type {kind.__name__}, got {value!r}") from error
+    return cls(**values)
+
+
+def _faces(text: str) -> str | list[int]:
+    if text in ("all", "largest"):
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"not all, largest or numbers: {text!r}") from None
+
+
+def _load(args: argparse.Namespace) -> FaceStylizer:
+    from facestyle.stylizer import FaceStylizer
+
+    return FaceStylizer.from_pretrained(args.style, device=args.device, dtype=args.dtype)
+
+
+def _stylize(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from facestyle.image import save_png
+
+    inputs = _input_files(args.inputs)
+    outputs = _output_files(inputs, Path(args.output))
+    stylizer = _load(args)
+    options = {
+        "psi": args.psi, "strength": args.strength, "keep_color": args.keep_color,
+        "refine": args.refine, "faces": args.faces, "aligned": args.already_aligned,
+        "on_no_face": args.on_no_face, "seed": args.seed,
+    }  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    bar = tqdm(total=len(inputs), desc=args.style, disable=len(inputs) < 2 or args.json)
+    for start in range(0, len(inputs), _CHUNK):
+        chunk = inputs[start : start + _CHUNK]
+        for source, outcome in zip(chunk, _attempt(stylizer, chunk, options), strict=True):
+            if isinstance(outcome, FacestyleError):
+                rows.append({"input": str(source), "error": type(outcome).__name__,
+                             "message": str(outcome)})  # fmt: skip
+            else:
+                target = outputs[source]
+                save_png(outcome.image, target, outcome.metadata())
+                written = [target]
+                if args.portraits:
+                    for i, face in enumerate(outcome.faces):
+                        written.append(target.with_stem(f"{target.stem}_face{i}"))
+                        save_png(face.portrait, written[-1], outcome.metadata())
+                rows.append({
+                    "input": str(source), "outputs": [str(path) for path in written],
+                    "faces": len(outcome.faces),
+                    "seconds": {k: round(v, 4) for k, v in outcome.seconds.items()},
+                })  # fmt: skip
+            bar.update()
+    bar.close()
+    failed = [row for row in rows if "error" in row]
+    if args.json:
+        print(json.dumps({"style": args.style, "done": len(rows) - len(failed),
+                          "failed": len(failed), "results": rows}, indent=2))  # fmt: skip
+    else:
+        for row in rows:
+            if "error" not in row:
+                print(f"{row['outputs'][0]}  {row['faces']} face(s)  "
+                      f"{sum(row['seconds'].values()):.2f} s")  # fmt: skip
+    for row in failed:
+        print(f"facestyle: {row['error']}: {row['message']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _attempt(
+    stylizer: FaceStylizer, chunk: list[Path], options: dict[str, Any]
+) -> list[StylizeResult | FacestyleError]:
+    """Results of a chunk, together if all goes well, else one by one with each one's error."""
+    if len(chunk) > 1:
+        try:
+            return list(stylizer(list(chunk), **options))
+        except ImageError:
+            pass
+    outcomes: list[StylizeResult | FacestyleError] = []
+    for path in chunk:
+        try:
+            outcomes.append(stylizer(path, **options))
+        except ImageError as error:
+            outcomes.append(error)
+    return outcomes
+
+
+def _input_files(inputs: Sequence[str]) -> list[Path]:
+    """Files as given, folders replaced by the pictures in them.
+
+    Raises:
+        ConfigError: a folder holds no pictures.
+    """
+    from facestyle.image import iter_image_files
+
+    files: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = list(iter_image_files(path))
+        if not found:
+            raise ConfigError(f"the folder {path} holds no pictures")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Where each input's picture goes; no two share a name, no input is overwritten.
+
+    Raises:
+        ConfigError: one .png for several inputs, or an output that is an input.
+    """
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(inputs) > 1:
+            raise ConfigError(
+                f"{len(inputs)} inputs cannot go into the one file {output}; name a folder"
+            )
+        targets = {inputs[0]: output}
+    else:
+        taken: set[str] = set()
+        targets = {path: output / next(_free_names(path.stem, taken)) for path in inputs}
+    sources = {path.resolve() for path in inputs}
+    if clash := [path for path in targets.values() if path.resolve() in sources]:
+        raise ConfigError(f"the output {clash[0]} is one of the inputs; name another folder")
+    return targets
+
+
+def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
+    name, count = f"{stem}.png", 1
+    while name.lower() in taken:
+        name, count = f"{stem}-{count}.png", count + 1
+    taken.add(name.lower())
+    yield name
+
+
+def _info(args: argparse.Namespace) -> int:
+    from facestyle.bench import describe
+
+    facts = describe()
+    if args.json:
+        print(json.dumps(facts, indent=2))
+        return 0
+    for title, rows in facts.items():
+        print(title)
+        for name, value in rows.items():
+            shown = "  ".join(str(v) for v in value.values()) if isinstance(value, dict) else value
+            print(f"  {name:<32} {shown}")
+    return 0
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from facestyle.bench import format_bench, run_bench
+
+    report = run_bench(args.style, device=args.device, dtype=args.dtype, runs=args.runs)
+    print(json.dumps(report, indent=2) if args.json else format_bench(report))
+    return 0
+
+
+def _train_encoder(args: argparse.Namespace) -> int:
+    from facestyle.models.zoo import load_base_generator
+    from facestyle.runtime import tune_allocator
+    from facestyle.training.encoder import EncoderConfig, train_encoder
+
+    config = _configured(EncoderConfig, args.set)
+    print(config)
+    if args.dry_run:
+        return 0
+    tune_allocator()
+    train_encoder(load_base_generator(), args.output, args.faces, args.val_faces, config)
+    print(Path(args.output) / "encoder.safetensors")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from facestyle.models.zoo import load_base_generator
+    from facestyle.runtime import tune_allocator
+    from facestyle.training.finetune import FinetuneConfig, train_style
+
+    config = _configured(FinetuneConfig, args.set)
+    print(config)
+    if args.dry_run:
+        return 0
+    tune_allocator()
+    folder = train_style(
+        load_base_generator(), args.pictures, args.output, config,
+        name=args.name, psi=args.psi, data_license=args.data_license,
+    )  # fmt: skip
+    print(f'{folder}  load it with FaceStylizer.from_pretrained("./{folder}")')
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from facestyle.evaluation import report
+    from facestyle.runtime import tune_allocator
+
+    tune_allocator()
+    folder = Path(args.output)
+    if args.what == "gallery":
+        report.gallery(_load(args), folder)
+    elif args.what == "encoder":
+        if not args.faces:
+            raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")
+        report.encoder_report(
+            args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise
+        )
+    else:
+        if not args.pictures:
+            raise ConfigError("evaluate style needs --pictures, the style's own pictures")
+        report.style_report(_load(args), args.pictures, folder)
+    print(folder / "report.md")
+    return 0

@@ -1,0 +1,168 @@
+"""The whole error tree. Every message says what was required, what came, and what to do.
+
+::
+
+    FacestyleError
+    ├── ConfigError(ValueError)          a setting is out of range or unknown
+    ├── ImageError(ValueError)           .path   the input picture cannot be used
+    │   ├── NotAnImageError              not a picture, truncated, 0 bytes
+    │   ├── ImageTooLargeError           decompression bomb
+    │   ├── ImageTooSmallError           too few pixels to hold a face
+    │   ├── NoFaceError                  .image_size
+    │   └── FaceTooSmallError            .face_px
+    ├── LatentShapeError(ValueError)
+    ├── StyleNotFoundError(LookupError)  .name .available
+    ├── CheckpointError                  .path .missing .unexpected
+    ├── DownloadError(ConnectionError)   a package or Hub repository could not be had
+    ├── DatasetError(ValueError)         .path   a folder or zip of training pictures cannot be used
+    └── OutputError(OSError)             .path   the result cannot be written
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = [
+    "CheckpointError",
+    "ConfigError",
+    "DatasetError",
+    "DownloadError",
+    "FaceTooSmallError",
+    "FacestyleError",
+    "ImageError",
+    "ImageTooLargeError",
+    "ImageTooSmallError",
+    "LatentShapeError",
+    "NoFaceError",
+    "NotAnImageError",
+    "OutputError",
+    "StyleNotFoundError",
+]
+
+
+class FacestyleError(Exception):
+    """Base of every error facestyle raises on purpose; the command line prints it as one line."""
+
+
+class ConfigError(FacestyleError, ValueError):
+    """A setting is out of range, unknown, or contradicts another."""
+
+
+class ImageError(FacestyleError, ValueError):
+    """An input picture cannot be used.
+
+    Attributes:
+        path: the file it came from, or None for pictures given in memory.
+    """
+
+    def __init__(self, message: str, *, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        super().__init__(message if path is None else f"{path}: {message}")
+
+
+class NotAnImageError(ImageError):
+    """The bytes are no picture: another file type, truncated, or empty."""
+
+
+class ImageTooLargeError(ImageError):
+    """The picture's header claims more pixels than facestyle will decode."""
+
+
+class ImageTooSmallError(ImageError):
+    """The picture has too few pixels to hold a usable face."""
+
+
+class NoFaceError(ImageError):
+    """No face was found.
+
+    Attributes:
+        image_size: (width, height) in pixels of the picture that was searched.
+    """
+
+    def __init__(
+        self, message: str, *, image_size: tuple[int, int], path: str | Path | None = None
+    ) -> None:
+        self.image_size = image_size
+        super().__init__(message, path=path)
+
+
+class FaceTooSmallError(ImageError):
+    """Faces were found, but all are too small to stylize.
+
+    Attributes:
+        face_px: side in pixels of the largest face's aligned square.
+    """
+
+    def __init__(self, message: str, *, face_px: float, path: str | Path | None = None) -> None:
+        self.face_px = face_px
+        super().__init__(message, path=path)
+
+
+class LatentShapeError(FacestyleError, ValueError):
+    """A latent code does not fit the generator."""
+
+
+class StyleNotFoundError(FacestyleError, LookupError):
+    """No style goes by this name.
+
+    Attributes:
+        name: what was asked for.
+        available: the bundled names.
+    """
+
+    def __init__(self, message: str, *, name: str, available: Sequence[str]) -> None:
+        self.name = name
+        self.available = tuple(available)
+        super().__init__(message)
+
+
+class CheckpointError(FacestyleError):
+    """A weights file is damaged or is not what its name says.
+
+    Attributes:
+        path: the file, or None.
+        missing: tensor names that should be there and are not.
+        unexpected: tensor names that should not be there.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str | Path | None = None,
+        missing: Sequence[str] = (),
+        unexpected: Sequence[str] = (),
+    ) -> None:
+        self.path = None if path is None else Path(path)
+        self.missing = tuple(missing)
+        self.unexpected = tuple(unexpected)
+        super().__init__(message if path is None else f"{path}: {message}")
+
+
+class DownloadError(FacestyleError, ConnectionError):
+    """A package or a Hub repository could not be fetched."""
+
+
+class DatasetError(FacestyleError, ValueError):
+    """A folder or zip of training pictures cannot be used.
+
+    Attributes:
+        path: the folder or file, or None.
+    """
+
+    def __init__(self, message: str, *, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
+        super().__init__(message if path is None else f"{path}: {message}")
+
+
+class OutputError(FacestyleError, OSError):
+    """A result could not be written; nothing half-written is left behind.
+
+    Attributes:
+        path: where it should have gone.
+    """
+
+    def __init__(self, message: str, *, path: str | Path) -> None:
+        self.path = Path(path)
+        super().__init__(f"{path}: {message}")

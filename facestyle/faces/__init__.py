@@ -1,0 +1,1 @@
+"""Faces in photos: found (`detect`), cut out upright (`align`) and put back (`paste`)."""

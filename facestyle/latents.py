@@ -1,0 +1,108 @@
+"""Arithmetic on latent codes: broadcast W to W+, truncate, mix.
+
+``z``, ``w`` are [B, 512]; ``w_plus`` is [B, num_ws, 512], rows in StyleGAN2's resolution order (row 0 at 4 px,
+rows 1-2 at 8 px, ...), coarse first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from facestyle.errors import ConfigError, LatentShapeError
+
+__all__ = ["broadcast", "lerp_rows", "style_mix", "truncate"]
+
+
+def broadcast(w: Tensor, num_ws: int) -> Tensor:
+    """Give every layer its row: [B, 512] becomes [B, num_ws, 512]; a [B, num_ws, 512] code passes through.
+
+    Raises:
+        LatentShapeError: ``w`` is neither.
+
+    Example:
+        >>> broadcast(torch.zeros(2, 512), 16).shape
+        torch.Size([2, 16, 512])
+    """
+    if w.ndim == 2:
+        return w.unsqueeze(1).expand(-1, num_ws, -1)
+    if w.ndim == 3 and w.shape[1] == num_ws:
+        return w
+    raise LatentShapeError(
+        f"expected w [B, D] or w_plus [B, {num_ws}, D] for this generator, got {list(w.shape)}; "
+        "a code with another number of rows comes from a generator of another resolution"
+    )
+
+
+def truncate(w: Tensor, w_avg: Tensor, psi: float) -> Tensor:
+    """Pull latents towards the mean: ``w_avg + psi * (w - w_avg)``.
+
+    Source: StyleGAN (arXiv:1812.04948), appendix B.
+
+    Args:
+        w: [B, 512] in W, or [B, num_ws, 512] in W+.
+        w_avg: [512], the generator's mean of W.
+        psi: 1 keeps ``w``, 0 returns the mean face.
+
+    Returns:
+        Same shape, dtype and device as ``w``.
+
+    Raises:
+        LatentShapeError: the last axes differ.
+
+    Example:
+        >>> w, w_avg = torch.ones(1, 18, 512), torch.zeros(512)
+        >>> truncate(w, w_avg, psi=0.5).unique().item()
+        0.5
+    """
+    if w.shape[-1:] != w_avg.shape[-1:]:
+        raise LatentShapeError(
+            f"expected codes of {w_avg.shape[-1]} numbers, got {list(w.shape)}; encoder and generator do not match"
+        )
+    if psi == 1:
+        return w
+    return w_avg + psi * (w - w_avg)
+
+
+def style_mix(content: Tensor, style: Tensor, level: int) -> Tensor:
+    """Rows below ``level`` from ``content``, the others from ``style`` (paper section 3.3).
+
+    Args:
+        content: [B, num_ws, 512].
+        style: [B, num_ws, 512].
+        level: 0 returns ``style``, ``num_ws`` or more returns ``content``.
+
+    Raises:
+        LatentShapeError: the two differ in shape.
+        ConfigError: ``level`` is negative.
+
+    Example:
+        >>> a, b = torch.zeros(1, 4, 2), torch.ones(1, 4, 2)
+        >>> style_mix(a, b, 3)[0, :, 0].tolist()
+        [0.0, 0.0, 0.0, 1.0]
+    """
+    if content.shape != style.shape or content.ndim != 3:
+        raise LatentShapeError(
+            f"expected two w_plus codes of one shape, got {list(content.shape)} and {list(style.shape)}"
+        )
+    if level < 0:
+        raise ConfigError(f"the mixing level must be 0 or more, got {level}")
+    return torch.cat([content[:, :level], style[:, level:]], dim=1)
+
+
+def lerp_rows(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+    """Row-wise blend of two codes: ``start + share * (end - start)``.
+
+    Args:
+        start: [B, num_ws, 512].
+        end: [B, num_ws, 512].
+        share: [num_ws], 0 keeps ``start``'s row, 1 takes ``end``'s.
+
+    Raises:
+        LatentShapeError: shapes disagree.
+    """
+    if start.shape != end.shape or share.shape != start.shape[1:2]:
+        raise LatentShapeError(
+            f"expected codes [B, n, D] and a share [n], got {list(start.shape)}, {list(end.shape)}, {list(share.shape)}"
+        )
+    return torch.lerp(start, end, share.to(start).view(1, -1, 1))

@@ -1,0 +1,139 @@
+"""Strict safetensors loading: every tensor named, shaped and typed as the module asks, or a named error."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from facestyle.errors import CheckpointError, OutputError
+
+__all__ = ["bundled", "load_strict", "read_metadata", "read_tensors", "save_tensors"]
+
+
+def bundled(name: str) -> Path:
+    """Path of a file in the package's ``weights`` folder.
+
+    Raises:
+        CheckpointError: the installation lacks it.
+    """
+    path = Path(__file__).resolve().parent.parent / "weights" / name
+    if not path.is_file():
+        raise CheckpointError(
+            "a file that comes with facestyle is missing; reinstall the package", path=path
+        )
+    return path
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, in the dtype they are stored in.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, or no safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"cannot be read as a safetensors file ({error}); copy or download it again", path=path
+        ) from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The header's free-form strings, empty if there are none.
+
+    Raises:
+        CheckpointError: the file is absent, truncated, or no safetensors file.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return dict(file.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"cannot be read as a safetensors file ({error}); copy or download it again", path=path
+        ) from error
+
+
+def load_strict(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, path: str | Path | None = None
+) -> None:
+    """Load ``tensors`` into ``module``, converting to the module's dtypes.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected, of another shape, or holds NaN or infinity.
+    """
+    own = module.state_dict()
+    missing = sorted(own.keys() - tensors.keys())
+    unexpected = sorted(tensors.keys() - own.keys())
+    if missing or unexpected:
+        raise CheckpointError(
+            f"does not fit {type(module).__name__}: {len(missing)} tensors missing {missing[:3]}, "
+            f"{len(unexpected)} unexpected {unexpected[:3]}; it was made for another architecture or version",
+            path=path,
+            missing=missing,
+            unexpected=unexpected,
+        )
+    for name, tensor in tensors.items():
+        if tensor.shape != own[name].shape:
+            raise CheckpointError(
+                f"tensor {name} has shape {list(tensor.shape)}, expected {list(own[name].shape)}; "
+                "it was made for another architecture",
+                path=path,
+                unexpected=[name],
+            )
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise CheckpointError(
+                f"tensor {name} holds NaN or infinity; the file is damaged or its training diverged",
+                path=path,
+                unexpected=[name],
+            )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def save_tensors(
+    tensors: Mapping[str, Tensor],
+    path: str | Path,
+    *,
+    metadata: Mapping[str, Any],
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Write a safetensors file in one step: it is either whole or not there.
+
+    Args:
+        tensors: what to store; copied to contiguous CPU memory.
+        path: the file; its folder is made.
+        metadata: strings as they are, anything else as JSON.
+        dtype: convert floating tensors, e.g. ``torch.float16``.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path)
+    ready = {
+        name: (t.to(dtype) if dtype and t.is_floating_point() else t).detach().cpu().contiguous()
+        for name, t in tensors.items()
+    }
+    header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        os.close(handle)
+        save_file(ready, temporary, metadata=header)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, SafetensorError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise OutputError(
+            f"weights cannot be written ({error}); check free space and permissions", path=path
+        ) from error

@@ -1,0 +1,59 @@
+"""The contract every generator meets, whatever its architecture."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Generator", "Noise", "sample_z"]
+
+Noise = Literal["const", "none"]
+
+
+class Generator(nn.Module):
+    """A face generator in two parts: ``mapping`` (z to w) and ``synthesis`` (w_plus to picture).
+
+    Attributes:
+        architecture: name under which the checkpoint registry knows it.
+        resolution: side in pixels of the full picture.
+        preview_resolution: side in pixels of the cheap low-resolution output.
+        num_ws: rows of a w_plus code.
+        w_dim: numbers in a row.
+        mapping: module, [B, w_dim] -> [B, w_dim].
+        synthesis: module, ``(w_plus [B, num_ws, w_dim], *, noise="const", resolution=None)`` ->
+            [B, 3, R, R] in about [-1, 1] (not clamped).
+    """
+
+    architecture: ClassVar[str]
+    resolution: int
+    preview_resolution: int
+    num_ws: int
+    w_dim: int
+    mapping: nn.Module
+    synthesis: nn.Module
+
+    @property
+    def w_avg(self) -> Tensor:
+        """[w_dim], the mean of W."""
+        w_avg = self.mapping.w_avg
+        assert isinstance(w_avg, Tensor)
+        return w_avg
+
+    def config(self) -> dict[str, Any]:
+        """What is needed to build the same generator again, JSON-able."""
+        raise TypeError(f"{type(self).__name__} does not describe itself; override config()")
+
+    def forward(self, z: Tensor, *, resolution: int | None = None) -> Tensor:
+        """Pictures [B, 3, R, R] from z [B, 512], no truncation, constant noise."""
+        from facestyle.latents import broadcast
+
+        img = self.synthesis(broadcast(self.mapping(z), self.num_ws), resolution=resolution)
+        assert isinstance(img, Tensor)
+        return img
+
+
+def sample_z(count: int, seed: int, w_dim: int = 512) -> Tensor:
+    """``count`` standard normal z's [count, w_dim], the same on every machine for one seed (drawn on the CPU)."""
+    return torch.randn(count, w_dim, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,111 @@
+"""The bundled networks, loaded: base generator G, encoder E_w, and a style's generator."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import hashlib
+import json
+from pathlib import Path
+
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.models.checkpoints import bundled, load_strict, read_metadata, read_tensors
+from facestyle.models.encoder import Encoder
+from facestyle.models.generator import Generator
+from facestyle.models.mobile import MobileGenerator
+from facestyle.styles import StyleConfig
+
+__all__ = [
+    "BASE_FILE",
+    "ENCODER_FILE",
+    "base_sha256",
+    "load_base_generator",
+    "load_encoder",
+    "load_style_generator",
+]
+
+BASE_FILE = "generator_ffhq_1024.safetensors"
+ENCODER_FILE = "encoder_w.safetensors"
+
+_ARCHITECTURES: dict[str, type[MobileGenerator]] = {"mobile": MobileGenerator}
+
+
+def load_base_generator(path: str | Path | None = None) -> Generator:
+    """G, frozen, in eval mode, float32; the bundled FFHQ 1024 px model when no file is given.
+
+    Raises:
+        CheckpointError: the file is damaged or of another architecture.
+    """
+    path = bundled(BASE_FILE) if path is None else Path(path)
+    metadata = read_metadata(path)
+    config = _parsed_config(metadata, path)
+    generator = _build(metadata.get("architecture", ""), config, path)
+    load_strict(generator, read_tensors(path), path=path)
+    return generator.eval().requires_grad_(False)
+
+
+def load_style_generator(folder: str | Path, base: Generator) -> Generator:
+    """G' of a style's folder: its own synthesis network on the mapping network of ``base``.
+
+    Raises:
+        CheckpointError: a file is damaged, or the style was made from another base generator.
+    """
+    folder = Path(folder)
+    config = StyleConfig.from_file(folder / "config.json")
+    path = folder / "generator.safetensors"
+    if config.base_sha256 != base_sha256():
+        raise CheckpointError(
+            "was finetuned from another base generator than the one this facestyle carries",
+            path=path,
+        )
+    generator = _build(config.architecture, config.generator, folder / "config.json")
+    tensors = read_tensors(path)
+    load_strict(generator.synthesis, tensors, path=path)
+    generator.mapping = copy.deepcopy(base.mapping)
+    return generator.eval().requires_grad_(False)
+
+
+def load_encoder(path: str | Path | None = None) -> Encoder:
+    """E_w, frozen, in eval mode, float32; the bundled one when no file is given.
+
+    Raises:
+        CheckpointError: the file is damaged or of another architecture.
+    """
+    path = bundled(ENCODER_FILE) if path is None else Path(path)
+    config = _parsed_config(read_metadata(path), path)
+    try:
+        encoder = Encoder(**config)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"describes no encoder ({error})", path=path) from error
+    load_strict(encoder, read_tensors(path), path=path)
+    return encoder.eval().requires_grad_(False)
+
+
+@functools.cache
+def base_sha256() -> str:
+    """Sha256 of the bundled base generator's file, which every style names."""
+    return hashlib.sha256(bundled(BASE_FILE).read_bytes()).hexdigest()
+
+
+def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, object]:
+    try:
+        config = json.loads(metadata["config"])
+    except (KeyError, ValueError) as error:
+        raise CheckpointError(
+            "has no facestyle config in its header; it is another program's file", path=path
+        ) from error
+    if not isinstance(config, dict):
+        raise CheckpointError("has a damaged config in its header", path=path)
+    return config
+
+
+def _build(architecture: str, config: dict[str, object], path: Path) -> Generator:
+    if architecture not in _ARCHITECTURES:
+        raise CheckpointError(
+            f"asks for architecture {architecture!r}; this facestyle knows {sorted(_ARCHITECTURES)}",
+            path=path,
+        )
+    try:
+        return _ARCHITECTURES[architecture](**config)  # type: ignore[arg-type]
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"describes no generator ({error})", path=path) from error

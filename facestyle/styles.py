@@ -1,0 +1,186 @@
+"""What a style is on disk: a folder with ``config.json`` and ``generator.safetensors``; and the bundled ones.
+
+The generator file holds the synthesis network; the mapping network and w_avg are the base generator's, whose sha256 the
+file's header names. An encoder lies beside it only when the style needs its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from facestyle.errors import CheckpointError, ConfigError, OutputError, StyleNotFoundError
+
+__all__ = ["StyleConfig", "bundled_style", "bundled_styles", "find_style"]
+
+_BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
+_VERSION = 1
+
+HUB_ALIASES: dict[str, tuple[str, str]] = {}
+"""Short name to (Hub repository, revision) of styles that are not bundled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StyleConfig:
+    """A style's ``config.json``.
+
+    Attributes:
+        name: short name, lower case.
+        title: for people.
+        description: one sentence.
+        architecture: of the generator; "mobile".
+        generator: arguments that build it.
+        base_sha256: of the base generator it was finetuned from.
+        psi: default truncation of content codes.
+        license: of the weights.
+        data: what it was trained on: source, count, licence.
+        encoder: "base" for the bundled E_w, or a file name in the style's folder.
+        format: always "facestyle-style".
+        version: of the format.
+    """
+
+    name: str
+    title: str
+    description: str
+    generator: dict[str, Any]
+    base_sha256: str
+    architecture: str = "mobile"
+    psi: float = 0.7
+    license: str = "unknown"
+    data: dict[str, Any] = field(default_factory=dict)
+    encoder: str = "base"
+    format: str = "facestyle-style"
+    version: int = _VERSION
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
+            raise ConfigError(
+                f"a style's name is lower case letters, digits, '.', '_' and '-', got {self.name!r}"
+            )
+        if not 0 <= self.psi <= 1.5:
+            raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
+
+    def to_json(self) -> str:
+        """Text of ``config.json``."""
+        return json.dumps(asdict(self), indent=2, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> StyleConfig:
+        """Read ``config.json``, strictly.
+
+        Raises:
+            CheckpointError: absent, no JSON, an unknown or missing key, or a newer format.
+        """
+        try:
+            raw = json.loads(Path(path).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
+        if not isinstance(raw, dict) or raw.get("format") != "facestyle-style":
+            raise CheckpointError("is not the config of a facestyle style", path=path)
+        if raw.get("version", 0) > _VERSION:
+            raise CheckpointError(
+                f"has format version {raw['version']}, this facestyle reads up to {_VERSION}; update facestyle",
+                path=path,
+            )
+        known = {item.name for item in fields(cls)}
+        if unknown := sorted(raw.keys() - known):
+            raise CheckpointError(f"has unknown keys {unknown}", path=path, unexpected=unknown)
+        try:
+            return cls(**raw)
+        except (TypeError, ConfigError) as error:
+            raise CheckpointError(f"is not a valid style config ({error})", path=path) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write ``config.json``.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        path = Path(path)
+        partial = path.with_suffix(".part")
+        try:
+            partial.write_text(self.to_json(), encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(f"cannot be written ({error})", path=path) from error
+
+
+def bundled_styles() -> list[str]:
+    """Names of the styles that come with the package, sorted."""
+    return sorted(path.parent.name for path in _BUNDLED.glob("*/config.json"))
+
+
+def bundled_style(name: str) -> Path:
+    """Folder of a bundled style.
+
+    Raises:
+        StyleNotFoundError: there is none of that name.
+    """
+    if name not in bundled_styles():
+        raise _not_found(name)
+    return _BUNDLED / name
+
+
+def _not_found(name: str) -> StyleNotFoundError:
+    names = bundled_styles()
+    hint = f'; for the folder here, write "./{name}"' if Path(name).is_dir() else ""
+    return StyleNotFoundError(
+        f"no style is called {name!r}; bundled: {', '.join(names)}; a folder is written ./folder, "
+        f"a Hub repository user/name{hint}",
+        name=name,
+        available=names,
+    )
+
+
+def find_style(
+    name_or_path: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
+) -> Path:
+    """Folder of a style: bundled name first, then a folder, then a Hub repository, which is downloaded.
+
+    A bare name is never looked up among the folders here, so a folder that happens to be called "cartoon" changes
+    nothing.
+
+    Raises:
+        StyleNotFoundError: there is no such bundled style, folder or repository.
+        DownloadError: the Hub cannot be reached.
+    """
+    text = str(name_or_path)
+    is_bare = isinstance(name_or_path, str) and re.fullmatch(r"[\w.-]+", text) is not None
+    if is_bare and text not in (".", ".."):
+        if text in bundled_styles():
+            return bundled_style(text)
+        if text not in HUB_ALIASES:
+            raise _not_found(text)
+        repo, pinned = HUB_ALIASES[text]
+        revision = revision or pinned
+    else:
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return folder
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or text.startswith(("./", "../")):
+            raise StyleNotFoundError(
+                f"there is no folder {text!r}; bundled styles: {', '.join(bundled_styles())}",
+                name=text,
+                available=bundled_styles(),
+            )
+        repo = text
+    from facestyle.hub.download import download_style
+
+    return download_style(
+        repo,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        force_download=force_download,
+    )

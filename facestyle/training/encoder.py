@@ -1,0 +1,323 @@
+"""Train an encoder: first on the generator's own pictures, whose codes are known, then on photos.
+
+Stages, each resumable:
+
+1. ``pool``: w drawn from the generator and the pictures G(w), kept on disk.
+2. ``codes``: the encoder learns picture -> w on the pool, pictures jittered as photos are.
+3. ``photos``: real faces x join. The loss looks at G(E(x)) beside x: perceptual, identity, and plain difference at low
+   resolution; the pool keeps the codes where the generator knows them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from facestyle.errors import ConfigError
+from facestyle.inversion import ReconstructionLoss
+from facestyle.latents import broadcast
+from facestyle.models.checkpoints import save_tensors
+from facestyle.models.encoder import Encoder
+from facestyle.models.generator import Generator
+from facestyle.training.data import PictureSet, jitter, shuffled_batches
+from facestyle.training.state import TrainingState
+
+__all__ = ["EncoderConfig", "train_encoder"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncoderConfig:
+    """Everything that decides what an encoder becomes. Steps are optimiser steps.
+
+    Attributes:
+        pool_size: pictures the generator draws for the first two stages.
+        psi_min: codes of the pool are truncated by a psi drawn from [psi_min, 1].
+        code_steps: steps of stage ``codes``.
+        code_batch: pictures a step.
+        code_lr: Adam's rate for the head; the trunk gets ``trunk_lr_share`` of it.
+        photo_steps: steps of stage ``photos``.
+        photo_batch: photos a step.
+        pool_batch: pool pictures a step of stage ``photos``.
+        photo_lr: Adam's rate for the head in stage ``photos``.
+        trunk_lr_share: the trunk's rate as a share of the head's.
+        perceptual_weight: weight of the perceptual term.
+        identity_weight: weight of 1 - cosine of identity embeddings.
+        pixel_weight: weight of the mean absolute difference at 32 px.
+        code_weight: weight of the pool's code error in stage ``photos``.
+        prior_weight: weight of the codes' squared distance from w_avg, in units of W's variance.
+        seed: of every random number.
+        checkpoint_every: steps between checkpoints and previews.
+    """
+
+    pool_size: int = 4000
+    psi_min: float = 0.4
+    code_steps: int = 350
+    code_batch: int = 32
+    code_lr: float = 6e-4
+    photo_steps: int = 650
+    photo_batch: int = 8
+    pool_batch: int = 4
+    photo_lr: float = 3e-4
+    trunk_lr_share: float = 0.3
+    perceptual_weight: float = 1.0
+    identity_weight: float = 2.0
+    pixel_weight: float = 2.0
+    code_weight: float = 0.2
+    prior_weight: float = 0.005
+    seed: int = 0
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("pool_size", "code_batch", "photo_batch", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("code_steps", "photo_steps", "pool_batch"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 0 <= self.psi_min <= 1:
+            raise ConfigError(f"psi_min must be in [0, 1], got {self.psi_min}")
+
+
+def _build_pool(
+    generator: Generator, config: EncoderConfig, folder: Path, progress: bool
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Memory-mapped pictures [N, 3, S, S] uint8 and codes [N, 512] float32; drawn where not there yet."""
+    side, count, chunk = generator.preview_resolution, config.pool_size, 8
+    folder.mkdir(parents=True, exist_ok=True)
+    done_file = folder / "done.json"
+    shape = {"size": count, "seed": config.seed, "psi_min": config.psi_min, "side": side}
+    done = 0
+    if done_file.is_file():
+        state = json.loads(done_file.read_text())
+        done = state["done"] if state["shape"] == shape else 0
+    mode = "r+" if done else "w+"
+    images = np.lib.format.open_memmap(
+        folder / "images.npy", mode=mode, dtype=np.uint8, shape=(count, 3, side, side)
+    )
+    codes = np.lib.format.open_memmap(
+        folder / "codes.npy", mode=mode, dtype=np.float32, shape=(count, generator.w_dim)
+    )
+    bar = tqdm(total=count, initial=done, desc="pool", disable=not progress)
+    with torch.no_grad():
+        for start in range(done, count, chunk):
+            stop = min(start + chunk, count)
+            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + start)
+            z = torch.randn(stop - start, generator.w_dim, generator=rng)
+            psi = config.psi_min + (1 - config.psi_min) * torch.rand(stop - start, 1, generator=rng)
+            w = generator.w_avg + psi * (generator.mapping(z) - generator.w_avg)
+            img = generator.synthesis(broadcast(w, generator.num_ws), resolution=side)
+            images[start:stop] = ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
+            codes[start:stop] = w.numpy()
+            if (start // chunk) % 16 == 0 or stop == count:
+                images.flush()
+                codes.flush()
+                done_file.write_text(json.dumps({"done": stop, "shape": shape}))
+            bar.update(stop - start)
+    bar.close()
+    return images, codes
+
+
+def _optimizer(encoder: Encoder, lr: float, trunk_share: float) -> torch.optim.Optimizer:
+    trunk = list(encoder.trunk.parameters())
+    own = {id(p) for p in trunk} | {id(p) for p in encoder.identity.parameters()}
+    head = [p for p in encoder.parameters() if id(p) not in own]
+    return torch.optim.AdamW(
+        [{"params": head, "lr": lr}, {"params": trunk, "lr": lr * trunk_share}], weight_decay=1e-4
+    )
+
+
+def _run_stage(
+    name: str,
+    steps: int,
+    step_fn: Callable[[int], dict[str, float]],
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    state: TrainingState,
+    checkpoint_every: int,
+    look: Callable[[str, int], dict[str, float]],
+    progress: bool,
+) -> None:
+    """Run ``step_fn`` for the steps not done yet, with a one-cycle rate, log and checkpoints."""
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer,
+        [group["lr"] for group in optimizer.param_groups],
+        total_steps=max(steps, 1) + 1,
+        pct_start=0.08,
+        div_factor=20,
+        final_div_factor=20,
+        cycle_momentum=False,
+    )
+    parts = {"encoder": encoder, "optimizer": optimizer, "scheduler": scheduler}
+    first = state.resume(name, parts)
+    bar = tqdm(range(first, steps), initial=first, total=steps, desc=name, disable=not progress)
+    began = time.monotonic()
+    for step in bar:
+        row = step_fn(step)
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 5.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        scheduler.step()
+        bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
+        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+            row |= look(name, step + 1)
+            state.save(name, step + 1, parts)
+        state.log({"stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began})
+
+
+def _skip(batches: Iterator[list[int]], count: int) -> None:
+    """Let go of what a resumed run has had already."""
+    for _ in range(count):
+        next(batches)
+
+
+def train_encoder(
+    generator: Generator,
+    out: str | Path,
+    faces: Sequence[str | Path],
+    val_faces: str | Path,
+    config: EncoderConfig | None = None,
+    *,
+    progress: bool = True,
+) -> Encoder:
+    """The trained encoder E_w; ``OUT/encoder.safetensors``, log, checkpoints and previews are left in ``out``.
+
+    Args:
+        generator: frozen; its preview resolution is used.
+        out: folder of the run; an unfinished run found there goes on.
+        faces: folders or zip files of FFHQ-aligned photos.
+        val_faces: the same, held out, for previews and scores.
+        config: what to do.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: ``out`` holds a run of another config.
+        DatasetError: a picture source cannot be used.
+    """
+    config = config or EncoderConfig()
+    folder = Path(out)
+    described = dataclasses.asdict(config)
+    state = TrainingState(folder, described)
+    torch.manual_seed(config.seed)
+    side = generator.preview_resolution
+    generator = generator.eval().requires_grad_(False)
+    photos = PictureSet(list(faces), side)
+    held_out = PictureSet(val_faces, side, limit=24)
+    val = held_out.batch(range(len(held_out)))
+    pool_images, pool_codes = _build_pool(generator, config, folder / "pool", progress)
+    w_std = torch.from_numpy(np.array(pool_codes)).std(0).mean()
+
+    encoder = Encoder(rows=1, w_dim=generator.w_dim, input_px=side, pretrained_trunk=True)
+    encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder.start.copy_(generator.w_avg)
+    torch.nn.init.normal_(encoder.out.weight, std=0.01)
+    torch.nn.init.zeros_(encoder.out.bias)
+    loss = ReconstructionLoss(
+        perceptual_weight=config.perceptual_weight,
+        identity_weight=config.identity_weight,
+        pixel_weight=config.pixel_weight,
+    )
+
+    def draw(w: Tensor) -> Tensor:
+        img = generator.synthesis(broadcast(w, generator.num_ws), resolution=side)
+        assert isinstance(img, Tensor)
+        return img
+
+    def look(stage: str, step: int) -> dict[str, float]:
+        from torchvision.utils import save_image
+
+        with torch.no_grad():
+            img = torch.cat([draw(encoder(part)) for part in val.split(8)])
+            scores: dict[str, list[Tensor]] = {}
+            for a, b in zip(img.split(8), val.split(8), strict=True):
+                for key, value in loss.parts(a, loss.target(b)).items():
+                    scores.setdefault(key, []).append(value)
+            pairs = torch.stack([val, img], 1).flatten(0, 1)[:48]
+            (folder / "previews").mkdir(exist_ok=True)
+            save_image(
+                ((pairs + 1) / 2).clamp(0, 1),
+                folder / "previews" / f"{stage}_{step:05d}.png",
+                nrow=12,
+            )
+        return {f"val_{key}": torch.cat(value).mean().item() for key, value in scores.items()}
+
+    pool_order = shuffled_batches(
+        config.pool_size, config.code_batch, torch.Generator().manual_seed(config.seed + 1)
+    )
+
+    _skip(pool_order, state.steps_done("codes"))
+
+    def pool_batch(indices: Sequence[int], step: int) -> tuple[Tensor, Tensor]:
+        rows = sorted(indices)
+        img = torch.from_numpy(pool_images[rows]).float() / 127.5 - 1
+        rng = torch.Generator().manual_seed(config.seed * 7919 + step)
+        return jitter(img, rng), torch.from_numpy(pool_codes[rows])
+
+    def code_step(step: int) -> dict[str, float]:
+        img, w = pool_batch(next(pool_order), step)
+        error = ((encoder(img) - w) / w_std).square().mean()
+        error.backward()
+        return {"code": error.item()}
+
+    optimizer = _optimizer(encoder, config.code_lr, config.trunk_lr_share)
+    _run_stage(
+        "codes", config.code_steps, code_step, encoder, optimizer, state, config.checkpoint_every,
+        look, progress,
+    )  # fmt: skip
+
+    photo_order = shuffled_batches(
+        len(photos), config.photo_batch, torch.Generator().manual_seed(config.seed + 2)
+    )
+    mixed_order = shuffled_batches(
+        config.pool_size, max(config.pool_batch, 1), torch.Generator().manual_seed(config.seed + 3)
+    )
+
+    _skip(photo_order, state.steps_done("photos"))
+    _skip(mixed_order, state.steps_done("photos") if config.pool_batch else 0)
+
+    def photo_step(step: int) -> dict[str, float]:
+        photo = photos.batch(next(photo_order))
+        rng = torch.Generator().manual_seed(config.seed * 104_729 + step)
+        flips = torch.rand(photo.shape[0], generator=rng) < 0.5
+        photo[flips] = photo[flips].flip(-1)
+        w = encoder(jitter(photo, rng, strength=0.25))
+        parts = loss.parts(draw(w), loss.target(photo))
+        prior = ((w - generator.w_avg) / w_std).square().mean()
+        total = loss.total(parts).mean() + config.prior_weight * prior
+        row = {key: value.mean().item() for key, value in parts.items()}
+        if config.pool_batch:
+            img, codes = pool_batch(next(mixed_order), step)
+            code = ((encoder(img) - codes) / w_std).square().mean()
+            total = total + config.code_weight * code
+            row["code"] = code.item()
+        total.backward()
+        return row
+
+    optimizer = _optimizer(encoder, config.photo_lr, config.trunk_lr_share)
+    _run_stage(
+        "photos", config.photo_steps, photo_step, encoder, optimizer, state, config.checkpoint_every,
+        look, progress,
+    )  # fmt: skip
+
+    save_tensors(
+        encoder.state_dict(),
+        folder / "encoder.safetensors",
+        metadata={
+            "format": "facestyle-encoder",
+            "version": "1",
+            "config": encoder.config(),
+            "training": described,
+            "faces": [Path(source).name for source in faces],
+        },
+        dtype=torch.float16,
+    )
+    return encoder.eval()

@@ -1,0 +1,104 @@
+"""State of a training run in its folder: settings, log, and one checkpoint a stage, replaced whole."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from facestyle.errors import CheckpointError, ConfigError, OutputError
+
+__all__ = ["TrainingState"]
+
+
+class TrainingState:
+    """The folder of a run that can be killed at any time and goes on where it was.
+
+    Args:
+        folder: of the run; made when absent.
+        config: what the run does, JSON-able; written to ``config.json``.
+
+    Raises:
+        ConfigError: the folder holds a run with other settings.
+        OutputError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
+        self.folder = Path(folder)
+        path = self.folder / "config.json"
+        wanted = json.loads(json.dumps(dict(config)))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if path.is_file() and json.loads(path.read_text()) != wanted:
+                raise ConfigError(
+                    f"{self.folder} holds a run with other settings; give another folder or delete it"
+                )
+            path.write_text(json.dumps(wanted, indent=2) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot be written ({error})", path=self.folder) from error
+
+    def steps_done(self, stage: str) -> int:
+        """Steps the stage's checkpoint has behind it, 0 when there is none.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        return self.resume(stage, {})
+
+    def log(self, row: Mapping[str, Any]) -> None:
+        """Append one line to ``log.jsonl``."""
+        with (self.folder / "log.jsonl").open("a") as file:
+            file.write(json.dumps(dict(row)) + "\n")
+
+    def save(self, stage: str, step: int, parts: Mapping[str, Any]) -> None:
+        """Keep ``state_dict()`` of every part and the number of steps done.
+
+        Raises:
+            OutputError: no space, or no permission; the checkpoint before stays.
+        """
+        path = self.folder / f"{stage}.pt"
+        partial = path.with_suffix(".part")
+        states = {name: _contiguous(part.state_dict()) for name, part in parts.items()}
+        try:
+            torch.save({"step": step, "parts": states}, partial)
+            partial.replace(path)
+        except (OSError, RuntimeError) as error:
+            partial.unlink(missing_ok=True)
+            raise OutputError(
+                f"the checkpoint cannot be written ({error}); free some space and run the same command again",
+                path=path,
+            ) from error
+
+    def resume(self, stage: str, parts: Mapping[str, Any]) -> int:
+        """Load every part from the stage's checkpoint; steps done, 0 when there is none.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged.
+        """
+        path = self.folder / f"{stage}.pt"
+        if not path.is_file():
+            return 0
+        try:
+            state = torch.load(path, weights_only=True)
+            for name, part in parts.items():
+                part.load_state_dict(state["parts"][name])
+            return int(state["step"])
+        except (
+            OSError,
+            RuntimeError,
+            KeyError,
+            ValueError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
+            raise CheckpointError(
+                f"cannot be resumed from ({error}); delete it to start the stage anew", path=path
+            ) from error
+
+
+def _contiguous(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.contiguous() if isinstance(v, torch.Tensor) else v for k, v in state.items()}

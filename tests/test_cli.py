@@ -1,0 +1,159 @@
+"""The command line: what it writes, what it prints, and its exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from facestyle.bench import sample_photo
+from facestyle.cli import main
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A folder with two good photos, one in EXIF orientation 6 with a GPS tag, and three bad files."""
+    folder = tmp_path_factory.mktemp("photos")
+    astronaut = Image.fromarray(data.astronaut())
+    astronaut.save(folder / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif[0x8825] = {1: "N", 2: (1.0, 2.0, 3.0)}
+    astronaut.transpose(Image.Transpose.ROTATE_90).save(folder / "b.jpg", exif=exif, quality=95)
+    (folder / "c.jpg").write_bytes((folder / "b.jpg").read_bytes()[:3000])
+    (folder / "d.png").write_bytes(b"")
+    Image.fromarray(data.coffee()).save(folder / "e.png")
+    return folder
+
+
+def test_a_folder_goes_on_past_bad_files_and_reports_them(photos, tmp_path, capsys):
+    assert main(["stylize", str(photos), "-o", str(tmp_path / "out"), "--json"]) == 1
+    captured = capsys.readouterr()
+    report = json.loads(captured.out)
+    assert (report["done"], report["failed"]) == (2, 3)
+    errors = {os.path.basename(r["input"]): r["error"] for r in report["results"] if "error" in r}
+    assert errors == {"c.jpg": "NotAnImageError", "d.png": "NotAnImageError", "e.png": "NoFaceError"}
+    assert captured.err.count("facestyle:") == 3
+    assert "Traceback" not in captured.err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
+    done = [r for r in report["results"] if "error" not in r]
+    assert all(r["faces"] == 1 and r["seconds"]["synthesize"] > 0 for r in done)
+    turned = Image.open(tmp_path / "out" / "b.png")
+    upright = Image.open(tmp_path / "out" / "a.png")
+    assert turned.size == upright.size == (512, 512)
+    change = np.asarray(turned, int)[300:] - np.asarray(upright, int)[300:]
+    assert np.abs(change).mean() < 6  # the same picture but for JPEG
+    assert set(turned.text) == {"Software", "facestyle"}
+    assert len(turned.getexif()) == 0
+    assert b"GPS" not in (tmp_path / "out" / "b.png").read_bytes()
+
+
+def test_one_input_can_name_its_output(tmp_path, capsys):
+    out = tmp_path / "deep" / "me.png"
+    code = main(
+        ["stylize", str(sample_photo()), "-o", str(out), "--already-aligned", "--portraits"]
+    )
+    assert code == 0
+    assert Image.open(out).size == (1024, 1024)
+    assert Image.open(out.with_stem("me_face0")).size == (1024, 1024)
+    assert "1 face" in capsys.readouterr().out
+
+
+def test_inputs_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        Image.open(sample_photo()).resize((256, 256)).save(tmp_path / folder / "a.png")
+    inputs = [str(tmp_path / "x"), str(tmp_path / "y")]
+    assert main(["stylize", *inputs, "-o", str(tmp_path / "out"), "--already-aligned"]) == 0
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a-1.png", "a.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["stylize", "{photo}", "-o", "{out}", "--style", "nope"], 3, "cartoon"),
+        (["stylize", "{photo}", "{photo2}", "-o", "{out}.png"], 2, "folder"),
+        (["stylize", "{photo}", "-o", "{photo}"], 2, "one of the inputs"),
+        (["stylize", "{photo}", "-o", "{out}", "--strength", "7"], 2, "strength"),
+        (["stylize", "{empty}", "-o", "{out}"], 2, "no pictures"),
+        (["stylize", "{absent}", "-o", "{out}"], 1, "absent"),
+        (["stylize", "{photo}", "-o", "{file}/out"], 4, "file"),
+        (["stylize", "{photo}", "-o", "{out}", "--device", "abacus"], 2, "abacus"),
+        (["train", "{empty}", "-o", "{out}", "--name", "x", "--data-license", "MIT"], 2, "no pict"),
+        (["train", "{empty}", "-o", "{out}", "--name", "x", "--data-license", "MIT",
+          "--set", "sed=1"], 2, "unknown setting"),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("in the way")
+    for name in ("photo", "photo2"):
+        Image.open(sample_photo()).resize((300, 300)).save(tmp_path / f"{name}.png")
+    names = {
+        "photo": tmp_path / "photo.png", "photo2": tmp_path / "photo2.png", "out": tmp_path / "out",
+        "empty": tmp_path / "empty", "absent": tmp_path / "absent.png", "file": tmp_path / "file",
+    }  # fmt: skip
+    assert main([part.format(**names) for part in arguments]) == code
+    captured = capsys.readouterr().err
+    line = captured.strip().splitlines()[-1]
+    assert line.startswith("facestyle: ")
+    assert says in line
+    assert "Traceback" not in captured
+
+
+def test_dry_run_prints_the_settings(capsys, tmp_path):
+    arguments = ["train", "x", "-o", str(tmp_path / "o"), "--name", "x", "--data-license", "MIT"]
+    assert main([*arguments, "--dry-run", "--set", "seed=7", "--set", "flip=no"]) == 0
+    printed = capsys.readouterr().out
+    assert "seed=7" in printed
+    assert "flip=False" in printed
+    assert not (tmp_path / "o").exists()
+
+
+def test_info_names_styles_weights_and_licences(capsys):
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert "cartoon" in facts["styles"]
+    assert all(len(row["sha256"]) == 64 and row["license"] for row in facts["weights"].values())
+    assert facts["device"]["cores"] >= 1
+    assert main(["info"]) == 0
+    assert "cartoon" in capsys.readouterr().out
+
+
+def test_bench_measures_every_stage(capsys):
+    assert main(["bench", "--runs", "1", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert all(report["stages"][name] > 0 for name in ("detect", "encode", "synthesize", "paste"))
+    assert sum(report["stages"].values()) <= report["total"] * 1.05
+    assert report["cold_start"] > report["total"]
+    assert report["peak_memory_mb"] > 100
+    assert report["batch"]["per_second_8"] > 0
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    heavy = "{'torch', 'timm', 'torchvision', 'facenet_pytorch', 'huggingface_hub', 'PIL'}"
+    printed = run_python(f"import sys, facestyle; print(sorted({heavy} & set(sys.modules)))")
+    assert printed.strip() == "[]"
+
+
+def test_importing_the_package_is_quick():
+    code = (
+        "import time; s = time.process_time(); import facestyle; print(time.process_time() - s)"
+    )
+    assert min(float(run_python(code)) for _ in range(3)) < 0.3
+
+
+def test_python_m_facestyle_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "facestyle", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("facestyle ")

@@ -1,0 +1,261 @@
+"""The inference story on real weights: options, several faces, lists, and everything that is kept."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from facestyle import FaceStylizer, list_styles
+from facestyle.bench import sample_photo
+from facestyle.errors import (
+    CheckpointError,
+    ConfigError,
+    FaceTooSmallError,
+    ImageError,
+    NoFaceError,
+    OutputError,
+    StyleNotFoundError,
+)
+from facestyle.latents import broadcast, truncate
+from facestyle.styles import StyleConfig, bundled_style
+
+
+@pytest.fixture(scope="module")
+def stylizer() -> FaceStylizer:
+    return FaceStylizer.from_pretrained("cartoon", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def astronaut() -> Image.Image:
+    return Image.fromarray(data.astronaut())
+
+
+@pytest.fixture(scope="module")
+def result(stylizer, astronaut):
+    return stylizer(astronaut)
+
+
+def difference(a: Image.Image, b: Image.Image) -> float:
+    return float(np.abs(np.asarray(a, np.float32) - np.asarray(b, np.float32)).mean())
+
+
+def test_a_photo_comes_back_whole_with_its_face_stylized(result, astronaut):
+    assert result.image.size == astronaut.size
+    (face,) = result.faces
+    assert face.portrait.size == face.crop.size == (1024, 1024)
+    assert face.w.shape == (512,)
+    assert face.w_plus.shape == (16, 512)
+    left, upper, right, lower = face.box
+    assert left < 224 < right and upper < 115 < lower  # the astronaut's nose
+    changed = np.abs(np.asarray(result.image, int) - np.asarray(astronaut, int)).max(2) > 0
+    assert changed[115, 224]
+    assert not changed[300:].any()  # the suit is not touched
+    assert {"load", "detect", "align", "encode", "synthesize", "paste"} <= set(result.seconds)
+
+
+def test_the_portrait_is_the_same_every_time(stylizer, astronaut, result):
+    again = stylizer(astronaut).faces[0].portrait
+    assert np.array_equal(np.asarray(again), np.asarray(result.faces[0].portrait))
+
+
+def test_portrait_is_what_the_generator_draws_from_the_kept_code(stylizer, result):
+    face = result.faces[0]
+    w_plus = broadcast(truncate(face.w[None], stylizer.base.w_avg, stylizer.config.psi), 16)
+    torch.testing.assert_close(face.w_plus[None], w_plus)
+    with torch.inference_mode():
+        img = stylizer.generator.synthesis(w_plus)[0]
+    drawn = ((img + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0).numpy()
+    assert np.abs(drawn - np.asarray(face.portrait, np.float32)).max() <= 1
+
+
+def test_every_kind_of_source_gives_the_same(stylizer, astronaut, result, tmp_path):
+    path = tmp_path / "a.png"
+    astronaut.save(path)
+    wanted = np.asarray(result.image)
+    for source in (str(path), path, path.read_bytes(), np.asarray(astronaut)):
+        assert np.array_equal(np.asarray(stylizer(source).image), wanted)
+
+
+def test_a_list_gives_what_each_gives_alone(stylizer, astronaut, result):
+    mirrored = astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    both = stylizer([astronaut, mirrored])
+    assert difference(both[0].image, result.image) < 0.2
+    assert difference(both[1].image, stylizer(mirrored).image) < 0.2
+    assert stylizer([]) == []
+
+
+def test_strength_goes_from_the_reconstruction_to_the_style(stylizer, astronaut, result):
+    w_plus = result.faces[0].w_plus[None]
+    with torch.inference_mode():
+        plain = stylizer.base.synthesis(w_plus)[0]
+    drawn = ((plain + 1) * 127.5).round().clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
+    none = stylizer(astronaut, strength=0).faces[0].portrait
+    half = stylizer(astronaut, strength=0.5).faces[0].portrait
+    full = result.faces[0].portrait
+    assert difference(none, Image.fromarray(drawn)) < 0.1
+    assert difference(none, half) > 1
+    assert difference(half, full) > 1
+    assert difference(none, half) < difference(none, full)
+
+
+def test_psi_zero_is_everybodys_mean_face(stylizer, astronaut):
+    first = stylizer(astronaut, psi=0).faces[0].portrait
+    second = stylizer(sample_photo(), psi=0).faces[0].portrait
+    assert difference(first, second) < 0.01
+
+
+def test_keep_color_brings_the_photos_colours_back(stylizer, astronaut):
+    blue = Image.merge("RGB", astronaut.split()[::-1])
+    plain = stylizer(blue).faces[0]
+    kept = stylizer(blue, keep_color=True).faces[0]
+
+    def mean_color(image):
+        return np.asarray(image.resize((8, 8), Image.Resampling.BOX), np.float32).mean((0, 1))
+
+    wanted = mean_color(plain.crop)
+    before = np.abs(mean_color(plain.portrait) - wanted).sum()
+    after = np.abs(mean_color(kept.portrait) - wanted).sum()
+    assert after < 0.6 * before
+
+
+def test_refine_brings_the_reconstruction_closer(stylizer, astronaut):
+    plain = stylizer(astronaut, strength=0, psi=1).faces[0]
+    refined = stylizer(astronaut, strength=0, psi=1, refine=4).faces[0]
+    assert not torch.equal(plain.w, refined.w)
+    assert difference(refined.portrait, plain.crop) < difference(plain.portrait, plain.crop)
+
+
+@pytest.fixture(scope="module")
+def group(astronaut) -> Image.Image:
+    """Two people: the astronaut, and the sample person smaller."""
+    photo = Image.new("RGB", (900, 520), (120, 130, 140))
+    photo.paste(astronaut, (0, 0))
+    photo.paste(Image.open(sample_photo()).resize((240, 240)), (600, 200))
+    return photo
+
+
+def test_faces_can_be_chosen(stylizer, group):
+    everyone = stylizer(group).faces
+    assert len(everyone) == 2
+    sizes = [face.face.side_px for face in everyone]
+    assert sizes == sorted(sizes, reverse=True)
+    largest = stylizer(group, faces="largest").faces
+    assert [f.box for f in largest] == [everyone[0].box]
+    second = stylizer(group, faces=[1])
+    assert [f.box for f in second.faces] == [everyone[1].box]
+    with pytest.raises(ConfigError, match="2 were found"):
+        stylizer(group, faces=[5])
+    with pytest.raises(ConfigError):
+        stylizer(group, faces="biggest")
+
+
+def test_an_aligned_square_is_taken_as_it_is(stylizer):
+    result = stylizer(sample_photo(), aligned=True)
+    assert result.image is result.faces[0].portrait
+    assert result.faces[0].face is None
+    np.testing.assert_allclose(result.faces[0].quad[0], [0, 0], atol=1)
+
+
+def test_without_a_face_it_does_what_was_asked(stylizer):
+    empty = Image.fromarray(data.coffee()[:, :, :3])
+    with pytest.raises(NoFaceError, match="upright") as caught:
+        stylizer(empty)
+    assert caught.value.image_size == empty.size
+    skipped = stylizer(empty, on_no_face="skip")
+    assert skipped.faces == []
+    assert np.array_equal(np.asarray(skipped.image), np.asarray(empty))
+    centred = stylizer(empty, on_no_face="center")
+    assert centred.image.size == empty.size
+    assert centred.faces[0].face is None
+
+
+def test_a_tiny_face_is_named(stylizer, astronaut):
+    small = Image.new("RGB", (400, 400), (90, 90, 90))
+    small.paste(astronaut.crop((100, 0, 340, 240)).resize((36, 36)), (150, 150))
+    with pytest.raises((FaceTooSmallError, NoFaceError)):
+        stylizer(small)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"psi": -1},
+        {"psi": 3},
+        {"strength": -0.1},
+        {"keep_color": 2},
+        {"refine": -1},
+        {"on_no_face": "cry"},
+    ],
+)
+def test_options_out_of_range_are_refused(stylizer, astronaut, options):
+    with pytest.raises(ConfigError):
+        stylizer(astronaut, **options)
+
+
+def test_unusable_sources_are_image_errors(stylizer, tmp_path):
+    (tmp_path / "x.jpg").write_bytes(b"nothing")
+    for source in (tmp_path / "x.jpg", tmp_path, tmp_path / "absent.png", b"", "https://a.b/c.jpg"):
+        with pytest.raises(ImageError):
+            stylizer(source)
+
+
+def test_metadata_names_style_and_settings_only(result):
+    chunks = result.metadata()
+    assert chunks.keys() == {"Software", "facestyle"}
+    assert "style=cartoon" in chunks["facestyle"]
+
+
+def test_saved_styles_load_and_draw_the_same(stylizer, astronaut, result, tmp_path):
+    folder = tmp_path / "mine"
+    stylizer.save_pretrained(folder)
+    again = FaceStylizer.from_pretrained(folder, device="cpu", dtype="float32")
+    assert again.config == stylizer.config
+    assert difference(again(astronaut).image, result.image) < 0.01
+
+
+def test_names_are_bundled_first_and_folders_say_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cartoon").mkdir()
+    (tmp_path / "mine").mkdir()
+    assert FaceStylizer.from_pretrained("cartoon").config.name == "cartoon"
+    with pytest.raises(CheckpointError):
+        FaceStylizer.from_pretrained("./cartoon")
+    with pytest.raises(StyleNotFoundError, match=r"\./mine"):
+        FaceStylizer.from_pretrained("mine")
+    with pytest.raises(StyleNotFoundError, match="cartoon") as caught:
+        FaceStylizer.from_pretrained("no-such-style")
+    assert caught.value.available == tuple(list_styles())
+    with pytest.raises(StyleNotFoundError):
+        FaceStylizer.from_pretrained("./nowhere")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "config", "key", "newer", "base"])
+def test_damaged_styles_are_named(tmp_path, damage):
+    folder = tmp_path / "style"
+    shutil.copytree(bundled_style("cartoon"), folder)
+    weights, config = folder / "generator.safetensors", folder / "config.json"
+    text = config.read_text()
+    if damage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif damage == "missing":
+        weights.unlink()
+    elif damage == "config":
+        config.write_text("{")
+    elif damage == "key":
+        config.write_text(text.replace('"psi"', '"chi"'))
+    elif damage == "newer":
+        config.write_text(text.replace('"version": 1', '"version": 99'))
+    else:
+        sha = StyleConfig.from_file(config).base_sha256
+        config.write_text(text.replace(sha, "0" * 64))
+    with pytest.raises(CheckpointError, match=r"generator\.safetensors|config\.json"):
+        FaceStylizer.from_pretrained(folder)
+
+
+def test_unwritable_folders_are_named(stylizer, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        stylizer.save_pretrained(tmp_path / "file" / "style")

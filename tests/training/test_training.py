@@ -1,0 +1,214 @@
+"""Training on tiny networks: it runs, learns, resumes to the same weights, and names what is wrong."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.models.mobile import MobileGenerator
+from facestyle.training.data import PictureSet, jitter, shuffled_batches
+from facestyle.training.encoder import EncoderConfig, train_encoder
+from facestyle.training.finetune import (
+    FinetuneConfig,
+    SemanticLoss,
+    finetune,
+    per_tensor_groups,
+)
+from facestyle.training.state import TrainingState
+from facestyle.training.style_pictures import StylePictures, augment, plain_ground_matte
+
+TINY_FINETUNE = FinetuneConfig(
+    coarse_steps=4, coarse_batch=2, full_steps=2, full_batch=2, preview_every=2, noise_scale=0.5
+)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> MobileGenerator:
+    torch.manual_seed(0)
+    net = MobileGenerator((8, 8, 8, 8), w_dim=8, mapping_depth=2, preview_resolution=32)
+    with torch.no_grad():
+        for name, buffer in net.named_buffers():
+            if name.endswith("noise"):
+                buffer.normal_()
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Twelve red squares of random shade on a plain light ground."""
+    path = tmp_path_factory.mktemp("style")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        picture = np.full((48, 48, 3), 235, np.uint8)
+        picture[12:36, 12:36] = [200 + rng.integers(50), rng.integers(60), rng.integers(60)]
+        Image.fromarray(picture).save(path / f"{i:02d}.png")
+    return path
+
+
+def test_pictures_come_in_name_order_and_size(folder):
+    pictures = PictureSet(folder, 32)
+    assert len(pictures) == 12
+    assert pictures.names == sorted(pictures.names)
+    assert pictures[0].shape == (3, 32, 32)
+    batch = pictures.batch([0, 3])
+    assert batch.shape == (2, 3, 32, 32)
+    assert -1 <= batch.min() and batch.max() <= 1
+    assert batch[0, 0, 16, 16] > 0.5 > batch[0, 1, 16, 16]
+
+
+def test_broken_pictures_are_left_out_and_empty_folders_named(folder, tmp_path, caplog):
+    (tmp_path / "a.png").write_bytes(b"no picture")
+    with pytest.raises(DatasetError, match="no pictures"):
+        PictureSet(tmp_path, 32)
+    assert "a.png" in caplog.text
+    Image.new("RGB", (40, 40)).save(tmp_path / "b.png")
+    assert PictureSet(tmp_path, 32).names == ["b.png"]
+    with pytest.raises(DatasetError, match="absent"):
+        PictureSet(tmp_path / "absent", 32)
+
+
+def test_batches_visit_everything_once_before_anything_twice():
+    order = shuffled_batches(5, 2, torch.Generator().manual_seed(0))
+    seen = [index for _ in range(5) for index in next(order)]
+    assert sorted(seen[:5]) == sorted(seen[5:]) == [0, 1, 2, 3, 4]
+
+
+def test_jitter_and_augment_keep_shape_and_repeat_with_the_seed():
+    img = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    for change in (jitter, augment):
+        first = change(img, torch.Generator().manual_seed(1))
+        assert first.shape == img.shape
+        assert torch.equal(first, change(img, torch.Generator().manual_seed(1)))
+        assert not torch.equal(first, change(img, torch.Generator().manual_seed(2)))
+    assert torch.equal(jitter(img, torch.Generator(), strength=0), img)
+
+
+def test_matte_follows_the_outline_and_keeps_ground_coloured_insides():
+    img = torch.full((3, 64, 64), 0.84)
+    img[:, 16:48, 16:48] = -0.5
+    img[:, 28:36, 28:36] = 0.84  # white hair inside the outline
+    matte = plain_ground_matte(img)
+    assert matte is not None
+    assert matte[0, 4, 4] == 0
+    assert matte[0, 22, 22] == 1
+    assert matte[0, 32, 32] == 1
+    busy = torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert plain_ground_matte(busy) is None
+
+
+def test_plain_grounds_are_replaced_unless_forbidden(folder):
+    pictures = PictureSet(folder, 32)
+    scenes = torch.zeros(2, 3, 32, 32)
+    scenes[:, 2] = -1
+    for mode, expected in (("auto", 0.0), ("no", 235 / 127.5 - 1)):
+        made = StylePictures(pictures, replace_background=mode, flip=True)
+        batch = made.batch([0, 1], scenes, torch.Generator().manual_seed(0))
+        assert batch[0, 0, 1, 1].item() == pytest.approx(expected, abs=0.02)
+        assert batch[0, 0, 16, 16] > 0.5
+
+
+def test_steps_are_shares_of_each_tensor():
+    large, small = torch.nn.Parameter(torch.full((4,), 10.0)), torch.nn.Parameter(torch.ones(4))
+    groups = per_tensor_groups([("a", large), ("b", small)], 0.01)
+    assert [group["lr"] for group in groups] == pytest.approx([0.1, 0.01])
+
+
+def test_semantic_loss_is_zero_for_the_same_picture_and_feels_colour(tiny):
+    from facestyle.models.features import LiteFeatures
+
+    features = LiteFeatures().eval()
+    img = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    shifted = img + 0.2
+    plain = SemanticLoss(features, 0.1, 0.0)
+    assert plain(img, img).abs().max() < 1e-5
+    colored = SemanticLoss(features, 0.1, 5.0)
+    torch.testing.assert_close(
+        colored(shifted, img) - plain(shifted, img), torch.full((2,), 1.0), rtol=0, atol=1e-3
+    )
+
+
+def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny, folder, tmp_path):
+    before = {k: v.clone() for k, v in tiny.state_dict().items()}
+    whole = finetune(tiny, folder, tmp_path / "whole", TINY_FINETUNE, progress=False)
+    assert all(torch.equal(v, before[k]) for k, v in tiny.state_dict().items())
+    after = whole.state_dict()
+    for name, tensor in after.items():
+        if name.startswith("mapping."):
+            assert torch.equal(tensor, before[name])
+        elif name.endswith(".noise"):
+            torch.testing.assert_close(tensor, 0.5 * before[name])
+        elif name.startswith(("synthesis.blocks.2", "synthesis.to_image")):
+            assert torch.equal(tensor, before[name]), name
+    assert not torch.equal(after["synthesis.const"], before["synthesis.const"])
+    assert (tmp_path / "whole" / "previews" / "full_00002.png").is_file()
+
+    class Killed(Exception):
+        pass
+
+    def kill_at_three(self, row):
+        if row["stage"] == "coarse" and row["step"] == 3:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "log", kill_at_three)
+        with pytest.raises(Killed):
+            finetune(tiny, folder, tmp_path / "cut", TINY_FINETUNE, progress=False)
+    resumed = finetune(tiny, folder, tmp_path / "cut", TINY_FINETUNE, progress=False)
+    for name, tensor in resumed.state_dict().items():
+        torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_folder_of_another_run_is_not_touched(tmp_path):
+    TrainingState(tmp_path, {"seed": 0})
+    TrainingState(tmp_path, {"seed": 0})
+    with pytest.raises(ConfigError, match="other settings"):
+        TrainingState(tmp_path, {"seed": 1})
+    assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+
+
+def test_damaged_checkpoints_are_named(tmp_path):
+    state = TrainingState(tmp_path, {})
+    layer = torch.nn.Linear(2, 2)
+    assert state.resume("a", {"layer": layer}) == 0
+    state.save("a", 7, {"layer": layer})
+    assert state.steps_done("a") == 7
+    (tmp_path / "a.pt").write_bytes((tmp_path / "a.pt").read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"a\.pt"):
+        state.resume("a", {"layer": layer})
+
+
+def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path):
+    config = EncoderConfig(
+        pool_size=64, code_steps=16, code_batch=16, photo_steps=2, photo_batch=2, pool_batch=2,
+        checkpoint_every=4, code_lr=3e-3,
+    )  # fmt: skip
+    encoder = train_encoder(tiny, tmp_path / "run", [folder], folder, config, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    codes = [row["code"] for row in rows if row["stage"] == "codes"]
+    assert np.mean(codes[-4:]) < 0.8 * np.mean(codes[:2])
+    assert encoder(torch.zeros(1, 3, 32, 32)).shape == (1, 8)
+    assert (tmp_path / "run" / "encoder.safetensors").is_file()
+    again = train_encoder(tiny, tmp_path / "run", [folder], folder, config, progress=False)
+    for a, b in zip(again.parameters(), encoder.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("cls", "change"),
+    [
+        (EncoderConfig, {"pool_size": 0}),
+        (EncoderConfig, {"psi_min": 2.0}),
+        (EncoderConfig, {"code_steps": -1}),
+        (FinetuneConfig, {"coarse_batch": 0}),
+        (FinetuneConfig, {"psi_min": 0.9, "psi_max": 0.5}),
+        (FinetuneConfig, {"replace_background": "maybe"}),
+        (FinetuneConfig, {"sem_weight": -1.0}),
+    ],
+)
+def test_impossible_settings_are_refused(cls, change):
+    with pytest.raises(ConfigError):
+        dataclasses.replace(cls(), **change)
