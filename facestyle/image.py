@@ -353,7 +353,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode == "P" and "transparency" not in image.info:
         return image.convert("RGB")
     rgba = image.convert("RGBA")
-    if rgba.getextrema()[3][0] == 255:
+    if np.asarray(rgba.getchannel("A")).min() == 255:
         return rgba.convert("RGB")
     white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
     return Image.alpha_composite(white, rgba).convert("RGB")

@@ -46,8 +46,8 @@ class ReconstructionLoss:
     ) -> None:
         features = LiteFeatures()
         fold_batch_norm(features.eval())
-        self.perceptual = PerceptualLoss(features).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.identity = load_identity(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.perceptual = PerceptualLoss(features).to(memory_format=torch.channels_last).to(device)
+        self.identity = load_identity(device).to(memory_format=torch.channels_last)
         self.weights = {
             "perceptual": perceptual_weight,
             "identity": identity_weight,
@@ -110,7 +110,7 @@ class Inverter:
         start: Tensor,
         steps: int,
         *,
-        on_step: Callable[[int], None] | None = None,
+        on_step: Callable[[int], object] | None = None,
     ) -> Tensor:
         """The best w_plus [B, num_ws, 512] met within ``steps`` steps; the start itself counts.
 

@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar, overload
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
+from typing_extensions import Unpack
 
 from facestyle import __version__
 from facestyle.errors import ConfigError, FaceTooSmallError, NoFaceError
@@ -112,6 +113,20 @@ class StylizeResult:
             "Software": f"facestyle {__version__}",
             "facestyle": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
         }
+
+
+class StylizeOptions(TypedDict, total=False):
+    """Keyword arguments of ``FaceStylizer.__call__``, which says what they mean."""
+
+    psi: float | None
+    strength: float
+    keep_color: float | bool
+    refine: int
+    faces: Faces
+    aligned: bool
+    on_no_face: OnNoFace
+    seed: int
+    progress: bool
 
 
 @dataclass
@@ -224,10 +239,14 @@ class FaceStylizer:
         write_style(self.generator, self.config, folder)
 
     @overload
-    def __call__(self, photos: ImageSource, **options: Any) -> StylizeResult: ...
+    def __call__(
+        self, photos: ImageSource, **options: Unpack[StylizeOptions]
+    ) -> StylizeResult: ...
 
     @overload
-    def __call__(self, photos: list[ImageSource], **options: Any) -> list[StylizeResult]: ...
+    def __call__(
+        self, photos: list[ImageSource], **options: Unpack[StylizeOptions]
+    ) -> list[StylizeResult]: ...
 
     def __call__(
         self,
@@ -447,7 +466,7 @@ def _choose(found: list[Face], faces: Faces) -> list[Face]:
         return found
     if faces == "largest":
         return found[:1]
-    if isinstance(faces, str) or not all(isinstance(i, int) for i in faces):
+    if not all(isinstance(i, int) for i in faces):
         raise ConfigError(f'faces must be "all", "largest" or a list of numbers, got {faces!r}')
     if bad := [i for i in faces if not 0 <= i < len(found)]:
         raise ConfigError(
@@ -460,7 +479,8 @@ def _centre_quad(size: tuple[int, int]) -> NDArray[np.float64]:
     """The largest centred square of a photo."""
     side = min(size)
     offset = np.array([(size[0] - side) / 2, (size[1] - side) / 2])
-    return full_image_quad((side, side)) + offset
+    quad: NDArray[np.float64] = full_image_quad((side, side)) + offset
+    return quad
 
 
 def _paste_all(job: _Job, made: list[StylizedFace]) -> Image.Image:

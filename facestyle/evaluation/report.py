@@ -88,10 +88,10 @@ def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 20) -> N
     except ImportError:
         pass
     else:
-        photo = Image.fromarray(data.astronaut())
+        photo = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
         result = stylizer(photo)
-        face = result.faces[0]
-        row = [photo, result.image, face.crop, face.portrait]
+        found = result.faces[0]
+        row = [photo, result.image, found.crop, found.portrait]
         titles = ["photo", "pasted back", "aligned face", "portrait"]
         save_sheet(contact_sheet([row], cell_px=512, titles=titles), folder / "astronaut.png")
         lines += ["![](astronaut.png)"]
@@ -215,7 +215,9 @@ def _compare(
     label: str,
 ) -> tuple[dict[str, float], list[Image.Image]]:
     """Mean scores of G's pictures beside the photos, and the first pictures."""
-    identity, distance, pictures = [], [], []
+    identity: list[float] = []
+    distance: list[float] = []
+    pictures: list[Image.Image] = []
     with torch.inference_mode():
         for w, photo in tqdm(list(zip(latents.split(1), photos, strict=True)), desc=label):
             img = generator.synthesis(broadcast(w, generator.num_ws))

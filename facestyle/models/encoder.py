@@ -111,4 +111,5 @@ class Encoder(nn.Module):
         )
         x = F.leaky_relu(self.norm(self.read(x)), 0.2)
         w = self.start + self.out(x).view(-1, self.rows, self.w_dim)
+        assert isinstance(w, Tensor)
         return w[:, 0] if self.rows == 1 else w

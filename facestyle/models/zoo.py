@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import bundled, load_strict, read_metadata, read_tensors
@@ -87,7 +88,7 @@ def base_sha256() -> str:
     return hashlib.sha256(bundled(BASE_FILE).read_bytes()).hexdigest()
 
 
-def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, object]:
+def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         config = json.loads(metadata["config"])
     except (KeyError, ValueError) as error:
@@ -99,13 +100,13 @@ def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, object]:
     return config
 
 
-def _build(architecture: str, config: dict[str, object], path: Path) -> Generator:
+def _build(architecture: str, config: dict[str, Any], path: Path) -> Generator:
     if architecture not in _ARCHITECTURES:
         raise CheckpointError(
             f"asks for architecture {architecture!r}; this facestyle knows {sorted(_ARCHITECTURES)}",
             path=path,
         )
     try:
-        return _ARCHITECTURES[architecture](**config)  # type: ignore[arg-type]
+        return _ARCHITECTURES[architecture](**config)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"describes no generator ({error})", path=path) from error

@@ -217,7 +217,7 @@ def train_encoder(
     w_std = torch.from_numpy(np.array(pool_codes)).std(0).mean()
 
     encoder = Encoder(rows=1, w_dim=generator.w_dim, input_px=side, pretrained_trunk=True)
-    encoder = encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    encoder = encoder.to(memory_format=torch.channels_last)
     encoder.start.copy_(generator.w_avg)
     torch.nn.init.normal_(encoder.out.weight, std=0.01)
     torch.nn.init.zeros_(encoder.out.bias)

@@ -106,6 +106,8 @@ class FinetuneConfig:
 class SemanticLoss(nn.Module):
     """Paper eq. 1: how far G'(w) strays from G(w) in content, [B]; perceptual + identity (+ colour).
 
+    The perceptual part reads the maps of stride 8 to 32: finer ones see texture, which is what a style changes.
+
     Args:
         features: the frozen feature network.
         identity_weight: of 1 - cosine of identity embeddings.
@@ -114,7 +116,7 @@ class SemanticLoss(nn.Module):
 
     def __init__(self, features: LiteFeatures, identity_weight: float, color_weight: float) -> None:
         super().__init__()
-        self.perceptual = PerceptualLoss(features, taps=(1, 2, 3, 4))
+        self.perceptual = PerceptualLoss(features, taps=(2, 3, 4))
         self.identity = load_identity()
         self.identity_weight = identity_weight
         self.color_weight = color_weight
@@ -130,6 +132,7 @@ class SemanticLoss(nn.Module):
             total = total + self.color_weight * (
                 small - F.interpolate(source, size=16, mode="area")
             ).abs().mean((1, 2, 3))
+        assert isinstance(total, Tensor)
         return total
 
 
@@ -148,10 +151,9 @@ def per_tensor_groups(
 
 
 def _draw(generator: Generator, w: Tensor, resolution: int) -> Tensor:
-    img = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
+    img: Tensor = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
     if resolution != generator.preview_resolution:
         img = F.interpolate(img, size=generator.preview_resolution, mode="area")
-    assert isinstance(img, Tensor)
     return img
 
 
@@ -203,10 +205,10 @@ def finetune(
 
     features = LiteFeatures()
     fold_batch_norm(features.eval())
-    features = features.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    features = features.requires_grad_(False).to(memory_format=torch.channels_last)
     torch.manual_seed(config.seed)
     discriminator = ProjectedDiscriminator(features)
-    discriminator = discriminator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    discriminator = discriminator.to(memory_format=torch.channels_last)
     semantic = SemanticLoss(features, config.identity_weight, config.color_weight)
     pictures = StylePictures(
         PictureSet(style, side), replace_background=config.replace_background, flip=config.flip
