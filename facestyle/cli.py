@@ -131,6 +131,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
     evaluate.add_argument("--limit", type=int, help="use so many test photos")
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
+    evaluate.add_argument("--judge", default="auto", help="identity network that judges")
+    evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
     _add_style(evaluate)
     evaluate.set_defaults(run=_evaluate)
@@ -376,11 +378,15 @@ def _evaluate(args: argparse.Namespace) -> int:
         if not args.faces:
             raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")
         report.encoder_report(
-            args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise
-        )
+            args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise,
+            judge_name=args.judge, perceptual_name=args.perceptual,
+        )  # fmt: skip
     else:
         if not args.pictures:
             raise ConfigError("evaluate style needs --pictures, the style's own pictures")
-        report.style_report(_load(args), args.pictures, folder)
+        report.style_report(
+            _load(args), args.pictures, folder,
+            judge_name=args.judge, perceptual_name=args.perceptual,
+        )  # fmt: skip
     print(folder / "report.md")
     return 0

@@ -239,9 +239,7 @@ class FaceStylizer:
         write_style(self.generator, self.config, folder)
 
     @overload
-    def __call__(
-        self, photos: ImageSource, **options: Unpack[StylizeOptions]
-    ) -> StylizeResult: ...
+    def __call__(self, photos: ImageSource, **options: Unpack[StylizeOptions]) -> StylizeResult: ...
 
     @overload
     def __call__(

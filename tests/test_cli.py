@@ -36,7 +36,11 @@ def test_a_folder_goes_on_past_bad_files_and_reports_them(photos, tmp_path, caps
     report = json.loads(captured.out)
     assert (report["done"], report["failed"]) == (2, 3)
     errors = {os.path.basename(r["input"]): r["error"] for r in report["results"] if "error" in r}
-    assert errors == {"c.jpg": "NotAnImageError", "d.png": "NotAnImageError", "e.png": "NoFaceError"}
+    assert errors == {
+        "c.jpg": "NotAnImageError",
+        "d.png": "NotAnImageError",
+        "e.png": "NoFaceError",
+    }
     assert captured.err.count("facestyle:") == 3
     assert "Traceback" not in captured.err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
@@ -146,9 +150,7 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_importing_the_package_is_quick():
-    code = (
-        "import time; s = time.process_time(); import facestyle; print(time.process_time() - s)"
-    )
+    code = "import time; s = time.process_time(); import facestyle; print(time.process_time() - s)"
     assert min(float(run_python(code)) for _ in range(3)) < 0.3
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from PIL import Image, ImageOps
+from PIL import Image
 
-from facestyle.errors import DatasetError
+from facestyle.errors import DatasetError, ImageError
+from facestyle.image import IMAGE_SUFFIXES, load_image
 
-__all__ = ["SUFFIXES", "iter_images", "read_images", "to_rgb"]
+__all__ = ["iter_images", "read_images"]
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 MAX_MEMBER_BYTES = 64 * 2**20  # one picture's file, unpacked
-MAX_PIXELS = 64_000_000
 
 _Read = Callable[[], bytes]
 
@@ -28,8 +25,8 @@ _Read = Callable[[], bytes]
 def read_images(path: str | Path, limit: int | None = None) -> list[tuple[str, Image.Image]]:
     """Names and RGB pictures of a folder (searched to the bottom) or a zip, sorted by name.
 
-    A broken member, one of over 64 MB or over 64 megapixels is logged and skipped. EXIF rotation is
-    applied; transparent pictures are laid on white.
+    Each is read as :func:`facestyle.image.load_image` reads it. A member that this refuses, or of over
+    64 MB, is logged and skipped.
 
     Args:
         path: the folder or zip file.
@@ -51,8 +48,8 @@ def iter_images(path: str | Path, limit: int | None = None) -> Iterator[tuple[st
         if count == limit:
             return
         try:
-            image = _decode(read())
-        except (OSError, ValueError, RuntimeError, SyntaxError, *_ZIP_ERRORS) as error:
+            image = load_image(read())
+        except (ImageError, OSError, ValueError, RuntimeError, *_ZIP_ERRORS) as error:
             skipped += 1
             log.warning("%s: %s skipped: %s", path, name, error)
             continue
@@ -60,22 +57,7 @@ def iter_images(path: str | Path, limit: int | None = None) -> Iterator[tuple[st
         yield name, image
     if count == 0:
         found = f"all {skipped} pictures are broken" if skipped else "no pictures in it"
-        raise DatasetError(f"{found}; put {', '.join(sorted(SUFFIXES))} files there", path=path)
-
-
-def to_rgb(image: Image.Image) -> Image.Image:
-    """The picture upright and in 8-bit RGB; transparency becomes white.
-
-    16-bit grey keeps its range (scaled, not clipped).
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I;16") or image.mode == "I":
-        image = image.convert("I").point(lambda value: value / 257).convert("L")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, "white")
-        image = Image.alpha_composite(white, rgba)
-    return image.convert("RGB")
+        raise DatasetError(f"{found}; put {', '.join(IMAGE_SUFFIXES)} files there", path=path)
 
 
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
@@ -106,7 +88,7 @@ def _members(path: Path) -> Iterator[tuple[str, _Read]]:
 def _is_picture(name: str) -> bool:
     parts = Path(name).parts
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    return not hidden and Path(name).suffix.lower() in SUFFIXES
+    return not hidden and Path(name).suffix.lower() in IMAGE_SUFFIXES
 
 
 def _read_file(path: Path) -> bytes:
@@ -121,12 +103,3 @@ def _read_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     if len(data) > MAX_MEMBER_BYTES:
         raise ValueError(f"more than {MAX_MEMBER_BYTES:,} bytes once unpacked")
     return data
-
-
-def _decode(data: bytes) -> Image.Image:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is below
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"{image.width}x{image.height}: more than {MAX_PIXELS:,} pixels")
-            return to_rgb(image)

@@ -107,6 +107,8 @@ def encoder_report(
     optimise: int = 24,
     refine_steps: int = 50,
     ceiling_steps: int = 200,
+    judge_name: str = "auto",
+    perceptual_name: str = "auto",
 ) -> dict[str, Any]:
     """How close G(E(x)) comes to x: the encoder beside the mean face, ``refine`` and direct optimisation.
 
@@ -118,6 +120,8 @@ def encoder_report(
         optimise: photos for the rows that optimise, spread evenly over the set; they take minutes.
         refine_steps: of the ``refine`` row.
         ceiling_steps: of the optimised row, which starts from the mean face.
+        judge_name: identity network, see ``load_judge``.
+        perceptual_name: perceptual network, see ``load_perceptual``.
 
     Returns:
         The report: "rows" (method -> identity similarity, perceptual distance, photos) and "gap_closed", the share of
@@ -125,7 +129,7 @@ def encoder_report(
     """
     folder = Path(folder)
     generator, net = load_base_generator(), load_encoder(encoder)
-    judge, perceptual = load_judge(), load_perceptual()
+    judge, perceptual = load_judge(judge_name), load_perceptual(perceptual_name)
     photos = [to_tensor(image) for _, image in read_images(faces, limit=limit)]
     step = max(1, len(photos) // max(1, optimise))
     subset = list(range(0, len(photos), step))[:optimise]
@@ -187,7 +191,7 @@ def encoder_report(
     lines = [
         f"# Encoder on {report['photos']}",
         "",
-        f"Identity: cosine similarity by {judge.name} (higher is closer). Perceptual: {perceptual.name} "
+        f"Identity: cosine similarity by {_scale(judge)}; higher is closer. Perceptual: {perceptual.name} "
         f"(lower is closer). {_where(report)}",
         "",
         "| method | photos | identity | perceptual |",
@@ -241,6 +245,8 @@ def style_report(
     *,
     count: int = 100,
     shown: int = 40,
+    judge_name: str = "auto",
+    perceptual_name: str = "auto",
 ) -> dict[str, Any]:
     """How much of the style there is in a style's portraits, and how much of the person is left.
 
@@ -252,6 +258,8 @@ def style_report(
         folder: where report and sheets go.
         count: people that are measured.
         shown: people on the sheet.
+        judge_name: identity network, see ``load_judge``.
+        perceptual_name: perceptual network, see ``load_perceptual``.
 
     Returns:
         The report: KID and FID to the style set (and of the plain samples, for scale), identity similarity, perceptual
@@ -259,7 +267,7 @@ def style_report(
     """
     folder = Path(folder)
     base, psi = stylizer.base, stylizer.config.psi
-    judge, perceptual = load_judge(), load_perceptual()
+    judge, perceptual = load_judge(judge_name), load_perceptual(perceptual_name)
     before, after, identity, distance = [], [], [], []
     with torch.inference_mode():
         for seed in tqdm(range(SAMPLE_SEED, SAMPLE_SEED + count), desc="portraits"):
@@ -316,7 +324,7 @@ def style_report(
             for name, row in scores.items()
         ),
         "",
-        f"Identity similarity to the sample: {report['identity']:.3f} ({judge.name}). Perceptual distance: "
+        f"Identity similarity to the sample: {report['identity']:.3f} ({_scale(judge)}). Perceptual distance: "
         f"{report['perceptual']:.3f} ({perceptual.name}).",
         "",
         "| skin of the sample | people | change of L* | colour difference | change of ITA, degrees |",
@@ -331,6 +339,15 @@ def style_report(
     _write(folder, "report.md", "\n".join(lines))
     _write(folder, "report.json", json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _scale(judge: IdentityJudge) -> str:
+    """The judge's name and how to read its numbers."""
+    if judge.same is None or judge.different is None:
+        return judge.name
+    return (
+        f"{judge.name}, which gives {judge.same:.2f} to one person and {judge.different:.2f} to two"
+    )
 
 
 def _where(report: dict[str, Any]) -> str:

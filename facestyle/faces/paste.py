@@ -29,6 +29,7 @@ _MATCH_PX = 48  # side at which colours are compared
 _MATCH_SIGMA = 0.06  # how near a ring pixel must be, in sides
 _MATCH_LEVELS = 30.0  # and how alike in colour
 _MATCH_DOUBT = 0.3  # weight of "no difference"
+_MATCH_TRUST_LEVELS = 70.0  # larger differences are other things in the picture, not another light
 _MATCH_DEPTH = 0.4  # radius over which the correction dies away towards the face's middle
 
 Float = NDArray[np.float32]
@@ -172,7 +173,8 @@ def _match_seam(
 
     The difference photo - face is read off the fading ring. Around the ring each pixel takes the mean difference of
     ring pixels that are near it *and* coloured like it (a joint bilateral filter), so that a wall's
-    correction does not tint the hair in front of it. What resembles nothing on the ring is left alone.
+    correction does not tint the hair in front of it. What resembles nothing on the ring is left alone, and so are
+    differences too large for a colour cast: there the two pictures show different things.
     """
     n = _MATCH_PX
     seen = np.asarray(align(photo, corners, n), dtype=np.float32).reshape(-1, 3)
@@ -197,7 +199,9 @@ def _match_seam(
     affinity = np.exp(-0.5 * distance.clip(min=0)) * weight[ring]
     total = affinity.sum(axis=1, keepdims=True) + _MATCH_DOUBT
     field = np.zeros((n * n, 3), dtype=np.float32)
-    field[touched] = affinity @ (seen - shown)[ring] / total * falloff[touched, None]
+    change = (seen - shown)[ring]
+    trust = np.exp(-0.5 * (np.abs(change).max(1, keepdims=True) / _MATCH_TRUST_LEVELS) ** 2)
+    field[touched] = affinity @ (change * trust) / total * falloff[touched, None]
     return _added(face, field.reshape(n, n, 3))
 
 

@@ -56,7 +56,7 @@ def test_pictures_come_in_name_order_and_size(folder):
     assert pictures[0].shape == (3, 32, 32)
     batch = pictures.batch([0, 3])
     assert batch.shape == (2, 3, 32, 32)
-    assert -1 <= batch.min() and batch.max() <= 1
+    assert batch.min() >= -1 and batch.max() <= 1
     assert batch[0, 0, 16, 16] > 0.5 > batch[0, 1, 16, 16]
 
 

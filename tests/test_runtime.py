@@ -1,0 +1,96 @@
+"""Device, number type, allocator; styles on the Hub; inversion on the real generator."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from facestyle.errors import ConfigError, DownloadError, StyleNotFoundError
+from facestyle.inversion import Inverter
+from facestyle.latents import broadcast
+from facestyle.models.zoo import load_base_generator
+from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
+from facestyle.styles import StyleConfig, bundled_styles, find_style
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base_generator()
+
+
+def test_devices_are_checked():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type in ("cpu", "cuda", "mps")
+    with pytest.raises(ConfigError, match="unknown device"):
+        choose_device("abacus")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="CUDA"):
+            choose_device("cuda")
+
+
+def test_dtypes_are_checked_and_chosen(base):
+    assert parse_dtype("auto") is None
+    assert parse_dtype("bfloat16") is torch.bfloat16
+    with pytest.raises(ConfigError, match="int7"):
+        parse_dtype("int7")
+    assert choose_dtype(base, torch.device("cpu")) in (torch.float32, torch.bfloat16)
+    assert choose_dtype(base, torch.device("mps")) is torch.float32
+
+
+def test_bfloat16_draws_nearly_the_same(base):
+    import copy
+
+    w_plus = broadcast(base.w_avg[None], base.num_ws)
+    half = copy.deepcopy(base.synthesis).to(torch.bfloat16)
+    with torch.inference_mode():
+        plain = base.synthesis(w_plus, resolution=256)
+        rough = half(w_plus.to(torch.bfloat16), resolution=256).float()
+    assert (plain - rough).square().mean().sqrt() < 0.05
+
+
+def test_the_allocator_can_be_left_alone():
+    code = "from facestyle.runtime import tune_allocator; print(tune_allocator())"
+    environment = {"FACESTYLE_MALLOC": "0", "PATH": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"
+    assert tune_allocator() is tune_allocator()
+
+
+def test_inversion_recovers_a_face_the_generator_drew(base):
+    rng = torch.Generator().manual_seed(4)
+    w = base.w_avg + 0.6 * (base.mapping(torch.randn(1, 512, generator=rng)) - base.w_avg)
+    with torch.inference_mode():
+        photo = base.synthesis(broadcast(w, base.num_ws), resolution=256).clamp(-1, 1)
+    inverter = Inverter(base)
+    target = inverter.loss.target(photo.clone())
+    steps: list[int] = []
+    found = inverter(photo.clone(), base.w_avg[None], 12, on_step=steps.append)
+    assert found.shape == (1, 16, 512)
+    assert steps == list(range(1, 13))
+
+    def score(w_plus):
+        img = base.synthesis(w_plus, resolution=256)
+        return inverter.loss.total(inverter.loss.parts(img, target)).item()
+
+    start = score(broadcast(base.w_avg[None], base.num_ws))
+    assert score(found) < 0.75 * start
+    assert score(broadcast(w, base.num_ws)) < 0.1 * start
+    same = inverter(photo.clone(), w, 0)
+    torch.testing.assert_close(same, broadcast(w, base.num_ws))
+    with pytest.raises(ConfigError):
+        inverter(photo, w, -1)
+
+
+def test_offline_hub_names_end_in_advice(tmp_path):
+    with pytest.raises((DownloadError, StyleNotFoundError), match="cartoon"):
+        find_style("somebody/some-style", cache_dir=tmp_path, local_files_only=True)
+
+
+def test_style_names_are_checked():
+    assert "cartoon" in bundled_styles()
+    for name in ("", "Cartoon", "a/b", "../x"):
+        with pytest.raises(ConfigError):
+            StyleConfig(name=name, title="", description="", generator={}, base_sha256="")
