@@ -111,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     encoder.add_argument(
         "-o", "--output", required=True, help="folder of the run; resumed if there"
     )
+    encoder.add_argument("--init", help="encoder file to start from")
     encoder.add_argument("--space", choices=["w"], default="w", help="latent space of the codes")
     _add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
     encoder.set_defaults(run=_train_encoder)
@@ -343,7 +344,9 @@ def _train_encoder(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     tune_allocator()
-    train_encoder(load_base_generator(), args.output, args.faces, args.val_faces, config)
+    train_encoder(
+        load_base_generator(), args.output, args.faces, args.val_faces, config, init=args.init
+    )
     print(Path(args.output) / "encoder.safetensors")
     return 0
 

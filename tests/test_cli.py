@@ -62,8 +62,9 @@ def test_one_input_can_name_its_output(tmp_path, capsys):
         ["stylize", str(sample_photo()), "-o", str(out), "--already-aligned", "--portraits"]
     )
     assert code == 0
-    assert Image.open(out).size == (1024, 1024)
-    assert Image.open(out.with_stem("me_face0")).size == (1024, 1024)
+    for path in (out, out.with_stem("me_face0")):
+        with Image.open(path) as picture:
+            assert picture.size == (1024, 1024)
     assert "1 face" in capsys.readouterr().out
 
 

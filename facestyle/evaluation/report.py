@@ -42,6 +42,9 @@ __all__ = ["encoder_report", "gallery", "sample_faces", "style_report"]
 SAMPLE_SEED = 200
 """First seed of the sample people in sheets; no training draws them one by one."""
 
+HERO_SEEDS = (203, 213, 223, 207)
+"""The four people at the head of the README."""
+
 
 def sample_faces(
     count: int, *, psi: float = 0.8, first_seed: int = SAMPLE_SEED
@@ -57,16 +60,19 @@ def sample_faces(
     return faces
 
 
-def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 20) -> None:
+def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 24) -> None:
     """Before and after on sample people, and on the astronaut where scikit-image is installed.
 
-    Leaves ``before_after.png``, ``strength.png``, and ``astronaut.png``.
+    Leaves ``before_after.png``, ``hero.png``, ``strength.png``, and ``astronaut.png``.
     """
     folder = Path(folder)
     faces = sample_faces(count)
     results = stylizer(list(faces), aligned=True)
     after = [result.image for result in results]
-    save_sheet(before_after(faces, after, per_row=5, cell_px=256), folder / "before_after.png")
+    save_sheet(before_after(faces, after, per_row=6, cell_px=200), folder / "before_after.png")
+    chosen = [seed - SAMPLE_SEED for seed in HERO_SEEDS if seed - SAMPLE_SEED < count]
+    hero = before_after([faces[i] for i in chosen], [after[i] for i in chosen], cell_px=256)
+    save_sheet(hero, folder / "hero.png")
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)
     rows = []
     for face in faces[:4]:

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from facestyle.errors import ConfigError
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
-from facestyle.models.checkpoints import save_tensors
+from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
@@ -187,6 +187,7 @@ def train_encoder(
     val_faces: str | Path,
     config: EncoderConfig | None = None,
     *,
+    init: str | Path | None = None,
     progress: bool = True,
 ) -> Encoder:
     """The trained encoder E_w; ``OUT/encoder.safetensors``, log, checkpoints and previews are left in ``out``.
@@ -197,6 +198,7 @@ def train_encoder(
         faces: folders or zip files of FFHQ-aligned photos.
         val_faces: the same, held out, for previews and scores.
         config: what to do.
+        init: encoder file to start from, instead of ImageNet features; ``code_steps`` may then be 0.
         progress: show progress bars.
 
     Raises:
@@ -221,6 +223,8 @@ def train_encoder(
     encoder.start.copy_(generator.w_avg)
     torch.nn.init.normal_(encoder.out.weight, std=0.01)
     torch.nn.init.zeros_(encoder.out.bias)
+    if init is not None:
+        load_strict(encoder, read_tensors(init), path=init)
     loss = ReconstructionLoss(
         perceptual_weight=config.perceptual_weight,
         identity_weight=config.identity_weight,

@@ -49,14 +49,14 @@ class FinetuneConfig:
     Attributes:
         coarse_steps: steps on the preview path.
         coarse_batch: pictures a step there.
-        coarse_lr: relative step per tensor there.
+        coarse_lr: relative step per tensor there, falling to 0 in the second half.
         full_steps: steps through the full-resolution path.
         full_batch: pictures a step there.
-        full_lr: relative step per tensor there, falling to 0.
+        full_lr: relative step per tensor there, falling likewise.
         discriminator_lr: Adam's rate of the discriminator.
         sem_weight: lambda_sem of the paper's eq. 3.
         identity_weight: share of the identity term inside the semantic constraint (paper eq. 1: 0.1).
-        color_weight: share of the mean colour difference at 16 px inside the semantic constraint; 0 is the paper.
+        color_weight: share of the mean colour difference at 8 px inside the semantic constraint; 0 is the paper.
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
         ema_half_life_nimg: half-life, in generated images, of the averaged weights.
         noise_scale: the style's noise planes are G's times this; 0 for smooth surfaces.
@@ -111,7 +111,7 @@ class SemanticLoss(nn.Module):
     Args:
         features: the frozen feature network.
         identity_weight: of 1 - cosine of identity embeddings.
-        color_weight: of the mean absolute difference at 16 px (ours, 0 in the paper).
+        color_weight: of the mean absolute difference at 8 px (ours, 0 in the paper).
     """
 
     def __init__(self, features: LiteFeatures, identity_weight: float, color_weight: float) -> None:
@@ -128,10 +128,8 @@ class SemanticLoss(nn.Module):
         total = self.perceptual.between(self.perceptual.describe(img), wanted)
         total = total + self.identity_weight * (1 - (self.identity(img) * who).sum(1))
         if self.color_weight:
-            small = F.interpolate(img, size=16, mode="area")
-            total = total + self.color_weight * (
-                small - F.interpolate(source, size=16, mode="area")
-            ).abs().mean((1, 2, 3))
+            change = F.interpolate(img - source, size=8, mode="area")
+            total = total + self.color_weight * change.abs().mean((1, 2, 3))
         assert isinstance(total, Tensor)
         return total
 
@@ -218,7 +216,7 @@ def finetune(
     )
     preview_w = base.w_avg + 0.7 * (base.mapping(sample_z(16, 200, base.w_dim)) - base.w_avg)
 
-    def run(stage: str, steps: int, batch: int, lr: float, resolution: int, falls: bool) -> None:
+    def run(stage: str, steps: int, batch: int, lr: float, resolution: int) -> None:
         named = _coarse_parameters(target)
         if resolution != side:
             named = [(name, p) for name, p in named if not name.startswith("to_preview.")]
@@ -228,7 +226,7 @@ def finetune(
         g_optimizer = torch.optim.Adam(per_tensor_groups(named, lr), betas=(0.0, 0.99))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             g_optimizer,
-            lambda step: 1 - step / max(steps, 1) if falls else min(1.0, (step + 1) / 20),
+            lambda step: min(1.0, (step + 1) / 20, 2 * (1 - step / max(steps, 1))),
         )
         modules = {
             "target": target, "ema": ema, "discriminator": discriminator,
@@ -284,8 +282,8 @@ def finetune(
                 _preview(base, ema, preview_w, folder / "previews" / f"{stage}_{step + 1:05d}.png")
                 state.save(stage, step + 1, modules)
 
-    run("coarse", config.coarse_steps, config.coarse_batch, config.coarse_lr, side, False)
-    run("full", config.full_steps, config.full_batch, config.full_lr, base.resolution, True)
+    run("coarse", config.coarse_steps, config.coarse_batch, config.coarse_lr, side)
+    run("full", config.full_steps, config.full_batch, config.full_lr, base.resolution)
     return ema.eval()
 
 
