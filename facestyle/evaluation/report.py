@@ -323,10 +323,12 @@ def style_report(
         f"{count} samples of G (seeds {SAMPLE_SEED} and up, psi {psi:g}) and their portraits by the same codes, at "
         f"512 px. {_where(report)}",
         "",
-        f"| set | KID x 1000 | FID | n | style pictures | ({features.name})",
-        "|---|---|---|---|---|---|",
+        f"By {features.name}:",
+        "",
+        "| set | KID x 1000 | FID | portraits | style pictures |",
+        "|---|---|---|---|---|",
         *(
-            f"| {name} | {row['kid_x1000']:.1f} | {row['fid']:.1f} | {row['n']} | {row['n_style']} | |"
+            f"| {name} | {row['kid_x1000']:.1f} | {row['fid']:.1f} | {row['n']} | {row['n_style']} |"
             for name, row in scores.items()
         ),
         "",

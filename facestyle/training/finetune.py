@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from facestyle.errors import ConfigError
 from facestyle.latents import broadcast
+from facestyle.models.checkpoints import save_tensors
 from facestyle.models.discriminator import (
     ProjectedDiscriminator,
     discriminator_loss,
@@ -175,7 +176,7 @@ def finetune(
     *,
     progress: bool = True,
 ) -> Generator:
-    """The style's generator G'; log, previews and state stay in ``out``.
+    """The style's generator G'; log, previews, snapshots and state stay in ``out``.
 
     Args:
         generator: G, left as it is.
@@ -280,6 +281,12 @@ def finetune(
             )
             if (step + 1) % config.preview_every == 0 or step + 1 == steps:
                 _preview(base, ema, preview_w, folder / "previews" / f"{stage}_{step + 1:05d}.png")
+                save_tensors(
+                    ema.synthesis.state_dict(),
+                    folder / "snapshots" / f"{stage}_{step + 1:05d}.safetensors",
+                    metadata={"format": "facestyle-style", "version": "1"},
+                    dtype=torch.float16,
+                )
                 state.save(stage, step + 1, modules)
 
     run("coarse", config.coarse_steps, config.coarse_batch, config.coarse_lr, side)

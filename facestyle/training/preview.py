@@ -126,16 +126,18 @@ def fit_preview(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """``python -m facestyle.training.preview IN -o OUT``: fit, compare the errors, write."""
+    """``python -m facestyle.training.preview IN [-o OUT]``: the preview's error; with OUT, fit, compare, write."""
     from facestyle.models.zoo import load_base_generator
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("generator", help="safetensors file of a base generator")
-    parser.add_argument("-o", "--output", required=True)
+    parser.add_argument("-o", "--output")
     args = parser.parse_args(argv)
     before = load_base_generator(args.generator)
-    after = fit_preview(before)
     print("before", preview_error(before))
+    if args.output is None:
+        return 0
+    after = fit_preview(before)
     print("after ", preview_error(after))
     tensors = read_tensors(args.generator)
     head = after.synthesis.state_dict()

@@ -9,7 +9,10 @@ import torch
 from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.mobile import MobileGenerator
+from facestyle.training.blend import blend_files
+from facestyle.training.blend import main as blend_main
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.encoder import EncoderConfig, train_encoder
 from facestyle.training.finetune import (
@@ -18,6 +21,7 @@ from facestyle.training.finetune import (
     finetune,
     per_tensor_groups,
 )
+from facestyle.training.preview import fit_preview, preview_error
 from facestyle.training.state import TrainingState
 from facestyle.training.style_pictures import StylePictures, augment, plain_ground_matte
 
@@ -145,6 +149,8 @@ def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny,
             assert torch.equal(tensor, before[name]), name
     assert not torch.equal(after["synthesis.const"], before["synthesis.const"])
     assert (tmp_path / "whole" / "previews" / "full_00002.png").is_file()
+    snapshot = read_tensors(tmp_path / "whole" / "snapshots" / "full_00002.safetensors")
+    torch.testing.assert_close(snapshot["const"], after["synthesis.const"].half())
 
     class Killed(Exception):
         pass
@@ -212,3 +218,42 @@ def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path):
 def test_impossible_settings_are_refused(cls, change):
     with pytest.raises(ConfigError):
         dataclasses.replace(cls(), **change)
+
+
+def test_a_fitted_preview_head_is_closer_than_a_random_one(tiny):
+    fitted = fit_preview(tiny, samples=12, pixels=128, steps=40, progress=False)
+    before, after = preview_error(tiny, 4), preview_error(fitted, 4)
+    assert after["rmse"] < 0.5 * before["rmse"]
+    assert after["psnr_db"] > before["psnr_db"]
+    head = "synthesis.to_preview."
+    for name, tensor in fitted.state_dict().items():
+        assert torch.equal(tensor, tiny.state_dict()[name]) != name.startswith(head), name
+
+
+def test_training_can_start_from_an_encoder(tiny, folder, tmp_path):
+    first = EncoderConfig(
+        pool_size=8, code_steps=1, code_batch=4, photo_steps=0, checkpoint_every=1, seed=3
+    )
+    train_encoder(tiny, tmp_path / "a", [folder], folder, first, progress=False)
+    file = tmp_path / "a" / "encoder.safetensors"
+    none = dataclasses.replace(first, code_steps=0)
+    again = train_encoder(tiny, tmp_path / "b", [folder], folder, none, init=file, progress=False)
+    for name, tensor in read_tensors(file).items():
+        torch.testing.assert_close(again.state_dict()[name], tensor.float(), rtol=0, atol=0)
+
+
+def test_blending_is_a_weighted_mean(tmp_path):
+    files = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
+    for path, value in zip(files, (1.0, 2.0), strict=True):
+        save_tensors({"x": torch.full((3,), value)}, path, metadata={"format": "f"})
+    torch.testing.assert_close(blend_files(files, [0.25, 0.75])["x"], torch.full((3,), 1.75))
+    with pytest.raises(ConfigError):
+        blend_files(files, [0.5, 0.6])
+    with pytest.raises(ConfigError):
+        blend_files(files, [1.0])
+    save_tensors({"y": torch.ones(3)}, files[1], metadata={})
+    with pytest.raises(CheckpointError, match="other tensors"):
+        blend_files(files, [0.5, 0.5])
+    out = tmp_path / "out.safetensors"
+    assert blend_main([str(files[0]), "--shares", "1", "-o", str(out)]) == 0
+    assert read_tensors(out)["x"].dtype == torch.float16

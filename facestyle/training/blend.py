@@ -1,0 +1,67 @@
+"""Average snapshots of one finetuning run: an early one keeps more of the person, a late one has more of the style.
+
+All snapshots of a run descend from one start, so their weights can be averaged (arXiv:2203.05482); the average is also
+cleaner than either, because what training was still undecided about cancels out.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+
+__all__ = ["blend_files"]
+
+
+def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[str, Tensor]:
+    """Weighted mean of generator files, float32.
+
+    Args:
+        files: safetensors files of one architecture.
+        shares: one weight a file, not negative, of sum 1.
+
+    Raises:
+        ConfigError: the shares do not fit.
+        CheckpointError: a file is damaged, or the files hold different tensors.
+    """
+    if len(files) != len(shares) or not files:
+        raise ConfigError(
+            f"expected one share a file, got {len(files)} files, {len(shares)} shares"
+        )
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+        raise ConfigError(f"the shares must not be negative and sum to 1, got {list(shares)}")
+    total: dict[str, Tensor] = {}
+    for path, share in zip(files, shares, strict=True):
+        tensors = read_tensors(path)
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
+        if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
+            raise CheckpointError("holds other tensors than the file before", path=path)
+        for name, tensor in tensors.items():
+            before = total.get(name, torch.zeros(tensor.shape))
+            total[name] = before + share * tensor.float()
+    return total
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``python -m facestyle.training.blend A B --shares 0.4 0.6 -o OUT``: write the weighted mean."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("files", nargs="+")
+    parser.add_argument("--shares", nargs="+", type=float, required=True)
+    parser.add_argument(
+        "-o", "--output", required=True, help="such as RUN/style/generator.safetensors"
+    )
+    args = parser.parse_args(argv)
+    tensors = blend_files(args.files, args.shares)
+    metadata = read_metadata(args.files[-1])
+    save_tensors(tensors, args.output, metadata=metadata, dtype=torch.float16)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
