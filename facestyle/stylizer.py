@@ -36,6 +36,7 @@ from facestyle.inversion import Inverter
 from facestyle.latents import broadcast, truncate
 from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
+from facestyle.models.mobile import MobileSynthesis
 from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
 from facestyle.styles import StyleConfig, find_style
@@ -410,6 +411,8 @@ class FaceStylizer:
                     for name, tensor in network.state_dict().items()
                 }
                 network.load_state_dict(blended)
+            if isinstance(network, MobileSynthesis):
+                network.settle()
             self._blend = strength, network.to(self.dtype)
         return self._blend[1]
 

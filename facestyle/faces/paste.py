@@ -30,6 +30,7 @@ _MATCH_SIGMA = 0.06  # how near a ring pixel must be, in sides
 _MATCH_LEVELS = 30.0  # and how alike in colour
 _MATCH_DOUBT = 0.3  # weight of "no difference"
 _MATCH_TRUST_LEVELS = 70.0  # larger differences are other things in the picture, not another light
+_SHARP_PX = 512  # faces of this side and more are warped bilinearly
 _MATCH_DEPTH = 0.4  # radius over which the correction dies away towards the face's middle
 
 Float = NDArray[np.float32]
@@ -152,12 +153,14 @@ def _warp_back(
 ) -> Image.Image:
     """The square face as it lies in a box of the photo.
 
-    Bicubic, or bilinear where the face is being enlarged so much that the kernels look the same.
+    Bicubic where the face was made small first; bilinear, three times as fast, where it is about the photo's size or
+    enlarged, since the portrait then has no detail finer than the kernel.
     """
     origin, x, y = corners[0], corners[3] - corners[0], corners[1] - corners[0]
     x, y = x * face.width / (x @ x), y * face.width / (y @ y)
     start = np.array(box[:2]) - (origin + 0.5)
-    enlarged = quad_side_px(corners) > 1.25 * face.width
+    growth = quad_side_px(corners) / face.width
+    enlarged = growth > 1.25 or (growth > 0.98 and face.width >= _SHARP_PX)
     return face.transform(
         (box[2] - box[0], box[3] - box[1]),
         Image.Transform.AFFINE,
@@ -207,8 +210,11 @@ def _match_seam(
 
 def _added(face: Image.Image, field: Float) -> Image.Image:
     """The face plus a coarse [n, n, 3] field of signed levels, stretched to its size."""
-    pixels = np.asarray(face, dtype=np.float32) + 0.5
-    for channel in range(3):
-        plane = Image.fromarray(np.ascontiguousarray(field[..., channel]))
-        pixels[..., channel] += np.asarray(plane.resize(face.size, Image.Resampling.BICUBIC))
-    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
+    import torch
+    import torch.nn.functional as F
+
+    pixels = torch.from_numpy(np.array(face)).permute(2, 0, 1)[None]
+    coarse = torch.from_numpy(field).permute(2, 0, 1).contiguous()[None]
+    change = F.interpolate(coarse, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
+    summed = change.add_(pixels).round_().clamp_(0, 255).to(torch.uint8)
+    return Image.fromarray(summed[0].permute(1, 2, 0).contiguous().numpy())

@@ -113,12 +113,13 @@ class _StyledSeparable(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
         self.gain = 1.0 / math.sqrt(in_channels * 9)
+        self.is_silent = False
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         x, kernel = _modulate(x, self.depthwise, self.affine(w) * self.gain)
         x = F.conv2d(x, kernel, padding=1, groups=kernel.shape[0])
         x = F.conv2d(x, self.weight, self.bias)
-        if noise == "const":
+        if noise == "const" and not self.is_silent:
             x = x.add_(self.noise)
         return F.leaky_relu_(x, _SLOPE)
 
@@ -201,6 +202,12 @@ class MobileSynthesis(nn.Module):
         )
         self.to_image = _ToImage(channels[-1], w_dim)
         self.to_preview = _ToImage(channels[self.preview_blocks], w_dim)
+
+    def settle(self) -> None:
+        """Leave out noise planes that are all zero, for inference: the weights must not change afterwards."""
+        for module in self.modules():
+            if isinstance(module, _StyledSeparable):
+                module.is_silent = not bool(module.noise.any())
 
     def forward(
         self, w_plus: Tensor, *, noise: Noise = "const", resolution: int | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import hashlib
 import json
@@ -62,7 +61,7 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     generator = _build(config.architecture, config.generator, folder / "config.json")
     tensors = read_tensors(path)
     load_strict(generator.synthesis, tensors, path=path)
-    generator.mapping = copy.deepcopy(base.mapping)
+    generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)
 
 

@@ -175,3 +175,15 @@ def test_bundled_generator_draws_the_golden_picture(base):
         )
     error = (F.avg_pool2d(img, 4) - preview).square().mean().sqrt().item()
     assert error < GOLDEN["preview_rmse_max"]
+
+
+def test_settling_leaves_out_zero_noise_only(tiny):
+    import copy
+
+    net = copy.deepcopy(tiny.synthesis)
+    net.blocks[0].conv1.noise.zero_()
+    w_plus = torch.randn(1, tiny.num_ws, 8, generator=torch.Generator().manual_seed(9))
+    before = net(w_plus)
+    net.settle()
+    assert [block.conv1.is_silent for block in net.blocks] == [True, False, False]
+    assert torch.equal(net(w_plus), before)
