@@ -504,7 +504,7 @@ def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
         photo: [1, 3, S, S], the same face.
         share: 0 changes nothing, 1 takes the photo's colours over.
     """
-    coarse = 24
+    coarse = 6
     wanted = F.interpolate(photo, size=(coarse, coarse), mode="area")
     present = F.interpolate(img.clamp(-1, 1), size=(coarse, coarse), mode="area")
     change = wanted - present
