@@ -95,11 +95,15 @@ def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 24) -> N
         pass
     else:
         photo = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
-        result = stylizer(photo)
-        found = result.faces[0]
-        row = [photo, result.image, found.crop, found.portrait]
+        rows = []
+        for steps in (0, 50):
+            result = stylizer(photo, refine=steps)
+            found = result.faces[0]
+            rows.append([photo, result.image, found.crop, found.portrait])
         titles = ["photo", "pasted back", "aligned face", "portrait"]
-        save_sheet(contact_sheet([row], cell_px=512, titles=titles), folder / "astronaut.png")
+        labels = ["as encoded", "refine=50"]
+        sheet = contact_sheet(rows, cell_px=400, titles=titles, row_labels=labels)
+        save_sheet(sheet, folder / "astronaut.png")
         lines += ["![](astronaut.png)"]
     _write(folder, "report.md", "\n".join(lines) + "\n")
 
