@@ -19,7 +19,7 @@ __all__ = ["choose_device", "choose_dtype", "parse_dtype", "tune_allocator"]
 
 _log = logging.getLogger(__name__)
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 """Options of glibc's mallopt, from malloc.h."""
 
 _DTYPES = {
@@ -48,6 +48,7 @@ def tune_allocator() -> bool:
         mallopt(_M_MMAP_MAX, 0),
         mallopt(_M_TRIM_THRESHOLD, 512 << 20),
         mallopt(_M_TOP_PAD, 64 << 20),
+        mallopt(_M_ARENA_MAX, 1),  # else every new thread starts with memory of its own
     ]
     return all(done)
 
