@@ -147,7 +147,7 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
-    """A flag for every field of a config dataclass, built when the command is the one asked for."""
+    """``--dry-run`` and ``--set FIELD=VALUE`` for a command that a config dataclass steers."""
     parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
     parser.add_argument(
         "--set",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from facestyle.errors import ConfigError, LatentShapeError
 
-__all__ = ["broadcast", "lerp_rows", "style_mix", "truncate"]
+__all__ = ["broadcast", "style_mix", "truncate"]
 
 
 def broadcast(w: Tensor, num_ws: int) -> Tensor:
@@ -88,21 +88,3 @@ def style_mix(content: Tensor, style: Tensor, level: int) -> Tensor:
     if level < 0:
         raise ConfigError(f"the mixing level must be 0 or more, got {level}")
     return torch.cat([content[:, :level], style[:, level:]], dim=1)
-
-
-def lerp_rows(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
-    """Row-wise blend of two codes: ``start + share * (end - start)``.
-
-    Args:
-        start: [B, num_ws, 512].
-        end: [B, num_ws, 512].
-        share: [num_ws], 0 keeps ``start``'s row, 1 takes ``end``'s.
-
-    Raises:
-        LatentShapeError: shapes disagree.
-    """
-    if start.shape != end.shape or share.shape != start.shape[1:2]:
-        raise LatentShapeError(
-            f"expected codes [B, n, D] and a share [n], got {list(start.shape)}, {list(end.shape)}, {list(share.shape)}"
-        )
-    return torch.lerp(start, end, share.to(start).view(1, -1, 1))

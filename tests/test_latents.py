@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from facestyle.errors import ConfigError, LatentShapeError
-from facestyle.latents import broadcast, lerp_rows, style_mix, truncate
+from facestyle.latents import broadcast, style_mix, truncate
 
 W = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(0))
 V = torch.randn(2, 6, 8, generator=torch.Generator().manual_seed(1))
@@ -43,13 +43,3 @@ def test_mixing_takes_coarse_rows_from_the_content():
         style_mix(W, V, -1)
     with pytest.raises(LatentShapeError):
         style_mix(W, V[:1], 2)
-
-
-def test_row_blend_has_its_direction():
-    share = torch.tensor([0.0, 1, 0, 0, 0, 0.5])
-    out = lerp_rows(W, V, share)
-    assert torch.equal(out[:, 0], W[:, 0])
-    torch.testing.assert_close(out[:, 1], V[:, 1])
-    torch.testing.assert_close(out[:, 5], (W[:, 5] + V[:, 5]) / 2)
-    with pytest.raises(LatentShapeError):
-        lerp_rows(W, V, share[:3])
