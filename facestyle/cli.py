@@ -11,7 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import MISSING, fields
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,7 @@ from facestyle.errors import (
     DownloadError,
     FacestyleError,
     ImageError,
+    MissingDependencyError,
     OutputError,
     StyleNotFoundError,
 )
@@ -45,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         assert isinstance(code, int)
         return code
-    except (ConfigError, ImageError, DatasetError) as error:
+    except (ConfigError, ImageError, DatasetError, MissingDependencyError) as error:
         return _fail(error, 2)
     except (StyleNotFoundError, CheckpointError, DownloadError) as error:
         return _fail(error, 3)
@@ -103,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--json", action="store_true")
     bench.set_defaults(run=_bench)
 
-    encoder = commands.add_parser("train-encoder", help="train E_w: aligned photo to code")
+    encoder = commands.add_parser("train-encoder", help="train an encoder: aligned photo to code")
     encoder.add_argument(
         "--faces", nargs="+", required=True, help="folders or zips, aligned photos"
     )
@@ -112,18 +113,35 @@ def _parser() -> argparse.ArgumentParser:
         "-o", "--output", required=True, help="folder of the run; resumed if there"
     )
     encoder.add_argument("--init", help="encoder file to start from")
-    encoder.add_argument("--space", choices=["w"], default="w", help="latent space of the codes")
+    encoder.add_argument(
+        "--space", choices=["w", "w_plus", "z_plus"], default="w", help="latent space of the codes"
+    )
     _add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
     encoder.set_defaults(run=_train_encoder)
 
-    train = commands.add_parser("train", help="finetune a style from a folder of pictures")
+    train = commands.add_parser("train", help="train a style from a folder of pictures")
     train.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
     train.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
     train.add_argument("--name", required=True, help="short name of the style, lower case")
     train.add_argument("--data-license", required=True, help="licence of the pictures")
     train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
-    _add_config(train, "facestyle.training.finetune", "FinetuneConfig")
+    train.add_argument("--preset", choices=["fast", "default", "quality"], default="default")
+    train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
+    _add_plus_encoders(train)
+    train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_config(train, "facestyle.training.pipeline", "TrainConfig")
     train.set_defaults(run=_train)
+
+    pairs = commands.add_parser("pairs", help="make pseudo-pairs of style pictures and faces")
+    pairs.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
+    pairs.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
+    pairs.add_argument("--level", type=int, choices=[1, 2, 3], default=2, help="highest level")
+    pairs.add_argument("--star", help="folder of a run of G*; trained if absent, default OUT/star")
+    pairs.add_argument("--codes", help="safetensors with known codes w, a row a picture: no search")
+    _add_plus_encoders(pairs)
+    pairs.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_config(pairs, "facestyle.training.pairs", "PairsConfig")
+    pairs.set_defaults(run=_pairs)
 
     evaluate = commands.add_parser("evaluate", help="measure the encoder or a style")
     evaluate.add_argument("what", choices=["encoder", "style", "gallery"])
@@ -146,6 +164,11 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
 
 
+def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder-z", help="file of E_z+; default: the bundled one")
+    parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the bundled one")
+
+
 def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
     """``--dry-run`` and ``--set FIELD=VALUE`` for a command that a config dataclass steers."""
     parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
@@ -158,24 +181,49 @@ def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None
     )
 
 
-def _configured(cls: type[Any], assignments: Sequence[str]) -> Any:
-    """An instance of a config dataclass with ``FIELD=VALUE`` assignments applied.
+def _configured(base: Any, assignments: Sequence[str]) -> Any:
+    """A config dataclass with ``FIELD=VALUE`` assignments applied together; dots reach into nested ones.
 
     Raises:
-        ConfigError: a field is unknown or its value does not parse.
+        ConfigError: a field is unknown, its value does not parse, or the settings contradict each other.
     """
-    defaults = {f.name: f.default for f in fields(cls) if f.default is not MISSING}
-    values: dict[str, Any] = {}
+    changes: dict[str, Any] = {}
     for text in assignments:
-        name, _, value = text.partition("=")
-        if name not in defaults:
-            raise ConfigError(f"unknown setting {name!r}; known: {', '.join(defaults)}")
-        kind = type(defaults[name])
-        try:
-            values[name] = value.lower() in ("1", "true", "yes") if kind is bool else kind(value)
-        except ValueError as error:
-            raise ConfigError(f"{name} must be of type {kind.__name__}, got {value!r}") from error
-    return cls(**values)
+        path, _, value = text.partition("=")
+        *groups, name = path.split(".")
+        config, into = base, changes
+        for group in groups:
+            config = _field_of(config, group, path)
+            into = into.setdefault(group, {})
+        old = _field_of(config, name, path)
+        if is_dataclass(old):
+            raise ConfigError(f"{path!r} is a group; set one of its fields, {path}.FIELD=VALUE")
+        into[name] = _parsed(value, type(old), path)
+    return _replaced(base, changes)
+
+
+def _field_of(config: Any, name: str, path: str) -> Any:
+    known = {f.name for f in fields(config)} if is_dataclass(config) else set()
+    if name not in known:
+        raise ConfigError(f"unknown setting {path!r}; known here: {', '.join(sorted(known))}")
+    return getattr(config, name)
+
+
+def _parsed(text: str, kind: type, path: str) -> Any:
+    try:
+        return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} must be of type {kind.__name__}, got {text!r}") from error
+
+
+def _replaced(config: Any, changes: dict[str, Any]) -> Any:
+    return replace(
+        config,
+        **{
+            name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        },
+    )
 
 
 def _faces(text: str) -> str | list[int]:
@@ -339,8 +387,8 @@ def _train_encoder(args: argparse.Namespace) -> int:
     from facestyle.runtime import tune_allocator
     from facestyle.training.encoder import EncoderConfig, train_encoder
 
-    config = _configured(EncoderConfig, args.set)
-    print(config)
+    config = _configured(EncoderConfig(space=args.space), args.set)
+    print(_listed(config))
     if args.dry_run:
         return 0
     tune_allocator()
@@ -354,19 +402,81 @@ def _train_encoder(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from facestyle.models.zoo import load_base_generator
     from facestyle.runtime import tune_allocator
-    from facestyle.training.finetune import FinetuneConfig, train_style
+    from facestyle.training.pairs import PairStore
+    from facestyle.training.pipeline import PRESETS, train_style
+    from facestyle.training.processes import Processes
 
-    config = _configured(FinetuneConfig, args.set)
-    print(config)
+    config = _configured(PRESETS[args.preset], args.set)
+    known = PairStore.load(args.pairs) if args.pairs else None
+    print(_listed(config))
     if args.dry_run:
         return 0
     tune_allocator()
     folder = train_style(
         load_base_generator(), args.pictures, args.output, config,
-        name=args.name, psi=args.psi, data_license=args.data_license,
+        name=args.name, psi=args.psi, data_license=args.data_license, pairs=known,
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
+        processes=Processes(args.device),
     )  # fmt: skip
     print(f'{folder}  load it with FaceStylizer.from_pretrained("./{folder}")')
     return 0
+
+
+def _pairs(args: argparse.Namespace) -> int:
+    from facestyle.models.checkpoints import read_tensors
+    from facestyle.models.zoo import load_base_generator, load_encoder
+    from facestyle.runtime import tune_allocator
+    from facestyle.training.data import PictureSet
+    from facestyle.training.pairs import FILE, PairsConfig, given_pairs, make_pairs
+    from facestyle.training.pipeline import train_star
+    from facestyle.training.processes import Processes
+
+    config = _configured(PairsConfig(level=args.level), args.set)
+    print(_listed(config))
+    if args.dry_run:
+        return 0
+    tune_allocator()
+    folder = Path(args.output)
+    generator = load_base_generator()
+    pictures = PictureSet(args.pictures, generator.preview_resolution)
+    if args.codes:
+        tensors = read_tensors(args.codes)
+        if len(tensors) != 1:
+            raise ConfigError(f"{args.codes} holds {len(tensors)} tensors; expected one, the codes")
+        (codes,) = tensors.values()
+        given_pairs(pictures, codes, generator.num_ws).save(folder / FILE)
+        print(folder / FILE)
+        return 0
+    processes = Processes(args.device)
+    star = None
+    if config.level >= 2:
+        star = train_star(
+            generator, args.pictures, args.star or folder / "star", processes=processes
+        )
+    make_pairs(
+        generator, pictures, folder, config,
+        encoder_z=load_encoder(args.encoder_z, space="z_plus"),
+        encoder_w_plus=(
+            load_encoder(args.encoder_w_plus, space="w_plus") if config.level >= 3 else None
+        ),
+        star=star, processes=processes,
+    )  # fmt: skip
+    print(f"{folder / FILE}  look at {folder / 'sheet.png'}")
+    return 0
+
+
+def _listed(config: Any) -> str:
+    """A config, a field a line, nested ones with dots: what ``--set`` takes."""
+
+    def lines(part: Any, prefix: str) -> Iterator[str]:
+        for item in fields(part):
+            value = getattr(part, item.name)
+            if is_dataclass(value):
+                yield from lines(value, f"{prefix}{item.name}.")
+            else:
+                yield f"{prefix}{item.name}={value}"
+
+    return "\n".join(lines(config, ""))
 
 
 def _evaluate(args: argparse.Namespace) -> int:

@@ -1,4 +1,4 @@
-"""Encoders from an aligned face to the generator's latent space: one trunk, one head design.
+"""Encoders from an aligned face to the generator's latent spaces W, W+ and Z+: one trunk design, three heads.
 
 Aligned faces have everything in its place, so the head keeps positions: the deep maps are narrowed, flattened and read
 by a linear layer, beside the pooled features and the identity embedding of the same face. Batch normalisation is folded
@@ -7,35 +7,62 @@ into the convolutions from the start: training then never depends on what else i
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facestyle.errors import ConfigError
+from facestyle.errors import ConfigError, LatentShapeError
+from facestyle.latents import broadcast
 from facestyle.models.features import TAP_CHANNELS, LiteFeatures, fold_batch_norm
+from facestyle.models.generator import Generator
 from facestyle.models.identity import MobileFaceNet, load_identity
 
-__all__ = ["Encoder"]
+__all__ = ["SPACES", "Encoder", "Space", "to_w_plus"]
+
+Space = Literal["w", "w_plus", "z_plus"]
+"""Where a code lives: one w; one w a layer; one z a layer, which the mapping network turns into w."""
+
+SPACES: tuple[Space, ...] = get_args(Space)
+
+
+def to_w_plus(codes: Tensor, space: Space, generator: Generator) -> Tensor:
+    """w_plus [B, num_ws, w_dim] of codes of any space: w [B, w_dim], or w_plus or z_plus [B, num_ws, w_dim].
+
+    Every row of z_plus goes through the mapping network by itself (paper eq. 4).
+
+    Raises:
+        LatentShapeError: the codes do not fit the generator.
+    """
+    rows = broadcast(codes, generator.num_ws)
+    if space == "z_plus":
+        if codes.ndim != 3:
+            raise LatentShapeError(f"z_plus codes are [B, rows, w_dim], got {list(codes.shape)}")
+        rows = generator.mapping(rows)
+    return rows
 
 
 class Encoder(nn.Module):
-    """E_w: aligned faces [B, 3, S, S] in [-1, 1] -> codes [B, rows, 512], [B, 512] when ``rows`` is 1.
+    """Aligned faces [B, 3, S, S] in [-1, 1] -> codes: [B, 512] in W, [B, rows, 512] in W+ and Z+.
 
-    Any side S works; pictures are resized to ``input_px`` first.
+    Any side S works; pictures are resized to ``input_px`` first. The code of W+ and Z+ is one code for all rows plus a
+    correction per row, read through a narrow layer; rows of Z+ have length sqrt(512), where normal z's lie.
 
     Args:
+        space: of the codes; ``rows`` must be 1 for W.
         rows: 1 for W, ``num_ws`` for W+ or Z+.
         w_dim: numbers in a row.
         input_px: side the trunk sees, a multiple of 32.
         hidden: width of the head.
         deep_channels: width of the narrowed stride-32 map.
         middle_channels: width of the narrowed stride-16 map.
+        row_channels: width of the layer before the correction per row.
         pretrained_trunk: start from ImageNet features and the bundled identity network, for training.
 
     Raises:
-        ConfigError: ``input_px`` is no multiple of 32, or ``rows`` is below 1.
+        ConfigError: ``input_px`` is no multiple of 32, or ``rows`` does not go with ``space``.
     """
 
     start: Tensor
@@ -43,19 +70,24 @@ class Encoder(nn.Module):
     def __init__(
         self,
         *,
+        space: Space = "w",
         rows: int = 1,
         w_dim: int = 512,
         input_px: int = 256,
         hidden: int = 768,
         deep_channels: int = 48,
         middle_channels: int = 16,
+        row_channels: int = 256,
         pretrained_trunk: bool = False,
     ) -> None:
         super().__init__()
         if input_px % 32 or input_px < 32:
             raise ConfigError(f"input_px must be a multiple of 32, got {input_px}")
-        if rows < 1:
-            raise ConfigError(f"rows must be 1 or more, got {rows}")
+        if space not in SPACES:
+            raise ConfigError(f"space must be one of {', '.join(SPACES)}, got {space!r}")
+        if rows < 1 or (space == "w" and rows > 1):
+            raise ConfigError(f"rows must be 1 in W and 1 or more in W+ and Z+, got {rows}")
+        self.space = space
         self.rows = rows
         self.w_dim = w_dim
         self.input_px = input_px
@@ -75,18 +107,29 @@ class Encoder(nn.Module):
             deep_channels * cells + middle_channels * cells * 4 + deep + 512, hidden
         )
         self.norm = nn.LayerNorm(hidden)
-        self.out = nn.Linear(hidden, rows * w_dim)
+        self.out = nn.Linear(hidden, w_dim)
+        self.row_channels = row_channels
+        self.by_row: nn.Sequential | None = None
+        if space != "w":
+            last = nn.Linear(row_channels, rows * w_dim)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.by_row = nn.Sequential(
+                nn.Linear(hidden, row_channels), nn.LeakyReLU(0.2, inplace=True), last
+            )
         self.register_buffer("start", torch.zeros(w_dim))
 
     def config(self) -> dict[str, Any]:
         """Arguments of the constructor, JSON-able."""
         return {
+            "space": self.space,
             "rows": self.rows,
             "w_dim": self.w_dim,
             "input_px": self.input_px,
             "hidden": self.hidden,
             "deep_channels": self.deep_channels,
             "middle_channels": self.middle_channels,
+            "row_channels": self.row_channels,
         }
 
     def resize(self, img: Tensor) -> Tensor:
@@ -97,7 +140,7 @@ class Encoder(nn.Module):
         return F.interpolate(img, size=size, mode="bilinear", antialias=True).clamp(-1, 1)
 
     def forward(self, img: Tensor) -> Tensor:
-        """[B, 3, S, S] in [-1, 1] -> [B, 512], or [B, rows, 512] when ``rows`` is above 1."""
+        """[B, 3, S, S] in [-1, 1] -> [B, 512] in W, [B, rows, 512] in W+ and Z+."""
         img = self.resize(img)
         *_, middle, deep = self.trunk(img)
         x = torch.cat(
@@ -110,6 +153,10 @@ class Encoder(nn.Module):
             dim=1,
         )
         x = F.leaky_relu(self.norm(self.read(x)), 0.2)
-        w = self.start + self.out(x).view(-1, self.rows, self.w_dim)
-        assert isinstance(w, Tensor)
-        return w[:, 0] if self.rows == 1 else w
+        codes: Tensor = self.start + self.out(x)
+        if self.by_row is None:
+            return codes
+        codes = codes[:, None] + self.by_row(x).view(-1, self.rows, self.w_dim)
+        if self.space == "z_plus":
+            codes = F.normalize(codes, dim=2) * math.sqrt(self.w_dim)
+        return codes

@@ -10,7 +10,7 @@ from typing import Any
 
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import bundled, load_strict, read_metadata, read_tensors
-from facestyle.models.encoder import Encoder
+from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator
 from facestyle.models.mobile import MobileGenerator
 from facestyle.styles import StyleConfig
@@ -26,6 +26,11 @@ __all__ = [
 
 BASE_FILE = "generator_ffhq_1024.safetensors"
 ENCODER_FILE = "encoder_w.safetensors"
+_ENCODER_FILES: dict[Space, str] = {
+    "w": ENCODER_FILE,
+    "w_plus": "encoder_w_plus.safetensors",
+    "z_plus": "encoder_z_plus.safetensors",
+}
 
 _ARCHITECTURES: dict[str, type[MobileGenerator]] = {"mobile": MobileGenerator}
 
@@ -65,18 +70,22 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def load_encoder(path: str | Path | None = None) -> Encoder:
-    """E_w, frozen, in eval mode, float32; the bundled one when no file is given.
+def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> Encoder:
+    """The encoder into a space, frozen, in eval mode, float32; the bundled one when no file is given.
 
     Raises:
-        CheckpointError: the file is damaged or of another architecture.
+        CheckpointError: the file is damaged, of another architecture, or an encoder into another space.
     """
-    path = bundled(ENCODER_FILE) if path is None else Path(path)
+    path = bundled(_ENCODER_FILES[space]) if path is None else Path(path)
     config = _parsed_config(read_metadata(path), path)
     try:
         encoder = Encoder(**config)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"describes no encoder ({error})", path=path) from error
+    if encoder.space != space:
+        raise CheckpointError(
+            f"is an encoder into {encoder.space}, and one into {space} was asked for", path=path
+        )
     load_strict(encoder, read_tensors(path), path=path)
     return encoder.eval().requires_grad_(False)
 

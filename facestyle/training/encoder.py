@@ -27,7 +27,7 @@ from facestyle.errors import ConfigError
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
-from facestyle.models.encoder import Encoder
+from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.state import TrainingState
@@ -40,6 +40,7 @@ class EncoderConfig:
     """Everything that decides what an encoder becomes. Steps are optimiser steps.
 
     Attributes:
+        space: of the codes: "w", "w_plus" or "z_plus".
         pool_size: pictures the generator draws for the first two stages.
         psi_min: codes of the pool are truncated by a psi drawn from [psi_min, 1].
         code_steps: steps of stage ``codes``.
@@ -55,10 +56,13 @@ class EncoderConfig:
         pixel_weight: weight of the mean absolute difference at 32 px.
         code_weight: weight of the pool's code error in stage ``photos``.
         prior_weight: weight of the codes' squared distance from w_avg, in units of W's variance.
+        row_weight: W+ and Z+: weight of the rows' variance about their mean, in units of W's variance. Rows that differ
+            too much draw no face.
         seed: of every random number.
         checkpoint_every: steps between checkpoints and previews.
     """
 
+    space: Space = "w"
     pool_size: int = 4000
     psi_min: float = 0.4
     code_steps: int = 350
@@ -74,6 +78,7 @@ class EncoderConfig:
     pixel_weight: float = 2.0
     code_weight: float = 0.2
     prior_weight: float = 0.005
+    row_weight: float = 0.05
     seed: int = 0
     checkpoint_every: int = 100
 
@@ -84,6 +89,8 @@ class EncoderConfig:
         for name in ("code_steps", "photo_steps", "pool_batch"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.space not in SPACES:
+            raise ConfigError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if not 0 <= self.psi_min <= 1:
             raise ConfigError(f"psi_min must be in [0, 1], got {self.psi_min}")
 
@@ -174,6 +181,17 @@ def _run_stage(
         state.log({"stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began})
 
 
+def _start_from(encoder: Encoder, path: str | Path) -> None:
+    """Load an encoder of the same space whole, and of W what the spaces share."""
+    tensors = read_tensors(path)
+    own = encoder.state_dict()
+    if encoder.space != "w" and not any(name.startswith("by_row.") for name in tensors):
+        tensors |= {name: own[name] for name in own if name.startswith("by_row.")}
+        if encoder.space == "z_plus":
+            tensors |= {name: own[name] for name in ("start", "out.weight", "out.bias")}
+    load_strict(encoder, tensors, path=path)
+
+
 def _skip(batches: Iterator[list[int]], count: int) -> None:
     """Let go of what a resumed run has had already."""
     for _ in range(count):
@@ -190,7 +208,9 @@ def train_encoder(
     init: str | Path | None = None,
     progress: bool = True,
 ) -> Encoder:
-    """The trained encoder E_w; ``OUT/encoder.safetensors``, log, checkpoints and previews are left in ``out``.
+    """The trained encoder E_w, E_w+ or E_z+.
+
+    ``OUT/encoder.safetensors``, log, checkpoints and previews are left in ``out``.
 
     Args:
         generator: frozen; its preview resolution is used.
@@ -198,7 +218,8 @@ def train_encoder(
         faces: folders or zip files of FFHQ-aligned photos.
         val_faces: the same, held out, for previews and scores.
         config: what to do.
-        init: encoder file to start from, instead of ImageNet features; ``code_steps`` may then be 0.
+        init: encoder file to start from, instead of ImageNet features; ``code_steps`` may then be 0. An E_w starts
+            an E_w+ of the same codes, and gives an E_z+ all but its last layer.
         progress: show progress bars.
 
     Raises:
@@ -218,29 +239,41 @@ def train_encoder(
     pool_images, pool_codes = _build_pool(generator, config, folder / "pool", progress)
     w_std = torch.from_numpy(np.array(pool_codes)).std(0).mean()
 
-    encoder = Encoder(rows=1, w_dim=generator.w_dim, input_px=side, pretrained_trunk=True)
-    encoder = encoder.to(memory_format=torch.channels_last)
-    encoder.start.copy_(generator.w_avg)
-    torch.nn.init.normal_(encoder.out.weight, std=0.01)
-    torch.nn.init.zeros_(encoder.out.bias)
+    encoder = Encoder(
+        space=config.space,
+        rows=1 if config.space == "w" else generator.num_ws,
+        w_dim=generator.w_dim,
+        input_px=side,
+        pretrained_trunk=True,
+    ).to(memory_format=torch.channels_last)
+    if config.space != "z_plus":
+        encoder.start.copy_(generator.w_avg)
+        torch.nn.init.normal_(encoder.out.weight, std=0.01)
+        torch.nn.init.zeros_(encoder.out.bias)
     if init is not None:
-        load_strict(encoder, read_tensors(init), path=init)
+        _start_from(encoder, init)
     loss = ReconstructionLoss(
         perceptual_weight=config.perceptual_weight,
         identity_weight=config.identity_weight,
         pixel_weight=config.pixel_weight,
     )
 
-    def draw(w: Tensor) -> Tensor:
-        img = generator.synthesis(broadcast(w, generator.num_ws), resolution=side)
+    def draw(w_plus: Tensor) -> Tensor:
+        img = generator.synthesis(w_plus, resolution=side)
         assert isinstance(img, Tensor)
         return img
+
+    def encode(img: Tensor) -> Tensor:
+        return to_w_plus(encoder(img), config.space, generator)
+
+    def code_error(img: Tensor, w: Tensor) -> Tensor:
+        return ((encode(img) - w[:, None]) / w_std).square().mean()
 
     def look(stage: str, step: int) -> dict[str, float]:
         from torchvision.utils import save_image
 
         with torch.no_grad():
-            img = torch.cat([draw(encoder(part)) for part in val.split(8)])
+            img = torch.cat([draw(encode(part)) for part in val.split(8)])
             scores: dict[str, list[Tensor]] = {}
             for a, b in zip(img.split(8), val.split(8), strict=True):
                 for key, value in loss.parts(a, loss.target(b)).items():
@@ -268,7 +301,7 @@ def train_encoder(
 
     def code_step(step: int) -> dict[str, float]:
         img, w = pool_batch(next(pool_order), step)
-        error = ((encoder(img) - w) / w_std).square().mean()
+        error = code_error(img, w)
         error.backward()
         return {"code": error.item()}
 
@@ -293,14 +326,15 @@ def train_encoder(
         rng = torch.Generator().manual_seed(config.seed * 104_729 + step)
         flips = torch.rand(photo.shape[0], generator=rng) < 0.5
         photo[flips] = photo[flips].flip(-1)
-        w = encoder(jitter(photo, rng, strength=0.25))
-        parts = loss.parts(draw(w), loss.target(photo))
-        prior = ((w - generator.w_avg) / w_std).square().mean()
-        total = loss.total(parts).mean() + config.prior_weight * prior
+        w_plus = encode(jitter(photo, rng, strength=0.25))
+        parts = loss.parts(draw(w_plus), loss.target(photo))
+        prior = ((w_plus - generator.w_avg) / w_std).square().mean()
+        spread = (w_plus / w_std).var(1, correction=0).mean()
+        total = loss.total(parts).mean() + config.prior_weight * prior + config.row_weight * spread
         row = {key: value.mean().item() for key, value in parts.items()}
         if config.pool_batch:
             img, codes = pool_batch(next(mixed_order), step)
-            code = ((encoder(img) - codes) / w_std).square().mean()
+            code = code_error(img, codes)
             total = total + config.code_weight * code
             row["code"] = code.item()
         total.backward()
