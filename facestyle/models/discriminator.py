@@ -1,20 +1,43 @@
-"""Discriminators. The projected one judges pictures in the features of a frozen ImageNet network.
+"""Discriminators, each with its own loss.
 
-Source: "Projected GANs Converge Faster" (arXiv:2111.01007), without the random cross-scale mixing. It needs far fewer
-pictures than one trained from pixels, which is what a style set of a hundred pictures asks for.
+The projected one judges pictures in the features of a frozen ImageNet network: "Projected GANs Converge Faster"
+(arXiv:2111.01007), without the random cross-scale mixing. It needs far fewer pictures than one trained from pixels,
+which is what a style set of a hundred pictures asks for. The other is StyleGAN2's own, with R1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from facestyle.errors import ConfigError
 from facestyle.models.features import TAP_CHANNELS, LiteFeatures
+from facestyle.models.stylegan2 import StyleGAN2Critic
 
-__all__ = ["ProjectedDiscriminator", "discriminator_loss", "generator_loss"]
+__all__ = [
+    "Adversary",
+    "ProjectedDiscriminator",
+    "StyleGAN2Discriminator",
+    "discriminator_loss",
+    "generator_loss",
+    "make_adversary",
+]
+
+
+class Adversary(nn.Module):
+    """What finetuning asks of a discriminator."""
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """Scalar the discriminator descends; pictures are [B, 3, R, R] in [-1, 1], ``step`` counts from 0."""
+        raise NotImplementedError
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Scalar the generator descends."""
+        raise NotImplementedError
 
 
 def _head(channels: int, width: int, halvings: int) -> nn.Sequential:
@@ -36,7 +59,7 @@ def _head(channels: int, width: int, halvings: int) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
-class ProjectedDiscriminator(nn.Module):
+class ProjectedDiscriminator(Adversary):
     """Logit maps, one per feature tap, of pictures [B, 3, H, W] in [-1, 1]; above 0 means "from the style set".
 
     Args:
@@ -63,6 +86,70 @@ class ProjectedDiscriminator(nn.Module):
         """One map [B, 1, h, w] a tap."""
         maps = self._features[0](img)
         return [head(maps[tap]) for head, tap in zip(self.heads, self.taps, strict=True)]
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """Hinge loss."""
+        return discriminator_loss(self(real), self(fake))
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Minus the mean logit."""
+        return generator_loss(self(fake))
+
+
+class StyleGAN2Discriminator(Adversary):
+    """StyleGAN2's discriminator with the logistic loss and lazy R1 (arXiv:1912.04958, section 3.1).
+
+    R1's weight is 0.0002 R^2 / batch, at most 10; it is taken every ``r1_every`` steps and multiplied by that number.
+
+    Args:
+        resolution: side R of the pictures.
+        width: share of config f's channels.
+        r1_every: steps between penalties.
+    """
+
+    def __init__(self, resolution: int, *, width: float = 1.0, r1_every: int = 16) -> None:
+        super().__init__()
+        self.net = StyleGAN2Critic(resolution, width=width)
+        self.resolution = resolution
+        self.r1_every = r1_every
+
+    def forward(self, img: Tensor) -> Tensor:
+        """Logits [B, 1]; above 0 means "from the style set"."""
+        logits = self.net(img)
+        assert isinstance(logits, Tensor)
+        return logits
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
+        """Logistic loss, plus R1 on the real pictures every ``r1_every`` steps."""
+        has_penalty = step % self.r1_every == 0
+        real = real.detach().requires_grad_(has_penalty)
+        logits = self(real)
+        loss = F.softplus(-logits).mean() + F.softplus(self(fake)).mean()
+        if has_penalty:
+            (slope,) = torch.autograd.grad(logits.sum(), real, create_graph=True)
+            gamma = min(10.0, 0.0002 * self.resolution**2 / real.shape[0])
+            penalty = slope.square().sum((1, 2, 3)).mean()
+            loss = loss + gamma / 2 * self.r1_every * penalty
+        return loss
+
+    def generator_loss(self, fake: Tensor) -> Tensor:
+        """Non-saturating logistic loss."""
+        return F.softplus(-self(fake)).mean()
+
+
+def make_adversary(
+    kind: str, features: LiteFeatures, resolution: int, width: float = 1.0
+) -> Adversary:
+    """A fresh discriminator: "projected" on ``features``, or "stylegan2".
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    if kind == "projected":
+        return ProjectedDiscriminator(features)
+    if kind == "stylegan2":
+        return StyleGAN2Discriminator(resolution, width=width)
+    raise ConfigError(f'the discriminator must be "projected" or "stylegan2", got {kind!r}')
 
 
 def discriminator_loss(real: Sequence[Tensor], fake: Sequence[Tensor]) -> Tensor:
