@@ -14,6 +14,7 @@
     ├── StyleNotFoundError(LookupError)  .name .available
     ├── CheckpointError                  .path .missing .unexpected
     ├── DownloadError(ConnectionError)   a package or Hub repository could not be had
+    ├── MissingDependencyError(ImportError)  an optional package is not installed
     ├── DatasetError(ValueError)         .path   a folder or zip of training pictures cannot be used
     └── OutputError(OSError)             .path   the result cannot be written
 """
@@ -34,6 +35,7 @@ __all__ = [
     "ImageTooLargeError",
     "ImageTooSmallError",
     "LatentShapeError",
+    "MissingDependencyError",
     "NoFaceError",
     "NotAnImageError",
     "OutputError",
@@ -142,6 +144,10 @@ class CheckpointError(FacestyleError):
 
 class DownloadError(FacestyleError, ConnectionError):
     """A package or a Hub repository could not be fetched."""
+
+
+class MissingDependencyError(FacestyleError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
 
 
 class DatasetError(FacestyleError, ValueError):

@@ -112,10 +112,10 @@ def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, tmp_path
 
 def test_dry_run_prints_the_settings(capsys, tmp_path):
     arguments = ["train", "x", "-o", str(tmp_path / "o"), "--name", "x", "--data-license", "MIT"]
-    assert main([*arguments, "--dry-run", "--set", "seed=7", "--set", "flip=no"]) == 0
+    assert main([*arguments, "--dry-run", "--set", "style.seed=7", "--set", "style.flip=no"]) == 0
     printed = capsys.readouterr().out
-    assert "seed=7" in printed
-    assert "flip=False" in printed
+    assert "style.seed=7" in printed
+    assert "style.flip=False" in printed
     assert not (tmp_path / "o").exists()
 
 

@@ -1,4 +1,7 @@
-"""Finetune the base generator G into a style's G': adversarial loss and semantic constraint (paper section 3.1).
+"""Finetune the base generator G into a style's G' (paper section 3.1): adversarial loss and two constraints.
+
+The semantic constraint (eq. 1) holds G'(w) to the content of G(w); the paired one (eq. 2) holds G'(w_plus) to the style
+picture whose pseudo-pair has that code. Without both this makes G*, which the pairs need.
 
 Two stages. ``coarse`` trains the blocks up to the preview's features on the cheap 256 px path, where the look is made.
 ``full`` runs the whole network, compares its picture at 256 px, and lets what was learned settle under the last blocks,
@@ -11,10 +14,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,22 +25,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.errors import ConfigError
+from facestyle.errors import ConfigError, DatasetError
 from facestyle.latents import broadcast
-from facestyle.models.checkpoints import save_tensors
-from facestyle.models.discriminator import (
-    ProjectedDiscriminator,
-    discriminator_loss,
-    generator_loss,
-)
+from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
+from facestyle.models.discriminator import Adversary, make_adversary
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.identity import load_identity
 from facestyle.training.data import PictureSet, shuffled_batches
-from facestyle.training.state import TrainingState
+from facestyle.training.pairs import PairStore
+from facestyle.training.processes import Processes
+from facestyle.training.selection import HeldOut
+from facestyle.training.state import TrainingState, write_json
 from facestyle.training.style_pictures import StylePictures, augment
 
-__all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups", "train_style"]
+__all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups"]
 
 _log = logging.getLogger(__name__)
 
@@ -47,25 +48,37 @@ _log = logging.getLogger(__name__)
 class FinetuneConfig:
     """Finetuning on one style. Rates are shares of a tensor's own size, see ``per_tensor_groups``.
 
+    The weights of the losses are the paper's (section 6.1: both lambdas 1, identity 0.1) unless set otherwise.
+
     Attributes:
         coarse_steps: steps on the preview path.
-        coarse_batch: pictures a step there.
+        coarse_batch: pictures a step and process there.
         coarse_lr: relative step per tensor there, falling to 0 in the second half.
         full_steps: steps through the full-resolution path.
-        full_batch: pictures a step there.
+        full_batch: pictures a step and process there.
         full_lr: relative step per tensor there, falling likewise.
+        discriminator: "projected", which needs few pictures, or "stylegan2" with R1.
         discriminator_lr: Adam's rate of the discriminator.
+        discriminator_width: share of the channels of StyleGAN2's discriminator; the projected one has none to spare.
+        adversarial_weight: weight of the adversarial loss.
+        adversarial_ramp: share of stage ``coarse`` in which that weight rises from 0.
         sem_weight: lambda_sem of the paper's eq. 3.
         identity_weight: share of the identity term inside the semantic constraint (paper eq. 1: 0.1).
         color_weight: share of the mean colour difference at 8 px inside the semantic constraint; 0 is the paper.
+        pair_weight: lambda_paired of eq. 3; counts only where pairs are given.
+        pair_pixel_weight: share of the mean absolute difference at 64 px inside the paired loss; 0 is the paper.
+        pair_level: which codes of the pairs.
+        pair_batch: pairs a step and process.
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
         ema_half_life_nimg: half-life, in generated images, of the averaged weights.
         noise_scale: the style's noise planes are G's times this; 0 for smooth surfaces.
         replace_background: put cut-out style pictures (a plain ground) before blurred samples of G, so that the style
             does not learn the plain ground; "auto" does so when the set's borders are plain.
-        flip: style pictures are mirrored at random.
+        flip: style pictures are mirrored at random; pairs never are.
         seed: of every random number.
-        preview_every: steps between previews and checkpoints.
+        preview_every: steps between previews, checkpoints and, where ``held_out`` is above 0, scores.
+        held_out: faces by which snapshots are scored; 0 keeps the last.
+        held_out_content: what likeness counts in the score beside style, see ``selection.HeldOut``.
     """
 
     coarse_steps: int = 400
@@ -74,10 +87,18 @@ class FinetuneConfig:
     full_steps: int = 60
     full_batch: int = 3
     full_lr: float = 5e-4
+    discriminator: str = "projected"
     discriminator_lr: float = 2e-4
+    discriminator_width: float = 1.0
+    adversarial_weight: float = 1.0
+    adversarial_ramp: float = 0.0
     sem_weight: float = 1.0
     identity_weight: float = 0.1
     color_weight: float = 0.0
+    pair_weight: float = 1.0
+    pair_pixel_weight: float = 0.0
+    pair_level: int = 2
+    pair_batch: int = 2
     psi_min: float = 0.5
     psi_max: float = 0.9
     ema_half_life_nimg: int = 100
@@ -86,17 +107,32 @@ class FinetuneConfig:
     flip: bool = True
     seed: int = 0
     preview_every: int = 50
+    held_out: int = 0
+    held_out_content: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("coarse_batch", "full_batch", "preview_every", "ema_half_life_nimg"):
+        ones = ("coarse_batch", "full_batch", "pair_batch", "preview_every", "ema_half_life_nimg")
+        for name in ones:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("coarse_steps", "full_steps", "sem_weight", "identity_weight", "noise_scale"):
+        for name in (
+            "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
+            "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale",
+            "held_out", "held_out_content",
+        ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.held_out == 1:
+            raise ConfigError("held_out must be 0, or 2 or more faces")
         if not 0 <= self.psi_min <= self.psi_max:
             raise ConfigError(
                 f"psi_min must lie in [0, psi_max], got {self.psi_min} and {self.psi_max}"
+            )
+        if not 0 <= self.adversarial_ramp <= 1:
+            raise ConfigError(f"adversarial_ramp must lie in [0, 1], got {self.adversarial_ramp}")
+        if self.discriminator not in ("projected", "stylegan2"):
+            raise ConfigError(
+                f'discriminator must be "projected" or "stylegan2", got {self.discriminator!r}'
             )
         if self.replace_background not in ("auto", "yes", "no"):
             raise ConfigError(
@@ -149,6 +185,300 @@ def per_tensor_groups(
     ]
 
 
+def finetune(
+    generator: Generator,
+    style: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: FinetuneConfig | None = None,
+    *,
+    pairs: PairStore | None = None,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Generator:
+    """The style's generator G'; log, previews, snapshots and state stay in ``out``.
+
+    Args:
+        generator: G, left as it is.
+        style: folder or zip file of aligned style pictures.
+        out: folder of the run; an unfinished run found there goes on.
+        config: what to do.
+        pairs: of the same pictures, for the paired constraint.
+        processes: who shares the work.
+        progress: show progress bars.
+
+    Returns:
+        The averaged weights after the last step, or the snapshot of the best held-out score where the config asks for
+        scores; ``OUT/choice.json`` then says which.
+
+    Raises:
+        ConfigError: ``out`` holds a run of another config.
+        DatasetError: the style pictures cannot be used, or the pairs are of others.
+        OutputError: ``out`` cannot be written.
+    """
+    run = _Finetuning(
+        generator,
+        PictureSet(style, generator.preview_resolution),
+        Path(out),
+        config or FinetuneConfig(),
+        pairs,
+        processes or Processes("cpu"),
+        progress,
+    )
+    run.stage("coarse")
+    run.stage("full")
+    return run.result()
+
+
+class _Finetuning:
+    """A run: networks, pictures, and what a step does with them."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        pictures: PictureSet,
+        folder: Path,
+        config: FinetuneConfig,
+        pairs: PairStore | None,
+        processes: Processes,
+        progress: bool,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.processes = processes
+        self.device = processes.device
+        self.progress = progress and processes.is_main
+        self.side = generator.preview_resolution
+        self.state = TrainingState(folder, dataclasses.asdict(config))
+        self.base = generator.eval().requires_grad_(False).to(self.device)
+        self.target = copy.deepcopy(self.base)
+        with torch.no_grad():
+            for name, buffer in self.target.synthesis.named_buffers():
+                if name.endswith(".noise"):
+                    buffer.mul_(config.noise_scale)
+        self.ema = copy.deepcopy(self.target)
+
+        features = LiteFeatures()
+        fold_batch_norm(features.eval())
+        self.features = features.requires_grad_(False).to(self.device)
+        self.features.to(memory_format=torch.channels_last)
+        torch.manual_seed(config.seed)
+        self.adversary: Adversary = make_adversary(
+            config.discriminator, self.features, self.side, config.discriminator_width
+        ).to(self.device)
+        self.adversary.to(memory_format=torch.channels_last)
+        self.d_optimizer = torch.optim.Adam(
+            self.adversary.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.99)
+        )
+        self.semantic = SemanticLoss(self.features, config.identity_weight, config.color_weight)
+        self.semantic.to(self.device)
+        self.perceptual = PerceptualLoss(self.features)
+        self.pictures = StylePictures(
+            pictures, replace_background=config.replace_background, flip=config.flip
+        )
+        self.pairs = _PairBatches(self.base, pictures, pairs, config, self.device)
+        self.held_out = None
+        if config.held_out and processes.is_main:
+            self.held_out = HeldOut(
+                self.base, self.pictures, self.features, count=config.held_out,
+                content=config.held_out_content,
+            )  # fmt: skip
+        z = sample_z(16, 200, generator.w_dim).to(self.device)
+        self.preview_w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
+
+    def stage(self, name: str) -> None:
+        """Run what is left of stage "coarse" or "full"."""
+        config = self.config
+        if name == "coarse":
+            steps, batch, lr = config.coarse_steps, config.coarse_batch, config.coarse_lr
+            resolution = self.side
+        else:
+            steps, batch, lr = config.full_steps, config.full_batch, config.full_lr
+            resolution = self.base.resolution
+        named = _coarse_parameters(self.target)
+        if resolution != self.side:
+            named = [(key, p) for key, p in named if not key.startswith("to_preview.")]
+        self.target.requires_grad_(False)
+        for _, p in named:
+            p.requires_grad_(True)
+        g_optimizer = torch.optim.Adam(per_tensor_groups(named, lr), betas=(0.0, 0.99))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            g_optimizer,
+            lambda step: min(1.0, (step + 1) / 20, 2 * (1 - step / max(steps, 1))),
+        )
+        modules = {
+            "target": self.target, "ema": self.ema, "discriminator": self.adversary,
+            "g_optimizer": g_optimizer, "d_optimizer": self.d_optimizer, "schedule": schedule,
+        }  # fmt: skip
+        first = self.state.resume(name, modules)
+        if self.processes.is_main:
+            self.state.forget_after(name, first)
+        order = self._order(len(self.pictures), batch, 17, first)
+        beta = 0.5 ** (batch * self.processes.count / config.ema_half_life_nimg)
+        bar = tqdm(
+            range(first, steps), initial=first, total=steps, desc=name, disable=not self.progress
+        )
+        began = time.monotonic()
+        for step in bar:
+            rng = torch.Generator().manual_seed(
+                ((config.seed * 1_000_003 + step) * 2 + (resolution != self.side)) * 1_009
+                + self.processes.rank
+            )
+            ramp = config.adversarial_ramp * steps if resolution == self.side else 0.0
+            weight = config.adversarial_weight * min(1.0, step / ramp if ramp else 1.0)
+            row = self._step(next(order), batch, resolution, step, weight, g_optimizer, rng)
+            schedule.step()
+            _update_ema(self.ema, self.target, beta)
+            bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
+            is_due = (step + 1) % config.preview_every == 0 or step + 1 == steps
+            if is_due:
+                row |= self._look(name, step + 1)
+            if self.processes.is_main:
+                self.state.log({
+                    "stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began,
+                })  # fmt: skip
+                if is_due:
+                    self.state.save(name, step + 1, modules)
+            if is_due:
+                self.processes.wait()
+
+    def _order(self, count: int, batch: int, salt: int, done: int) -> Iterator[list[int]]:
+        """Index batches of this process, of which ``done`` have been had."""
+        rng = torch.Generator().manual_seed(self.config.seed + salt + 7_919 * self.processes.rank)
+        order = shuffled_batches(count, batch, rng)
+        for _ in range(done):
+            next(order)
+        return order
+
+    def _step(
+        self,
+        indices: Sequence[int],
+        batch: int,
+        resolution: int,
+        step: int,
+        adversarial_weight: float,
+        g_optimizer: torch.optim.Optimizer,
+        rng: torch.Generator,
+    ) -> dict[str, float]:
+        """One step of the discriminator, then one of the generator; the unweighted losses."""
+        config, base = self.config, self.base
+        with torch.no_grad():
+            z = torch.randn(batch, base.w_dim, generator=rng).to(self.device)
+            psi = torch.rand(batch, 1, generator=rng).to(self.device)
+            psi = config.psi_min + (config.psi_max - config.psi_min) * psi
+            w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
+            source = _draw(base, w, resolution)
+        img = _draw(self.target, w, resolution)
+        soften = _soften if resolution == self.side else _keep
+        row: dict[str, float] = {}
+        losses: list[Tensor] = []
+        if config.adversarial_weight:
+            real = self.pictures.batch(indices, source.cpu(), rng).to(self.device)
+            d_loss = self.adversary.discriminator_loss(
+                soften(augment(real, rng)), soften(augment(img.detach(), rng)), step
+            )
+            self.d_optimizer.zero_grad(set_to_none=True)
+            d_loss.backward()
+            self.processes.average_gradients(self.adversary.parameters())
+            self.d_optimizer.step()
+            adversarial = self.adversary.generator_loss(soften(augment(img, rng)))
+            losses.append(adversarial_weight * adversarial)
+            row |= {"d": d_loss.item(), "adv": adversarial.item()}
+        if config.sem_weight:
+            meaning = self.semantic(img, source).mean()
+            losses.append(config.sem_weight * meaning)
+            row["sem"] = meaning.item()
+        if self.pairs and config.pair_weight:
+            w_plus, picture = self.pairs.batch(config.pair_batch, rng)
+            paired = self._pair_loss(_draw(self.target, w_plus, resolution), picture)
+            losses.append(config.pair_weight * paired)
+            row["pair"] = paired.item()
+        g_optimizer.zero_grad(set_to_none=True)
+        if losses:
+            torch.stack(losses).sum().backward()
+            self.processes.average_gradients(self.target.parameters())
+            g_optimizer.step()
+        return row
+
+    def _pair_loss(self, img: Tensor, picture: Tensor) -> Tensor:
+        """Paper eq. 2, mean over the batch, plus the plain difference where it has a weight."""
+        loss: Tensor = self.perceptual(img, picture).mean()
+        if self.config.pair_pixel_weight:
+            difference = F.interpolate(img - picture, size=64, mode="area").abs().mean()
+            loss = loss + self.config.pair_pixel_weight * difference
+        return loss
+
+    def _look(self, stage: str, step: int) -> dict[str, float]:
+        """Preview sheet, snapshot, and the held-out score."""
+        if not self.processes.is_main:
+            return {}
+        name = f"{stage}_{step:05d}"
+        _preview(self.base, self.ema, self.preview_w, self.folder / "previews" / f"{name}.png")
+        save_tensors(
+            self.ema.synthesis.state_dict(),
+            self.folder / "snapshots" / f"{name}.safetensors",
+            metadata={"format": "facestyle-style", "version": "1"},
+            dtype=torch.float16,
+        )
+        return {} if self.held_out is None else self.held_out(self.ema)
+
+    def result(self) -> Generator:
+        """The chosen snapshot, or the averaged weights of the last step."""
+        rows = [row for row in self.state.rows() if "score" in row]
+        if rows:
+            best = min(rows, key=lambda row: row["score"])
+            path = self.folder / "snapshots" / f"{best['stage']}_{best['step']:05d}.safetensors"
+            load_strict(self.ema.synthesis, read_tensors(path), path=path)
+            if self.processes.is_main:
+                write_json(self.folder / "choice.json", {"chosen": best, "scored": rows})
+        return self.ema.eval()
+
+
+class _PairBatches:
+    """Codes and style pictures, before the blurred pair where the picture is cut out of a plain ground."""
+
+    def __init__(
+        self,
+        base: Generator,
+        pictures: PictureSet,
+        pairs: PairStore | None,
+        config: FinetuneConfig,
+        device: torch.device,
+    ) -> None:
+        self.count = 0
+        self.device = device
+        if pairs is None or config.pair_weight == 0:
+            return
+        if max(pairs.indices) >= len(pictures) or any(
+            Path(pictures.names[i]).name != Path(name).name
+            for i, name in zip(pairs.indices, pairs.names, strict=True)
+        ):
+            raise DatasetError("the pairs were made from other pictures than these; make them anew")
+        self.codes = pairs.codes(config.pair_level)
+        self.indices = pairs.indices
+        self.count = len(pairs)
+        self.shown = StylePictures(
+            pictures, replace_background=config.replace_background, flip=False
+        )
+        self.faces = torch.empty(
+            self.count, 3, pictures.side_px, pictures.side_px, dtype=torch.uint8
+        )
+        if any(matte is not None for matte in self.shown.mattes):
+            with torch.no_grad():
+                for i in range(self.count):
+                    img = _draw(base, self.codes[i : i + 1].to(device), pictures.side_px)
+                    self.faces[i] = ((img[0] + 1) * 127.5).round().clamp(0, 255).cpu()
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def batch(self, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """w_plus [B, num_ws, w_dim] and pictures [B, 3, S, S] in [-1, 1]."""
+        chosen = torch.randperm(self.count, generator=rng)[:size]
+        scenes = self.faces[chosen].float() / 127.5 - 1
+        picture = self.shown.batch([self.indices[i] for i in chosen.tolist()], scenes, rng)
+        return self.codes[chosen].to(self.device), picture.to(self.device)
+
+
 def _draw(generator: Generator, w: Tensor, resolution: int) -> Tensor:
     img: Tensor = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
     if resolution != generator.preview_resolution:
@@ -166,186 +496,6 @@ def _coarse_parameters(generator: Generator) -> list[tuple[str, nn.Parameter]]:
         for name, p in generator.synthesis.named_parameters()
         if not name.startswith((*late, "to_image."))
     ]
-
-
-def finetune(
-    generator: Generator,
-    style: str | Path | Sequence[str | Path],
-    out: str | Path,
-    config: FinetuneConfig | None = None,
-    *,
-    progress: bool = True,
-) -> Generator:
-    """The style's generator G'; log, previews, snapshots and state stay in ``out``.
-
-    Args:
-        generator: G, left as it is.
-        style: folder or zip file of aligned style pictures.
-        out: folder of the run; an unfinished run found there goes on.
-        config: what to do.
-        progress: show progress bars.
-
-    Raises:
-        ConfigError: ``out`` holds a run of another config.
-        DatasetError: the style pictures cannot be used.
-    """
-    config = config or FinetuneConfig()
-    folder = Path(out)
-    described = dataclasses.asdict(config)
-    state = TrainingState(folder, described)
-    side = generator.preview_resolution
-    base = generator.eval().requires_grad_(False)
-    target = copy.deepcopy(base)
-    with torch.no_grad():
-        for name, buffer in target.synthesis.named_buffers():
-            if name.endswith(".noise"):
-                buffer.mul_(config.noise_scale)
-    ema = copy.deepcopy(target)
-
-    features = LiteFeatures()
-    fold_batch_norm(features.eval())
-    features = features.requires_grad_(False).to(memory_format=torch.channels_last)
-    torch.manual_seed(config.seed)
-    discriminator = ProjectedDiscriminator(features)
-    discriminator = discriminator.to(memory_format=torch.channels_last)
-    semantic = SemanticLoss(features, config.identity_weight, config.color_weight)
-    pictures = StylePictures(
-        PictureSet(style, side), replace_background=config.replace_background, flip=config.flip
-    )
-    d_optimizer = torch.optim.Adam(
-        discriminator.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.99)
-    )
-    preview_w = base.w_avg + 0.7 * (base.mapping(sample_z(16, 200, base.w_dim)) - base.w_avg)
-
-    def run(stage: str, steps: int, batch: int, lr: float, resolution: int) -> None:
-        named = _coarse_parameters(target)
-        if resolution != side:
-            named = [(name, p) for name, p in named if not name.startswith("to_preview.")]
-        target.requires_grad_(False)
-        for _, p in named:
-            p.requires_grad_(True)
-        g_optimizer = torch.optim.Adam(per_tensor_groups(named, lr), betas=(0.0, 0.99))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            g_optimizer,
-            lambda step: min(1.0, (step + 1) / 20, 2 * (1 - step / max(steps, 1))),
-        )
-        modules = {
-            "target": target, "ema": ema, "discriminator": discriminator,
-            "g_optimizer": g_optimizer, "d_optimizer": d_optimizer, "schedule": schedule,
-        }  # fmt: skip
-        first = state.resume(stage, modules)
-        order = shuffled_batches(
-            len(pictures), batch, torch.Generator().manual_seed(config.seed + 17)
-        )
-        for _ in range(first):
-            next(order)
-        beta = 0.5 ** (batch / config.ema_half_life_nimg)
-        bar = tqdm(
-            range(first, steps), initial=first, total=steps, desc=stage, disable=not progress
-        )
-        began = time.monotonic()
-        for step in bar:
-            rng = torch.Generator().manual_seed(
-                (config.seed * 1_000_003 + step) * 2 + (resolution != side)
-            )
-            with torch.no_grad():
-                z = torch.randn(batch, base.w_dim, generator=rng)
-                span = config.psi_max - config.psi_min
-                psi = config.psi_min + span * torch.rand(batch, 1, generator=rng)
-                w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
-                source = _draw(base, w, resolution)
-            img = _draw(target, w, resolution)
-            soften = _soften if resolution == side else _keep
-            real = pictures.batch(next(order), source, rng)
-
-            d_loss = discriminator_loss(
-                discriminator(soften(augment(real, rng))),
-                discriminator(soften(augment(img.detach(), rng))),
-            )
-            d_optimizer.zero_grad(set_to_none=True)
-            d_loss.backward()
-            d_optimizer.step()
-
-            adversarial = generator_loss(discriminator(soften(augment(img, rng))))
-            meaning = semantic(img, source).mean()
-            g_optimizer.zero_grad(set_to_none=True)
-            (adversarial + config.sem_weight * meaning).backward()
-            g_optimizer.step()
-            schedule.step()
-            _update_ema(ema, target, beta)
-
-            row = {"d": d_loss.item(), "adv": adversarial.item(), "sem": meaning.item()}
-            bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
-            state.log(
-                {"stage": stage, "step": step + 1, **row, "seconds": time.monotonic() - began}
-            )
-            if (step + 1) % config.preview_every == 0 or step + 1 == steps:
-                _preview(base, ema, preview_w, folder / "previews" / f"{stage}_{step + 1:05d}.png")
-                save_tensors(
-                    ema.synthesis.state_dict(),
-                    folder / "snapshots" / f"{stage}_{step + 1:05d}.safetensors",
-                    metadata={"format": "facestyle-style", "version": "1"},
-                    dtype=torch.float16,
-                )
-                state.save(stage, step + 1, modules)
-
-    run("coarse", config.coarse_steps, config.coarse_batch, config.coarse_lr, side)
-    run("full", config.full_steps, config.full_batch, config.full_lr, base.resolution)
-    return ema.eval()
-
-
-def train_style(
-    generator: Generator,
-    style: str | Path | Sequence[str | Path],
-    out: str | Path,
-    config: FinetuneConfig | None = None,
-    *,
-    name: str,
-    psi: float = 0.7,
-    data_license: str,
-    progress: bool = True,
-) -> Path:
-    """Finetune and package: the folder ``OUT/style`` that ``FaceStylizer.from_pretrained`` reads.
-
-    Args:
-        generator: the bundled G.
-        style: folder or zip file of aligned style pictures.
-        out: folder of the run.
-        config: what to do.
-        name: short name of the style, lower case.
-        psi: its default truncation.
-        data_license: licence of the pictures, kept with the style.
-        progress: show progress bars.
-
-    Raises:
-        ConfigError: a setting or the name is not allowed.
-        DatasetError: the style pictures cannot be used.
-    """
-    from facestyle.hub.package import write_style
-    from facestyle.models.zoo import base_sha256
-    from facestyle.styles import StyleConfig
-
-    config = config or FinetuneConfig()
-    sources = [style] if isinstance(style, str | Path) else list(style)
-    card = StyleConfig(
-        name=name,
-        title=name.replace("-", " ").capitalize(),
-        description=f"Portraits in the style {name}.",
-        architecture=generator.architecture,
-        generator=generator.config(),
-        base_sha256=base_sha256(),
-        psi=psi,
-        data={
-            "sources": [Path(source).name for source in sources],
-            "count": len(PictureSet(sources, 64)),
-            "license": data_license,
-        },
-    )
-    net = finetune(generator, sources, out, config, progress=progress)
-    folder = Path(out) / "style"
-    write_style(net, card, folder)
-    (folder / "training.json").write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-    return folder
 
 
 def _soften(img: Tensor) -> Tensor:
@@ -368,9 +518,9 @@ def _preview(base: Generator, ema: Generator, w: Tensor, path: Path) -> None:
     """Sheet of full pictures, G above G', at 256 px."""
     from torchvision.utils import save_image
 
-    draw: Callable[[Generator], Tensor] = lambda net: torch.cat(  # noqa: E731
-        [_draw(net, part, net.resolution) for part in w.split(1)]
-    )
+    def draw(net: Generator) -> Tensor:
+        return torch.cat([_draw(net, part, net.resolution).cpu() for part in w.split(1)])
+
     with torch.no_grad():
         rows = [
             torch.cat([a, b]) for a, b in zip(draw(base).split(8), draw(ema).split(8), strict=True)

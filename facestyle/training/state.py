@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 
-__all__ = ["TrainingState"]
+__all__ = ["TrainingState", "write_json"]
+
+_log = logging.getLogger(__name__)
 
 
 class TrainingState:
@@ -29,15 +32,17 @@ class TrainingState:
 
     def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
         self.folder = Path(folder)
+        self._board: Any = None
         path = self.folder / "config.json"
         wanted = json.loads(json.dumps(dict(config)))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if path.is_file() and json.loads(path.read_text()) != wanted:
+            if not path.is_file():
+                write_json(path, wanted)
+            elif json.loads(path.read_text()) != wanted:
                 raise ConfigError(
                     f"{self.folder} holds a run with other settings; give another folder or delete it"
                 )
-            path.write_text(json.dumps(wanted, indent=2) + "\n")
         except OSError as error:
             raise OutputError(f"cannot be written ({error})", path=self.folder) from error
 
@@ -49,10 +54,26 @@ class TrainingState:
         """
         return self.resume(stage, {})
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Every line of ``log.jsonl``."""
+        path = self.folder / "log.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def forget_after(self, stage: str, step: int) -> None:
+        """Drop a stage's lines beyond ``step``: they are of steps that will be run again."""
+        kept = [row for row in self.rows() if row.get("stage") != stage or row["step"] <= step]
+        _replace(self.folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one line to ``log.jsonl``."""
+        """Append one line to ``log.jsonl``, and to ``tensorboard/`` where the package tensorboard is installed."""
         with (self.folder / "log.jsonl").open("a") as file:
             file.write(json.dumps(dict(row)) + "\n")
+        if self._board is None:
+            self._board = _open_board(self.folder / "tensorboard", row.get("step", 0))
+        for key, value in row.items():
+            if isinstance(value, float):
+                self._board.add_scalar(f"{row.get('stage', 'run')}/{key}", value, row.get("step"))
 
     def save(self, stage: str, step: int, parts: Mapping[str, Any]) -> None:
         """Keep ``state_dict()`` of every part and the number of steps done.
@@ -98,6 +119,40 @@ class TrainingState:
             raise CheckpointError(
                 f"cannot be resumed from ({error}); delete it to start the stage anew", path=path
             ) from error
+
+
+def write_json(path: str | Path, content: Any) -> None:
+    """Write a JSON file, whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    _replace(Path(path), json.dumps(content, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_suffix(".part")
+    try:
+        partial.write_text(text)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot be written ({error})", path=path) from error
+
+
+class _NoBoard:
+    def add_scalar(self, *_: object) -> None:
+        """Nothing: tensorboard is not installed."""
+
+
+def _open_board(folder: Path, first_step: int) -> Any:
+    """TensorBoard's writer; events of an earlier, killed run from ``first_step`` on are hidden."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        _log.info("no tensorboard log: the package tensorboard is not installed")
+        return _NoBoard()
+    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,8 @@ def augment(img: Tensor, rng: torch.Generator) -> Tensor:
     batch, _, side, _ = img.shape
 
     def uniform(low: float, high: float) -> Tensor:
-        return (low + (high - low) * torch.rand(batch, generator=rng)).view(-1, 1, 1, 1)
+        values = low + (high - low) * torch.rand(batch, generator=rng)
+        return values.view(-1, 1, 1, 1).to(img.device)
 
     img = img + uniform(-0.2, 0.2)
     grey = img.mean(1, keepdim=True)
@@ -114,4 +115,4 @@ def augment(img: Tensor, rng: torch.Generator) -> Tensor:
     for i, (y, x) in enumerate(torch.randint(0, side - hole, (batch, 2), generator=rng).tolist()):
         if torch.rand((), generator=rng) < 0.5:
             keep[i, :, y : y + hole, x : x + hole] = 0
-    return (img * keep).contiguous(memory_format=torch.channels_last)
+    return (img * keep.to(img.device)).contiguous(memory_format=torch.channels_last)

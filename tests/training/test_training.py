@@ -10,7 +10,6 @@ from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
 from facestyle.models.checkpoints import read_tensors, save_tensors
-from facestyle.models.mobile import MobileGenerator
 from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
@@ -28,29 +27,6 @@ from facestyle.training.style_pictures import StylePictures, augment, plain_grou
 TINY_FINETUNE = FinetuneConfig(
     coarse_steps=4, coarse_batch=2, full_steps=2, full_batch=2, preview_every=2, noise_scale=0.5
 )
-
-
-@pytest.fixture(scope="module")
-def tiny() -> MobileGenerator:
-    torch.manual_seed(0)
-    net = MobileGenerator((8, 8, 8, 8), w_dim=8, mapping_depth=2, preview_resolution=32)
-    with torch.no_grad():
-        for name, buffer in net.named_buffers():
-            if name.endswith("noise"):
-                buffer.normal_()
-    return net.eval().requires_grad_(False)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Twelve red squares of random shade on a plain light ground."""
-    path = tmp_path_factory.mktemp("style")
-    rng = np.random.default_rng(0)
-    for i in range(12):
-        picture = np.full((48, 48, 3), 235, np.uint8)
-        picture[12:36, 12:36] = [200 + rng.integers(50), rng.integers(60), rng.integers(60)]
-        Image.fromarray(picture).save(path / f"{i:02d}.png")
-    return path
 
 
 def test_pictures_come_in_name_order_and_size(folder):

@@ -1,0 +1,407 @@
+"""Pseudo-pairs: for every style picture S a code w_plus whose face P = G(w_plus) has S's content (paper section 3.2).
+
+Three levels, each made from the one before (eqs. 4 to 6, the last as its text and not its formula has it):
+
+1. z_plus = E_z+(S), every row through the mapping network: a natural face, loosely like S.
+2. z_plus optimised until G*, the generator finetuned without constraints, draws S. The same code in G is P2.
+3. w_plus = E_w+(P2): realistic detail that Z+ cannot hold.
+
+Codes of levels 1 and 2 are truncated before they are kept, which makes the faces natural.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.image import save_png, to_pil
+from facestyle.inversion import ReconstructionLoss
+from facestyle.latents import broadcast, truncate
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.encoder import Encoder, to_w_plus
+from facestyle.models.generator import Generator
+from facestyle.training.data import PictureSet
+from facestyle.training.processes import Processes
+from facestyle.training.style_pictures import StylePictures
+
+__all__ = ["PairStore", "PairsConfig", "given_pairs", "make_pairs", "pair_sheet"]
+
+_log = logging.getLogger(__name__)
+
+LEVELS = (1, 2, 3)
+FILE = "pairs.safetensors"
+_FORMAT = {"format": "facestyle-pairs", "version": "1"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairsConfig:
+    """How pseudo-pairs are made.
+
+    Attributes:
+        level: 1, 2 or 3; every level up to it is kept.
+        count: at most so many pairs, spread evenly over the pictures; 0 is all.
+        steps: level 2: steps of Adam per picture (paper: 1000).
+        lr: level 2: Adam's rate in units of z's standard deviation, rising for the first tenth and falling to 0 in
+            the second half (paper: 0.02, constant).
+        batch: pictures optimised together; each is on its own, the batch only fills the machine.
+        identity_weight: level 2: weight of 1 - cosine of identity embeddings (paper: 0.1).
+        pixel_weight: level 2: weight of the mean absolute difference at 32 px (paper: 0).
+        row_weight: level 2: weight of the rows' standard deviation, which holds z_plus near Z.
+        psi: codes of levels 1 and 2 are truncated by it.
+        replace_background: cut pictures out of plain grounds: "yes", "no", or "auto" where most of the set has one.
+    """
+
+    level: int = 2
+    count: int = 100
+    steps: int = 60
+    lr: float = 0.1
+    batch: int = 4
+    identity_weight: float = 0.1
+    pixel_weight: float = 1.0
+    row_weight: float = 1.0
+    psi: float = 0.7
+    replace_background: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ConfigError(f"level must be 1, 2 or 3, got {self.level}")
+        for name in ("steps", "batch"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("count", "identity_weight", "pixel_weight", "row_weight", "psi"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+
+
+@dataclass(frozen=True, slots=True)
+class PairStore:
+    """Pairs of one style set.
+
+    Attributes:
+        indices: which pictures of the set, in order.
+        names: of these pictures.
+        w_plus: level -> [N, num_ws, w_dim]; level 0 holds codes that were given, not found.
+        likeness: level -> [N], perceptual distance of P to S, in the training loss's units; lower is more alike.
+        identity: level -> [N], cosine of the identity embeddings of P and S, in [-1, 1].
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+    w_plus: dict[int, Tensor]
+    likeness: dict[int, Tensor]
+    identity: dict[int, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    @classmethod
+    def load(cls, path: str | Path) -> PairStore:
+        """From ``pairs.safetensors`` or the folder that holds it.
+
+        Raises:
+            CheckpointError: the file is absent, damaged, or something else.
+        """
+        path = Path(path)
+        path = path / FILE if path.is_dir() else path
+        metadata, tensors = read_metadata(path), read_tensors(path)
+        try:
+            if metadata["format"] != _FORMAT["format"]:
+                raise KeyError(metadata["format"])
+            names = tuple(json.loads(metadata["names"]))
+            by_kind: dict[str, dict[int, Tensor]] = {"w_plus": {}, "likeness": {}, "identity": {}}
+            for key, value in tensors.items():
+                kind, _, level = key.partition(".")
+                if kind != "indices":
+                    by_kind[kind][int(level)] = value.float()
+            return cls(tuple(tensors["indices"].tolist()), names, **by_kind)
+        except (KeyError, ValueError) as error:
+            raise CheckpointError(f"holds no pairs ({error})", path=path) from error
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file, whole or not at all.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        tensors = {"indices": torch.tensor(self.indices)}
+        for kind in ("w_plus", "likeness", "identity"):
+            tensors |= {f"{kind}.{level}": t for level, t in getattr(self, kind).items()}
+        save_tensors(tensors, path, metadata={**_FORMAT, "names": list(self.names)})
+
+    def codes(self, level: int) -> Tensor:
+        """[N, num_ws, w_dim] of a level.
+
+        Raises:
+            ConfigError: the store lacks the level.
+        """
+        if level not in self.w_plus:
+            raise ConfigError(f"these pairs have levels {sorted(self.w_plus)}, not {level}")
+        return self.w_plus[level]
+
+
+def given_pairs(pictures: PictureSet, w: Tensor, num_ws: int) -> PairStore:
+    """Pairs whose codes are known, as level 0: ``w`` [N, w_dim] or [N, num_ws, w_dim], a row a picture, in name order.
+
+    Raises:
+        LatentShapeError: the number of codes is not that of the pictures.
+    """
+    if w.shape[0] != len(pictures):
+        raise LatentShapeError(
+            f"{w.shape[0]} codes for {len(pictures)} pictures; one each, in name order"
+        )
+    codes = broadcast(w.float(), num_ws).contiguous()
+    return PairStore(tuple(range(len(pictures))), tuple(pictures.names), {0: codes}, {}, {})
+
+
+def make_pairs(
+    generator: Generator,
+    pictures: PictureSet,
+    out: str | Path,
+    config: PairsConfig | None = None,
+    *,
+    encoder_z: Encoder,
+    encoder_w_plus: Encoder | None = None,
+    star: Generator | None = None,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> PairStore:
+    """The pairs; ``OUT/pairs.safetensors``, a folder of pictures a level, and ``OUT/sheet.png`` are left behind.
+
+    Work is kept after every batch: an unfinished run found in ``out`` goes on and ends in the same pairs.
+
+    Args:
+        generator: G.
+        pictures: the style's, at the preview's side.
+        out: folder of the run.
+        config: what to do.
+        encoder_z: E_z+.
+        encoder_w_plus: E_w+, for level 3.
+        star: G*, for levels 2 and 3.
+        processes: who shares the work.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: ``out`` holds pairs of other settings, or a network a level needs is not given.
+        OutputError: ``out`` cannot be written.
+    """
+    config = config or PairsConfig()
+    processes = processes or Processes("cpu")
+    if config.level >= 2 and star is None:
+        raise ConfigError(
+            "pairs of level 2 and 3 need G*, the style's generator without constraints"
+        )
+    if config.level >= 3 and encoder_w_plus is None:
+        raise ConfigError("pairs of level 3 need the encoder E_w+")
+    folder = Path(out)
+    chunks = folder / "chunks"
+    total = min(config.count or len(pictures), len(pictures))
+    indices = [round(i * len(pictures) / total) for i in range(total)]
+    _claim(folder, config, [pictures.names[i] for i in indices], star)
+    maker = _Maker(generator, config, encoder_z, encoder_w_plus, star, processes.device)
+    shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
+
+    starts = range(0, total, config.batch)
+    mine = starts[processes.rank :: processes.count]
+    unit = config.steps * (config.level >= 2) + 1
+    bar = tqdm(total=len(mine) * unit, desc="pairs", disable=not (progress and processes.is_main))
+    for start in mine:
+        path = chunks / f"{start:05d}.safetensors"
+        if path.is_file():
+            bar.update(unit)
+            continue
+        part = indices[start : start + config.batch]
+        raw = pictures.batch(part).to(processes.device)
+        found = maker(raw, partial(_before, shown, part), bar.update)
+        save_tensors(found, path, metadata=_FORMAT)
+    bar.close()
+    processes.wait()
+
+    columns: dict[str, list[Tensor]] = {}
+    for start in starts:
+        for key, value in read_tensors(chunks / f"{start:05d}.safetensors").items():
+            columns.setdefault(key, []).append(value)
+    joined = {key: torch.cat(values) for key, values in columns.items()}
+
+    def by_level(kind: str) -> dict[int, Tensor]:
+        return {k: joined[f"{kind}.{k}"] for k in LEVELS if f"{kind}.{k}" in joined}
+
+    store = PairStore(
+        tuple(indices),
+        tuple(pictures.names[i] for i in indices),
+        by_level("w_plus"),
+        by_level("likeness"),
+        by_level("identity"),
+    )
+    if processes.is_main and not (folder / "sheet.png").is_file():
+        store.save(folder / FILE)
+        _draw_all(generator, store, pictures, folder, processes.device)
+    processes.wait()
+    return store
+
+
+def _before(shown: StylePictures, indices: Sequence[int], scenes: Tensor) -> Tensor:
+    """The pictures; those cut out of a plain ground stand before the blurred scenes."""
+    return shown.batch(indices, scenes, torch.Generator().manual_seed(0))
+
+
+class _Maker:
+    """Codes of a batch of style pictures at every level."""
+
+    def __init__(
+        self,
+        generator: Generator,
+        config: PairsConfig,
+        encoder_z: Encoder,
+        encoder_w_plus: Encoder | None,
+        star: Generator | None,
+        device: torch.device,
+    ) -> None:
+        self.generator = generator.to(device)
+        self.star = None if star is None else star.to(device)
+        self.config = config
+        self.encoder_z = encoder_z.to(device)
+        self.encoder_w_plus = None if encoder_w_plus is None else encoder_w_plus.to(device)
+        self.loss = ReconstructionLoss(
+            perceptual_weight=1.0,
+            identity_weight=config.identity_weight,
+            pixel_weight=config.pixel_weight,
+            device=device,
+        )
+
+    def __call__(
+        self,
+        pictures: Tensor,
+        before: Callable[[Tensor], Tensor],
+        on_step: Callable[[], object],
+    ) -> dict[str, Tensor]:
+        """Codes and distances; ``before`` stands cut-out pictures before the blurred scenes it is given."""
+        psi, w_avg = self.config.psi, self.generator.w_avg
+        with torch.no_grad():
+            z = self.encoder_z(pictures)
+            w_plus = {1: truncate(to_w_plus(z, "z_plus", self.generator), w_avg, psi)}
+        faces = {1: self._draw(self.generator, w_plus[1])}
+        target = before(faces[1].cpu()).to(pictures.device)
+        on_step()
+        if self.star is not None and self.config.level >= 2:
+            z = self._optimise(self.star, target, z, on_step)
+            with torch.no_grad():
+                w_plus[2] = truncate(to_w_plus(z, "z_plus", self.generator), w_avg, psi)
+            faces[2] = self._draw(self.generator, w_plus[2])
+        if self.encoder_w_plus is not None and self.config.level >= 3:
+            with torch.no_grad():
+                w_plus[3] = self.encoder_w_plus(faces[2].clamp(-1, 1))
+            faces[3] = self._draw(self.generator, w_plus[3])
+        wanted = self.loss.target(target)
+        found = {f"w_plus.{level}": codes for level, codes in w_plus.items()}
+        with torch.no_grad():
+            for level, face in faces.items():
+                parts = self.loss.parts(face, wanted)
+                found[f"likeness.{level}"] = parts["perceptual"]
+                found[f"identity.{level}"] = 1 - parts["identity"]
+        return found
+
+    def _draw(self, generator: Generator, w_plus: Tensor) -> Tensor:
+        with torch.no_grad():
+            img = generator.synthesis(w_plus, resolution=generator.preview_resolution)
+        assert isinstance(img, Tensor)
+        return img
+
+    def _optimise(
+        self, star: Generator, target: Tensor, start: Tensor, on_step: Callable[[], object]
+    ) -> Tensor:
+        """The best z_plus met, by sample; rows stay on the sphere of radius sqrt(w_dim)."""
+        config = self.config
+        radius = start.shape[-1] ** 0.5
+        wanted = self.loss.target(target)
+        z = start.detach().clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([z], lr=config.lr)
+        best = start.detach().clone()
+        best_score = torch.full((z.shape[0],), float("inf"), device=z.device)
+        for step in range(config.steps + 1):
+            with torch.set_grad_enabled(step < config.steps):
+                img = star.synthesis(
+                    to_w_plus(z, "z_plus", star), resolution=star.preview_resolution
+                )
+                score = self.loss.total(self.loss.parts(img, wanted))
+                score = score + config.row_weight * z.std(1, correction=0).mean(1)
+            is_better = score.detach() < best_score
+            best_score = torch.where(is_better, score.detach(), best_score)
+            best[is_better] = z.detach()[is_better]
+            if step == config.steps:
+                break
+            share = min(
+                1.0,
+                (step + 1) / max(1, config.steps // 10),
+                2 * (config.steps - step) / config.steps,
+            )
+            optimizer.param_groups[0]["lr"] = config.lr * share
+            optimizer.zero_grad(set_to_none=True)
+            score.sum().backward()
+            optimizer.step()
+            with torch.no_grad():
+                z.mul_(radius / z.norm(dim=2, keepdim=True))
+            on_step()
+        return best
+
+
+def pair_sheet(
+    pictures: Sequence[Image.Image],
+    faces: dict[int, Sequence[Image.Image]],
+    *,
+    per_row: int = 2,
+    cell_px: int = 160,
+) -> Image.Image:
+    """Sheet of S beside P of every level, ``per_row`` groups to a row, from which a person chooses a level."""
+    levels = sorted(faces)
+    cells: list[list[Image.Image]] = []
+    for i, picture in enumerate(pictures):
+        cells.append([picture, *(faces[level][i] for level in levels)])
+    groups = [cells[i : i + per_row] for i in range(0, len(cells), per_row)]
+    rows = [[cell for group in row for cell in group] for row in groups]
+    titles = ["S", *(f"P{level}" for level in levels)] * min(per_row, len(cells))
+    return contact_sheet(rows, cell_px=cell_px, titles=titles)
+
+
+def _draw_all(
+    generator: Generator, store: PairStore, pictures: PictureSet, folder: Path, device: torch.device
+) -> None:
+    """Every P as a PNG, and the sheet of at most 24 of them."""
+    faces: dict[int, list[Image.Image]] = {level: [] for level in store.w_plus}
+    for level, codes in store.w_plus.items():
+        with torch.no_grad():
+            for start in range(0, len(store), 8):
+                w_plus = codes[start : start + 8].to(device)
+                img = generator.synthesis(w_plus, resolution=generator.preview_resolution)
+                faces[level] += [to_pil(one) for one in img.cpu()]
+        for i, face in enumerate(faces[level]):
+            save_png(face, folder / f"p{level}" / f"{i:04d}_{Path(store.names[i]).stem}.png")
+    shown = [round(i * len(store) / min(24, len(store))) for i in range(min(24, len(store)))]
+    styles = [to_pil(pictures[store.indices[i]].float() / 127.5 - 1) for i in shown]
+    sheet = pair_sheet(styles, {k: [row[i] for i in shown] for k, row in faces.items()})
+    save_sheet(sheet, folder / "sheet.png")
+
+
+def _claim(folder: Path, config: PairsConfig, names: Sequence[str], star: Generator | None) -> None:
+    """Make the folder this run's; an unfinished run must have the same settings, pictures and G*."""
+    from facestyle.training.state import TrainingState
+
+    described = dataclasses.asdict(config) | {"pictures": list(names)}
+    if star is not None:
+        digest = hashlib.sha256()
+        for tensor in star.synthesis.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        described["star"] = digest.hexdigest()
+    TrainingState(folder, described)

@@ -1,0 +1,226 @@
+"""A style from a folder of pictures: check, G*, pseudo-pairs, G', package. Every stage goes on where it was killed.
+
+::
+
+    OUT/pictures/   the aligned pictures that are used, and what was found
+    OUT/star/       run of G*, finetuned without constraints
+    OUT/pairs/      pseudo-pairs, with a sheet to look at
+    OUT/run/        run of G', previews, scored snapshots
+    OUT/style/      the finished style, for FaceStylizer.from_pretrained
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from facestyle.bench import machine
+from facestyle.errors import ConfigError
+from facestyle.hub.package import write_style
+from facestyle.models.generator import Generator
+from facestyle.models.zoo import base_sha256, load_encoder
+from facestyle.styles import StyleConfig
+from facestyle.training.data import PictureSet
+from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
+from facestyle.training.processes import Processes
+from facestyle.training.state import TrainingState, write_json
+
+__all__ = ["PRESETS", "TrainConfig", "train_star", "train_style"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a style becomes.
+
+    Attributes:
+        star: how G* is finetuned; its constraints must have weight 0.
+        pairs: how the pseudo-pairs are made.
+        style: how G' is finetuned.
+    """
+
+    star: FinetuneConfig = field(
+        default_factory=lambda: FinetuneConfig(
+            coarse_steps=120, full_steps=0, sem_weight=0.0, pair_weight=0.0, preview_every=60
+        )
+    )
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    style: FinetuneConfig = field(default_factory=FinetuneConfig)
+
+    def __post_init__(self) -> None:
+        if self.star.sem_weight or self.star.pair_weight:
+            raise ConfigError(
+                "G* is finetuned without constraints; star.sem_weight and pair_weight are 0"
+            )
+        if self.uses_pairs and self.style.pair_level > self.pairs.level:
+            raise ConfigError(
+                f"style.pair_level {self.style.pair_level} needs pairs.level {self.style.pair_level} or more"
+            )
+
+    @property
+    def uses_pairs(self) -> bool:
+        """False where the paired constraint has no weight, or its codes are given."""
+        return self.style.pair_weight > 0 and self.style.pair_level > 0
+
+
+def _preset(
+    *, star_steps: int, count: int, steps: int, coarse: int, full: int, held_out: int
+) -> TrainConfig:
+    star = FinetuneConfig(
+        coarse_steps=star_steps, full_steps=0, sem_weight=0.0, pair_weight=0.0,
+        preview_every=max(1, star_steps // 2),
+    )  # fmt: skip
+    style = FinetuneConfig(
+        coarse_steps=coarse, full_steps=full, held_out=held_out, preview_every=max(1, coarse // 6)
+    )
+    return TrainConfig(star=star, pairs=PairsConfig(count=count, steps=steps), style=style)
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "fast": _preset(star_steps=60, count=24, steps=24, coarse=90, full=12, held_out=0),
+    "default": _preset(star_steps=120, count=64, steps=50, coarse=240, full=40, held_out=32),
+    "quality": _preset(star_steps=200, count=160, steps=100, coarse=480, full=80, held_out=64),
+}
+"""By the time they take; see the README for minutes on a named machine."""
+
+
+def train_star(
+    generator: Generator,
+    pictures: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: FinetuneConfig | None = None,
+    *,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Generator:
+    """G*: the generator finetuned on a style by the adversarial loss alone (paper section 3.2).
+
+    Raises:
+        ConfigError: the config has constraints, or ``out`` holds another run.
+        DatasetError: the pictures cannot be used.
+    """
+    config = config or TrainConfig().star
+    TrainConfig(star=config)
+    return finetune(generator, pictures, out, config, processes=processes, progress=progress)
+
+
+def train_style(
+    generator: Generator,
+    pictures: str | Path | Sequence[str | Path],
+    out: str | Path,
+    config: TrainConfig | None = None,
+    *,
+    name: str,
+    data_license: str,
+    psi: float = 0.7,
+    title: str | None = None,
+    description: str | None = None,
+    pairs: PairStore | None = None,
+    encoder_z: str | Path | None = None,
+    encoder_w_plus: str | Path | None = None,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train and package: the folder ``OUT/style`` that ``FaceStylizer.from_pretrained`` reads.
+
+    Args:
+        generator: the bundled G.
+        pictures: folder or zip files of aligned style pictures.
+        out: folder of the run; an unfinished run found there goes on.
+        config: what to do.
+        name: short name of the style, lower case.
+        data_license: licence of the pictures, kept with the style.
+        psi: its default truncation.
+        title: shown to people; made from ``name`` when None.
+        description: one line.
+        pairs: known pairs of these pictures (level 0), instead of found ones.
+        encoder_z: file of E_z+; the bundled one when None.
+        encoder_w_plus: file of E_w+; the bundled one when None.
+        processes: who shares the work.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings.
+        DatasetError: the style pictures cannot be used.
+        OutputError: ``out`` cannot be written.
+    """
+    config = config or PRESETS["default"]
+    processes = processes or Processes("cpu")
+    folder = Path(out)
+    sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    shown = PictureSet(sources, generator.preview_resolution)
+    card = StyleConfig(
+        name=name,
+        title=title or name.replace("-", " ").capitalize(),
+        description=description or f"Portraits in the style {name}.",
+        architecture=generator.architecture,
+        generator=generator.config(),
+        base_sha256=base_sha256(),
+        psi=psi,
+        data={
+            "sources": [Path(source).name for source in sources],
+            "count": len(shown),
+            "license": data_license,
+        },
+    )
+    TrainingState(folder, dataclasses.asdict(config) | {"name": name})
+    seconds: dict[str, float] = {}
+
+    def timed(stage: str, began: float) -> None:
+        seconds[stage] = round(time.monotonic() - began, 1)
+
+    if pairs is None and config.uses_pairs:
+        star: Generator | None = None
+        if config.pairs.level >= 2:
+            began = time.monotonic()
+            star = train_star(
+                generator, sources, folder / "star", config.star, processes=processes,
+                progress=progress,
+            )  # fmt: skip
+            timed("star", began)
+        began = time.monotonic()
+        pairs = make_pairs(
+            generator, shown, folder / "pairs", config.pairs,
+            encoder_z=load_encoder(encoder_z, space="z_plus"),
+            encoder_w_plus=(
+                load_encoder(encoder_w_plus, space="w_plus") if config.pairs.level >= 3 else None
+            ),
+            star=star, processes=processes, progress=progress,
+        )  # fmt: skip
+        timed("pairs", began)
+    began = time.monotonic()
+    net = finetune(
+        generator, sources, folder / "run", config.style, pairs=pairs, processes=processes,
+        progress=progress,
+    )  # fmt: skip
+    timed("style", began)
+    if processes.is_main:
+        write_style(net.cpu(), card, folder / "style")
+        write_json(
+            folder / "style" / "training.json",
+            _origin(config, card, folder, seconds, processes.count),
+        )
+    processes.wait()
+    return folder / "style"
+
+
+def _origin(
+    config: TrainConfig, card: StyleConfig, folder: Path, seconds: dict[str, float], count: int
+) -> dict[str, Any]:
+    """How the style came to be: settings, data, chosen snapshot, machine."""
+    choice = folder / "run" / "choice.json"
+    return {
+        "settings": dataclasses.asdict(config),
+        "data": card.data,
+        "psi": card.psi,
+        "chosen": json.loads(choice.read_text())["chosen"] if choice.is_file() else None,
+        "seconds": seconds,
+        "processes": count,
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
