@@ -82,7 +82,7 @@ def test_encoder_gives_w_or_rows_and_resizes():
     net = Encoder(rows=1, w_dim=16, input_px=64, hidden=32).eval()
     assert net(torch.zeros(2, 3, 64, 64)).shape == (2, 16)
     assert net(torch.zeros(1, 3, 200, 200)).shape == (1, 16)
-    rows = Encoder(rows=6, w_dim=16, input_px=64, hidden=32).eval()
+    rows = Encoder(space="w_plus", rows=6, w_dim=16, input_px=64, hidden=32).eval()
     assert rows(torch.zeros(2, 3, 64, 64)).shape == (2, 6, 16)
     clone = Encoder(**rows.config())
     clone.load_state_dict(rows.state_dict())
