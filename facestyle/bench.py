@@ -25,6 +25,7 @@ _STAGES = ("load", "detect", "align", "encode", "synthesize", "paste")
 _LICENSES = {
     "generator_ffhq_1024.safetensors": "Apache-2.0 (random-face, a MobileStyleGAN of FFHQ)",
     "encoder_w.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
+    "encoder_z_plus.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
     "lite0_features.safetensors": "Apache-2.0 (EfficientNet-Lite0)",
     "mobilefacenet.safetensors": "MIT (package; its training data is not stated)",
 }
