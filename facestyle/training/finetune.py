@@ -57,6 +57,7 @@ class FinetuneConfig:
         full_steps: steps through the full-resolution path.
         full_batch: pictures a step and process there.
         full_lr: relative step per tensor there, falling likewise.
+        late_blocks: blocks behind the preview's that stage ``full`` trains too, for styles that live in fine strokes.
         discriminator: "projected", which needs few pictures, or "stylegan2" with R1.
         discriminator_lr: Adam's rate of the discriminator.
         discriminator_width: share of the channels of StyleGAN2's discriminator; the projected one has none to spare.
@@ -87,6 +88,7 @@ class FinetuneConfig:
     full_steps: int = 60
     full_batch: int = 3
     full_lr: float = 5e-4
+    late_blocks: int = 0
     discriminator: str = "projected"
     discriminator_lr: float = 2e-4
     discriminator_width: float = 1.0
@@ -118,7 +120,7 @@ class FinetuneConfig:
         for name in (
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale",
-            "held_out", "held_out_content",
+            "held_out", "held_out_content", "late_blocks",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -294,9 +296,7 @@ class _Finetuning:
         else:
             steps, batch, lr = config.full_steps, config.full_batch, config.full_lr
             resolution = self.base.resolution
-        named = _coarse_parameters(self.target)
-        if resolution != self.side:
-            named = [(key, p) for key, p in named if not key.startswith("to_preview.")]
+        named = _trained(self.target, config.late_blocks if name == "full" else None)
         self.target.requires_grad_(False)
         for _, p in named:
             p.requires_grad_(True)
@@ -361,15 +361,16 @@ class _Finetuning:
     ) -> dict[str, float]:
         """One step of the discriminator, then one of the generator; the unweighted losses."""
         config, base = self.config, self.base
-        with torch.no_grad():
-            z = torch.randn(batch, base.w_dim, generator=rng).to(self.device)
-            psi = torch.rand(batch, 1, generator=rng).to(self.device)
-            psi = config.psi_min + (config.psi_max - config.psi_min) * psi
-            w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
-            source = _draw(base, w, resolution)
-        img = _draw(self.target, w, resolution)
         soften = _soften if resolution == self.side else _keep
         row: dict[str, float] = {}
+        if config.adversarial_weight or config.sem_weight:
+            with torch.no_grad():
+                z = torch.randn(batch, base.w_dim, generator=rng).to(self.device)
+                psi = torch.rand(batch, 1, generator=rng).to(self.device)
+                psi = config.psi_min + (config.psi_max - config.psi_min) * psi
+                w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
+                source = _draw(base, w, resolution)
+            img = _draw(self.target, w, resolution)
         losses: list[Tensor] = []
         if config.adversarial_weight:
             real = self.pictures.batch(indices, source.cpu(), rng).to(self.device)
@@ -486,15 +487,23 @@ def _draw(generator: Generator, w: Tensor, resolution: int) -> Tensor:
     return img
 
 
-def _coarse_parameters(generator: Generator) -> list[tuple[str, nn.Parameter]]:
-    """What the preview path uses."""
-    count = generator.synthesis.preview_blocks
-    assert isinstance(count, int)
-    late = tuple(f"blocks.{i}." for i in range(count, len(generator.synthesis.blocks)))  # type: ignore[arg-type]
+def _trained(generator: Generator, late_blocks: int | None) -> list[tuple[str, nn.Parameter]]:
+    """What is trained: all that the preview path uses where ``late_blocks`` is None.
+
+    Else, for the full picture: the same less the preview's head, and so many blocks more.
+    """
+    synthesis = generator.synthesis
+    first = synthesis.preview_blocks
+    assert isinstance(first, int)
+    first += late_blocks or 0
+    blocks = range(first, len(synthesis.blocks))  # type: ignore[arg-type]
+    frozen = [f"blocks.{i}." for i in blocks]
+    if len(blocks):
+        frozen.append("to_image.")
+    if late_blocks is not None:
+        frozen.append("to_preview.")
     return [
-        (name, p)
-        for name, p in generator.synthesis.named_parameters()
-        if not name.startswith((*late, "to_image."))
+        (name, p) for name, p in synthesis.named_parameters() if not name.startswith(tuple(frozen))
     ]
 
 
