@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-import io
 import logging
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
-from facestyle.errors import DatasetError
+from facestyle.errors import ImageError
+from facestyle.image import load_image
+from facestyle.picture_files import iter_picture_files, no_pictures
 
 __all__ = ["PictureSet", "jitter", "shuffled_batches"]
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".bmp"}
 _log = logging.getLogger(__name__)
 
 
 class PictureSet(Sequence[Tensor]):
     """Square pictures [3, side, side], uint8, of one or several folders or zip files, in name order.
 
-    Pictures are assumed to be aligned already; other shapes are centre-cropped to a square. Broken ones are left out
-    and named in the log.
+    Pictures are assumed to be aligned already; other shapes are centre-cropped to a square. Each is read as
+    :func:`facestyle.image.load_image` reads it; broken ones are left out and named in the log.
 
     Args:
         sources: folders or zip files.
@@ -44,26 +43,29 @@ class PictureSet(Sequence[Tensor]):
         listed = [sources] if isinstance(sources, str | Path) else list(sources)
         self.names: list[str] = []
         self._bytes: list[bytes] = []
+        broken = 0
         for source in listed:
-            for name, data in _members(Path(source)):
+            for name, read in iter_picture_files(source):
                 if limit is not None and len(self.names) >= limit:
                     break
-                if _is_picture(data):
-                    self.names.append(name)
-                    self._bytes.append(data)
-                else:
-                    _log.warning("%s in %s is no readable picture and is left out", name, source)
+                try:
+                    data = read()
+                    load_image(data)  # here, rather than in the middle of training
+                except ImageError as error:
+                    broken += 1
+                    _log.warning("%s in %s is left out: %s", name, source, error)
+                    continue
+                self.names.append(name)
+                self._bytes.append(data)
         if not self.names:
-            raise DatasetError(
-                f"no pictures found; expected {', '.join(sorted(_SUFFIXES))}", path=listed[0]
-            )
+            raise no_pictures(listed[0], broken)
 
     def __len__(self) -> int:
         return len(self._bytes)
 
     def __getitem__(self, index: int) -> Tensor:  # type: ignore[override]
         """[3, side, side] uint8."""
-        image = Image.open(io.BytesIO(self._bytes[index])).convert("RGB")
+        image = load_image(self._bytes[index])
         side = min(image.size)
         if image.size != (side, side):
             left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -76,33 +78,6 @@ class PictureSet(Sequence[Tensor]):
         """[B, 3, side, side] float in [-1, 1], channels last in memory."""
         img = torch.stack([self[i] for i in indices]).float() / 127.5 - 1
         return img.contiguous(memory_format=torch.channels_last)
-
-
-def _members(source: Path) -> Iterator[tuple[str, bytes]]:
-    """Name and bytes of every picture file of a folder or zip, sorted by name."""
-    if source.is_dir():
-        for path in sorted(source.iterdir()):
-            if path.suffix.lower() in _SUFFIXES:
-                yield path.name, path.read_bytes()
-        return
-    try:
-        with zipfile.ZipFile(source) as archive:
-            for info in sorted(archive.infolist(), key=lambda item: item.filename):
-                if Path(info.filename).suffix.lower() in _SUFFIXES and info.file_size < 1 << 26:
-                    yield info.filename, archive.read(info)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DatasetError(
-            f"is neither a folder nor a readable zip file ({error})", path=source
-        ) from error
-
-
-def _is_picture(data: bytes) -> bool:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.verify()
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError):
-        return False
-    return True
 
 
 def shuffled_batches(count: int, size: int, generator: torch.Generator) -> Iterator[list[int]]:

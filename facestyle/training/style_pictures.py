@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from facestyle.errors import MissingDependencyError
 from facestyle.training.data import PictureSet
 
 __all__ = ["StylePictures", "augment", "plain_ground_matte"]
@@ -25,9 +26,17 @@ def plain_ground_matte(img: Tensor, tolerance: float = 0.025) -> Tensor | None:
     Args:
         img: [3, S, S] in [-1, 1].
         tolerance: largest difference from the border's colour, in units of the full range.
-    """
-    from scipy import ndimage
 
+    Raises:
+        MissingDependencyError: scipy is not installed.
+    """
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise MissingDependencyError(
+            "scipy cuts style pictures out of plain grounds: pip install 'facestyle[train]' "
+            "(or set replace_background=no)"
+        ) from error
     ring = torch.cat([img[:, 0], img[:, -1], img[:, :, 0], img[:, :, -1]], dim=1)
     color = ring.median(dim=1).values
     near_ring = ((ring - color[:, None]).abs().amax(0) < 2 * tolerance).float().mean()
