@@ -6,7 +6,6 @@ import hashlib
 import importlib.util
 import warnings
 from collections.abc import Iterable
-from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from facestyle.errors import CheckpointError, ConfigError
+from facestyle.errors import CheckpointError
+from facestyle.evaluation.features import in_batches
 from facestyle.evaluation.weights import cache_dir, write_whole
 from facestyle.models.importers.packages import Package, read_members
 
@@ -56,14 +56,13 @@ class InceptionFeatures:
         Raises:
             ConfigError: there are no pictures.
         """
-        pictures = iter(images)
-        parts = []
-        while batch := list(islice(pictures, BATCH)):
+
+        def describe(batch: list[Image.Image]) -> npt.NDArray[np.float32]:
             x = torch.stack([resize_like_clean_fid(image) for image in batch]).to(self.device)
-            parts.append(self.net((x - 128.0) / 128.0).float().cpu().numpy())
-        if not parts:
-            raise ConfigError("features need at least one picture")
-        return np.concatenate(parts)
+            found: Tensor = self.net((x - 128.0) / 128.0)
+            return found.float().cpu().numpy()
+
+        return in_batches(images, describe, BATCH)
 
 
 def resize_like_clean_fid(image: Image.Image) -> Tensor:

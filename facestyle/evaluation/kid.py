@@ -29,14 +29,14 @@ class KidResult:
         mean: unbiased MMD^2 over all pictures; about 0, also below, for sets of one distribution.
             Usually shown times 1000.
         std: standard deviation of the same over random blocks: how sure ``mean`` would be for
-            sets of ``block_size``.
+            sets of ``block_size``; None where a set has fewer than four pictures to choose blocks from.
         n_a: pictures in the first set.
         n_b: pictures in the second.
         block_size: pictures of each set in a block.
     """
 
     mean: float
-    std: float
+    std: float | None
     n_a: int
     n_b: int
     block_size: int
@@ -79,12 +79,14 @@ def kid(a: Array, b: Array, *, block_size: int = 100, blocks: int = 50, seed: in
         raise ConfigError(f"expected block_size >= 2, blocks >= 1, got {block_size}, {blocks}")
     # Blocks of nearly the whole set would all be alike and make any result look certain.
     block_size = min(block_size, max(2, min(len(a), len(b)) // 2))
-    # Sorted rows and a seed from the content make the blocks independent of either order.
-    draws_a, draws_b = (_draws(x, block_size, blocks, seed) for x in (a, b))
-    values = [_mmd2(x, y) for x, y in zip(draws_a, draws_b, strict=True)]
+    std = None
+    if min(len(a), len(b)) >= 2 * block_size:
+        # Sorted rows and a seed from the content make the blocks independent of either order.
+        draws_a, draws_b = (_draws(x, block_size, blocks, seed) for x in (a, b))
+        std = float(np.std([_mmd2(x, y) for x, y in zip(draws_a, draws_b, strict=True)]))
     return KidResult(
         mean=_mmd2(a, b),
-        std=float(np.std(values)),
+        std=std,
         n_a=len(a),
         n_b=len(b),
         block_size=block_size,

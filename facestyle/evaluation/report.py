@@ -1,7 +1,7 @@
 """Reports a person reads: how good the encoder is, how good a style is, and pictures of both.
 
-Each leaves ``report.md`` and ``report.json`` beside its sheets, with date, machine and the names of the networks that
-judged. None of these networks took part in training.
+Each leaves ``report.md`` and its numbers as JSON beside its sheets, with date, machine and the names of the networks
+that judged. None of these networks took part in training.
 """
 
 from __future__ import annotations
@@ -20,27 +20,36 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.bench import machine
-from facestyle.errors import OutputError
-from facestyle.evaluation.images import read_images
-from facestyle.evaluation.inception import load_inception
+from facestyle.errors import ConfigError
+from facestyle.evaluation.features import Pictures
 from facestyle.evaluation.judges import IdentityJudge, load_judge
-from facestyle.evaluation.kid import fid, kid
+from facestyle.evaluation.metrics import MEASURES, StyleJudge, save_metrics, style_metrics
+from facestyle.evaluation.people import (
+    SAMPLE_SEED,
+    draw,
+    encode_people,
+    pil_pictures,
+    sample_people,
+    sample_w,
+)
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
-from facestyle.evaluation.skin import drift_by_group, skin_drift
+from facestyle.evaluation.tables import measured_on, metrics_table
+from facestyle.evaluation.weights import write_whole
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import Inverter
-from facestyle.latents import broadcast, truncate
-from facestyle.models.generator import Generator, sample_z
+from facestyle.latents import broadcast
+from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator, load_encoder
+from facestyle.picture_files import read_images
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
 
 __all__ = ["encoder_report", "gallery", "sample_faces", "style_report"]
 
-SAMPLE_SEED = 200
-"""First seed of the sample people in sheets; no training draws them one by one."""
+SIDE_PX = 512
+"""Side that styles are measured at."""
 
 HERO_SEEDS = (203, 213, 223, 207)
 """The four people at the head of the README."""
@@ -51,13 +60,9 @@ def sample_faces(
 ) -> list[Image.Image]:
     """Pictures of people who do not exist: samples of G at 1024 px, one seed each."""
     generator = load_base_generator()
-    faces = []
-    with torch.inference_mode():
-        for seed in range(first_seed, first_seed + count):
-            w = truncate(generator.mapping(sample_z(1, seed)), generator.w_avg, psi)
-            img = generator.synthesis(broadcast(w, generator.num_ws))
-            faces.append(to_pil(img[0]))
-    return faces
+    w = sample_w(generator, count, psi, first_seed)
+    levels = draw(generator, w, side_px=generator.resolution)
+    return list(pil_pictures(levels))
 
 
 def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 24) -> None:
@@ -105,7 +110,7 @@ def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 24) -> N
         sheet = contact_sheet(rows, cell_px=400, titles=titles, row_labels=labels)
         save_sheet(sheet, folder / "astronaut.png")
         lines += ["![](astronaut.png)"]
-    _write(folder, "report.md", "\n".join(lines) + "\n")
+    _write(folder / "report.md", "\n".join(lines) + "\n")
 
 
 def encoder_report(
@@ -202,7 +207,7 @@ def encoder_report(
         f"# Encoder on {report['photos']}",
         "",
         f"Identity: cosine similarity by {_scale(judge)}; higher is closer. Perceptual: {perceptual.name} "
-        f"(lower is closer). {_where(report)}",
+        f"(lower is closer). {measured_on([report])}",
         "",
         "| method | photos | identity | perceptual |",
         "|---|---|---|---|",
@@ -215,8 +220,8 @@ def encoder_report(
         f"identity and {gap['perceptual']:.0%} in perceptual distance.",
         "",
     ]
-    _write(folder, "report.md", "\n".join(lines))
-    _write(folder, "report.json", json.dumps(report, indent=2) + "\n")
+    _write(folder / "report.md", "\n".join(lines))
+    _write(folder / "report.json", json.dumps(report, indent=2) + "\n")
     return report
 
 
@@ -250,107 +255,101 @@ def _compare(
 
 def style_report(
     stylizer: FaceStylizer,
-    pictures: str | Path,
+    pictures: Pictures,
     folder: str | Path,
     *,
     count: int = 100,
     shown: int = 40,
+    photos: Pictures | None = None,
+    limit: int | None = None,
     judge_name: str = "auto",
     perceptual_name: str = "auto",
+    cache: str | Path | None = None,
+    allow_download: bool = False,
 ) -> dict[str, Any]:
     """How much of the style there is in a style's portraits, and how much of the person is left.
 
-    The people are samples of G, each drawn by its own code, so nothing of the encoder's error is in the numbers.
+    The people are samples of G, each drawn by its own code, so nothing of the encoder's error is in the numbers; with
+    ``photos`` also these, by the encoder's codes. Leaves ``metrics.json``, ``report.md`` and ``sheet.png``.
 
     Args:
         stylizer: of the style.
-        pictures: folder or zip of the style's own pictures.
-        folder: where report and sheets go.
-        count: people that are measured.
+        pictures: the style's own pictures: a folder or zip, or several.
+        folder: where report and sheet go.
+        count: samples that are measured.
         shown: people on the sheet.
+        photos: aligned test photos to measure as well.
+        limit: use so many photos.
         judge_name: identity network, see ``load_judge``.
-        perceptual_name: perceptual network, see ``load_perceptual``.
+        perceptual_name: "auto" measures LPIPS, where it can be had, and the offline distance; a name only that one.
+        cache: file that keeps the style pictures' features, see ``set_features``.
+        allow_download: fetch CLIP, for CMMD, if it is not there.
 
     Returns:
-        The report: KID and FID to the style set (and of the plain samples, for scale), identity similarity, perceptual
-        distance, and drift of skin tone by group.
+        The metrics, see ``style_metrics``, with "psi" and "pictures".
     """
     folder = Path(folder)
-    base, psi = stylizer.base, stylizer.config.psi
-    judge, perceptual = load_judge(judge_name), load_perceptual(perceptual_name)
-    before, after, identity, distance = [], [], [], []
-    with torch.inference_mode():
-        for seed in tqdm(range(SAMPLE_SEED, SAMPLE_SEED + count), desc="portraits"):
-            w = truncate(base.mapping(sample_z(1, seed)), base.w_avg, psi)
-            w_plus = broadcast(w, base.num_ws)
-            photo, portrait = (
-                F.interpolate(net.synthesis(w_plus), size=512, mode="area").clamp(-1, 1)
-                for net in (base, stylizer.generator)
-            )
-            identity.append(float(judge.similarity(portrait, photo)))
-            distance.append(float(perceptual(portrait, photo)))
-            before.append(to_pil(photo[0]))
-            after.append(to_pil(portrait[0]))
-    features = load_inception()
-    style = features(image for _, image in read_images(pictures))
-    sets = {"portraits": features(after), "plain samples of G": features(before)}
-    scores = {}
-    for name, values in sets.items():
-        distance_k, distance_f = kid(values, style), fid(values, style)
-        scores[name] = {
-            "kid_x1000": 1000 * distance_k.mean,
-            "fid": distance_f.value,
-            "n": distance_k.n_a,
-            "n_style": distance_k.n_b,
-        }
-    drift = drift_by_group([skin_drift(a, b) for a, b in zip(before, after, strict=True)])
-    report = {
-        "what": "style",
-        "style": stylizer.config.name,
-        "psi": psi,
-        "pictures": Path(pictures).name,
-        "inception": features.name,
-        "judge": judge.name,
-        "perceptual_by": perceptual.name,
-        "distance_to_style": scores,
-        "identity": fmean(identity),
-        "perceptual": fmean(distance),
-        "skin_drift": drift,
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
+    judge = StyleJudge.load(
+        pictures,
+        measures=_measures(perceptual_name),
+        judge_name=judge_name,
+        cache=cache,
+        device=stylizer.device,
+        allow_download=allow_download,
+    )
+    base, config = stylizer.base, stylizer.config
+    side_px = min(SIDE_PX, base.resolution)
+    people = {"samples": sample_people(base, count, psi=config.psi, side_px=side_px)}
+    if photos is not None:
+        people["photos"] = encode_people(
+            base, stylizer.encoder, photos, psi=config.psi, side_px=side_px, limit=limit
+        )
+    drawn = {name: group.drawn_by(stylizer.generator) for name, group in people.items()}
+    metrics = {
+        **style_metrics(
+            judge,
+            stylizer.generator,
+            people,
+            style=config.name,
+            with_plain=True,
+            portraits=drawn,
+        ),
+        "psi": config.psi,
+        "pictures": [Path(p).name for p in _paths(pictures)],
     }
-    sheet = before_after(before[:shown], after[:shown], per_row=5, cell_px=256)
-    save_sheet(sheet, folder / "sheet.png")
+    before = list(pil_pictures(people["samples"].sources[:shown]))
+    after = list(pil_pictures(drawn["samples"][:shown]))
+    save_sheet(before_after(before, after, per_row=5, cell_px=256), folder / "sheet.png")
+    save_metrics(metrics, folder / "metrics.json")
     lines = [
-        f"# {stylizer.config.title}",
+        f"# {config.title}",
         "",
-        f"{count} samples of G (seeds {SAMPLE_SEED} and up, psi {psi:g}) and their portraits by the same codes, at "
-        f"512 px. {_where(report)}",
+        f"Portraits by the same codes as G's pictures, at {side_px} px.",
         "",
-        f"By {features.name}:",
-        "",
-        "| set | KID x 1000 | FID | portraits | style pictures |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {row['kid_x1000']:.1f} | {row['fid']:.1f} | {row['n']} | {row['n_style']} |"
-            for name, row in scores.items()
-        ),
-        "",
-        f"Identity similarity to the sample: {report['identity']:.3f} ({_scale(judge)}). Perceptual distance: "
-        f"{report['perceptual']:.3f} ({perceptual.name}).",
-        "",
-        "| skin of the sample | people | change of L* | colour difference | change of ITA, degrees |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {group} | {row['n']:.0f} | {row['delta_l']:+.1f} | {row['delta_e']:.1f} | "
-            f"{row['delta_ita_deg']:+.1f} |"
-            for group, row in drift.items()
-        ),
-        "",
+        metrics_table(metrics),
     ]
-    _write(folder, "report.md", "\n".join(lines))
-    _write(folder, "report.json", json.dumps(report, indent=2) + "\n")
-    return report
+    _write(folder / "report.md", "\n".join(lines))
+    return metrics
+
+
+def _measures(perceptual_name: str) -> list[str]:
+    """All, or those with one perceptual network only.
+
+    Raises:
+        ConfigError: there is no such network.
+    """
+    left_out = {"auto": "", "lpips-alex": "perceptual", "hed-vgg16": "lpips"}
+    if perceptual_name not in left_out:
+        raise ConfigError(
+            f"unknown perceptual distance {perceptual_name!r}; known: {', '.join(left_out)}"
+        )
+    return [name for name in MEASURES if name != left_out[perceptual_name]]
+
+
+def _paths(pictures: Pictures) -> list[str | Path]:
+    if isinstance(pictures, str | Path):
+        return [pictures]
+    return [item for item in pictures if isinstance(item, str | Path)]
 
 
 def _scale(judge: IdentityJudge) -> str:
@@ -362,16 +361,5 @@ def _scale(judge: IdentityJudge) -> str:
     )
 
 
-def _where(report: dict[str, Any]) -> str:
-    facts = report["machine"]
-    return f"Measured on {facts['processor']}, {facts['cores']} cores, {report['date']}."
-
-
-def _write(folder: Path, name: str, text: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = folder / f"{name}.part"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(folder / name)
-    except OSError as error:
-        raise OutputError(f"cannot be written ({error})", path=folder / name) from error
+def _write(path: Path, text: str) -> None:
+    write_whole(text.encode(), path)

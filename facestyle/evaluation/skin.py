@@ -7,7 +7,7 @@ A tone is that of the picture, light and exposure included: groups sort photos, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
@@ -21,6 +21,7 @@ from facestyle.errors import ImageError
 __all__ = [
     "GROUPS",
     "REGIONS",
+    "THREE_GROUPS",
     "SkinDrift",
     "SkinTone",
     "drift_by_group",
@@ -46,6 +47,13 @@ GROUPS: dict[str, float] = {
     "dark": -90.0,
 }
 """Lower bound of each group's ITA in degrees (Del Bino 2013; its "very light", > 55, is in light)."""
+
+THREE_GROUPS: dict[str, tuple[str, ...]] = {
+    "light": ("light",),
+    "medium": ("intermediate", "tan"),
+    "dark": ("brown", "dark"),
+}
+"""The same groups, gathered so that each has people enough in a hundred."""
 
 # sRGB (IEC 61966-2-1) to XYZ with white at 1; columns then sum to D65.
 _RGB_TO_XYZ = np.array(
@@ -154,18 +162,23 @@ def skin_drift(before: Image.Image, after: Image.Image) -> SkinDrift:
     )
 
 
-def drift_by_group(drifts: Sequence[SkinDrift]) -> dict[str, dict[str, float]]:
+def drift_by_group(
+    drifts: Sequence[SkinDrift], groups: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, dict[str, float]]:
     """Mean drift of each skin group (of the photo before), for cards and reports.
+
+    Args:
+        drifts: one per person.
+        groups: name to keys of :data:`GROUPS`, such as :data:`THREE_GROUPS`; None: each key by itself.
 
     Returns:
         Group -> ``n``, ``delta_l``, ``delta_e``, ``delta_ita_deg``; groups nobody is in are left
         out, ``all`` comes last. Empty for no drifts.
     """
     table = {}
-    for group in (*GROUPS, "all"):
-        members = [d for d in drifts if group in (d.before.group, "all")]
-        if members:
-            table[group] = {
+    for name, keys in {**(groups or {key: (key,) for key in GROUPS}), "all": tuple(GROUPS)}.items():
+        if members := [d for d in drifts if d.before.group in keys]:
+            table[name] = {
                 "n": len(members),
                 "delta_l": fmean(d.delta_l for d in members),
                 "delta_e": fmean(d.delta_e for d in members),

@@ -24,7 +24,8 @@ def test_unknown_names_are_an_attribute_error() -> None:
 
 def test_reading_pictures_and_sheets_do_not_load_torch() -> None:
     code = (
-        "import sys; from facestyle.evaluation import contact_sheet, read_images, skin_tone; "
+        "import sys; from facestyle.evaluation import contact_sheet, skin_tone; "
+        "from facestyle.picture_files import read_images; "
         "print('torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
