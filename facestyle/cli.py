@@ -120,10 +120,18 @@ def _parser() -> argparse.ArgumentParser:
     encoder.set_defaults(run=_train_encoder)
 
     train = commands.add_parser("train", help="train a style from a folder of pictures")
-    train.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
+    train.add_argument("pictures", nargs="+", help="folders or zips of style pictures")
+    train.add_argument(
+        "--aligned",
+        choices=["auto", "yes", "no"],
+        default="auto",
+        help="are they squares around one head each? no: faces are looked for and cut out",
+    )
     train.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
     train.add_argument("--name", required=True, help="short name of the style, lower case")
-    train.add_argument("--data-license", required=True, help="licence of the pictures")
+    train.add_argument(
+        "--data-license", required=True, help="licence of the pictures, kept with the style"
+    )
     train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
     train.add_argument("--preset", choices=["fast", "default", "quality"], default="default")
     train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
@@ -143,13 +151,34 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(pairs, "facestyle.training.pairs", "PairsConfig")
     pairs.set_defaults(run=_pairs)
 
+    ablate = commands.add_parser("ablate", help="each constraint and pair level alone: two tables")
+    ablate.add_argument(
+        "styles", nargs="+", metavar="NAME=PICTURES", help="styles: a name, and a folder or zip"
+    )
+    ablate.add_argument(
+        "-o", "--output", required=True, help="folder of the runs; resumed if there"
+    )
+    ablate.add_argument("--variants", default="", help="comma-separated; default: all seven")
+    ablate.add_argument("--samples", type=int, default=64, help="people on whom it is measured")
+    ablate.add_argument("--judge", default="auto", help="identity network that judges")
+    ablate.add_argument("--preset", choices=["fast", "default", "quality"], default="fast")
+    _add_plus_encoders(ablate)
+    ablate.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
+    ablate.set_defaults(run=_ablate)
+
     evaluate = commands.add_parser("evaluate", help="measure the encoder or a style")
     evaluate.add_argument("what", choices=["encoder", "style", "gallery"])
-    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder)")
+    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
     evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
     evaluate.add_argument("--limit", type=int, help="use so many test photos")
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
+    evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
+    evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
+    evaluate.add_argument(
+        "--download-clip", action="store_true", help="fetch CLIP, 1.7 GB, for CMMD (style)"
+    )
     evaluate.add_argument("--judge", default="auto", help="identity network that judges")
     evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
@@ -402,6 +431,7 @@ def _train_encoder(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from facestyle.models.zoo import load_base_generator
     from facestyle.runtime import tune_allocator
+    from facestyle.training.folder import check_folder
     from facestyle.training.pairs import PairStore
     from facestyle.training.pipeline import PRESETS, train_style
     from facestyle.training.processes import Processes
@@ -410,15 +440,18 @@ def _train(args: argparse.Namespace) -> int:
     known = PairStore.load(args.pairs) if args.pairs else None
     print(_listed(config))
     if args.dry_run:
+        if known is None:
+            print(check_folder(args.pictures, aligned=args.aligned).format(examples=40))
         return 0
     tune_allocator()
     folder = train_style(
         load_base_generator(), args.pictures, args.output, config,
-        name=args.name, psi=args.psi, data_license=args.data_license, pairs=known,
+        name=args.name, psi=args.psi, data_license=args.data_license, aligned=args.aligned, pairs=known,
         encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
         processes=Processes(args.device),
     )  # fmt: skip
-    print(f'{folder}  load it with FaceStylizer.from_pretrained("./{folder}")')
+    name = folder if folder.is_absolute() else f"./{folder}"
+    print(f'{folder}  load it with FaceStylizer.from_pretrained("{name}")')
     return 0
 
 
@@ -465,6 +498,32 @@ def _pairs(args: argparse.Namespace) -> int:
     return 0
 
 
+def _ablate(args: argparse.Namespace) -> int:
+    from facestyle.models.zoo import load_base_generator, load_encoder
+    from facestyle.runtime import tune_allocator
+    from facestyle.training.ablation import CONSTRAINTS, LEVELS, ablate
+    from facestyle.training.pipeline import PRESETS
+    from facestyle.training.processes import Processes
+
+    styles = dict(text.partition("=")[::2] for text in args.styles)
+    if not all(styles.values()):
+        raise ConfigError("give each style as NAME=PICTURES, such as anime=anime.zip")
+    config = _configured(PRESETS[args.preset], args.set)
+    print(_listed(config))
+    if args.dry_run:
+        return 0
+    tune_allocator()
+    report = ablate(
+        load_base_generator(), styles, args.output, config,
+        encoder_z=load_encoder(args.encoder_z, space="z_plus"),
+        encoder_w_plus=load_encoder(args.encoder_w_plus, space="w_plus"),
+        variants=args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS),
+        samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
+    )  # fmt: skip
+    print(report)
+    return 0
+
+
 def _listed(config: Any) -> str:
     """A config, a field a line, nested ones with dots: what ``--set`` takes."""
 
@@ -498,8 +557,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         if not args.pictures:
             raise ConfigError("evaluate style needs --pictures, the style's own pictures")
         report.style_report(
-            _load(args), args.pictures, folder,
-            judge_name=args.judge, perceptual_name=args.perceptual,
+            _load(args), args.pictures, folder, count=args.count, photos=args.faces,
+            limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
+            cache=args.features_cache, allow_download=args.download_clip,
         )  # fmt: skip
     print(folder / "report.md")
     return 0

@@ -39,7 +39,7 @@ from facestyle.training.selection import HeldOut
 from facestyle.training.state import TrainingState, write_json
 from facestyle.training.style_pictures import StylePictures, augment
 
-__all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups"]
+__all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups", "texture_distance"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class FinetuneConfig:
         color_weight: share of the mean colour difference at 8 px inside the semantic constraint; 0 is the paper.
         pair_weight: lambda_paired of eq. 3; counts only where pairs are given.
         pair_pixel_weight: share of the mean absolute difference at 64 px inside the paired loss; 0 is the paper.
+        pair_texture_weight: share of the difference in texture inside the paired loss, as statistics of features
+            without their place (Gatys et al., arXiv:1508.06576); 0 is the paper. Brush strokes lie elsewhere in every
+            picture, so a loss that compares place by place smooths them away.
         pair_level: which codes of the pairs.
         pair_batch: pairs a step and process.
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
@@ -99,6 +102,7 @@ class FinetuneConfig:
     color_weight: float = 0.0
     pair_weight: float = 1.0
     pair_pixel_weight: float = 0.0
+    pair_texture_weight: float = 0.0
     pair_level: int = 2
     pair_batch: int = 2
     psi_min: float = 0.5
@@ -120,7 +124,7 @@ class FinetuneConfig:
         for name in (
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale",
-            "held_out", "held_out_content", "late_blocks",
+            "held_out", "held_out_content", "late_blocks", "pair_texture_weight",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -171,6 +175,21 @@ class SemanticLoss(nn.Module):
             total = total + self.color_weight * change.abs().mean((1, 2, 3))
         assert isinstance(total, Tensor)
         return total
+
+
+def texture_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """[B], how far apart the textures of two pictures are, from their channel-normalised maps [B, C, h, w].
+
+    Squared difference of the channels' mean products over all positions, summed over the maps: 0 for pictures that have
+    the same things in other places.
+    """
+
+    def products(x: Tensor) -> Tensor:
+        flat = x.flatten(2)
+        return flat @ flat.transpose(1, 2) / flat.shape[2]
+
+    parts = [(products(x) - products(y)).square().sum((1, 2)) for x, y in zip(a, b, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 def per_tensor_groups(
@@ -401,8 +420,13 @@ class _Finetuning:
         return row
 
     def _pair_loss(self, img: Tensor, picture: Tensor) -> Tensor:
-        """Paper eq. 2, mean over the batch, plus the plain difference where it has a weight."""
-        loss: Tensor = self.perceptual(img, picture).mean()
+        """Paper eq. 2, mean over the batch, plus texture and plain difference where they have a weight."""
+        with torch.no_grad():
+            wanted = self.perceptual.describe(picture)
+        maps = self.perceptual.describe(img)
+        loss = self.perceptual.between(maps, wanted).mean()
+        if self.config.pair_texture_weight:
+            loss = loss + self.config.pair_texture_weight * texture_distance(maps, wanted).mean()
         if self.config.pair_pixel_weight:
             difference = F.interpolate(img - picture, size=64, mode="area").abs().mean()
             loss = loss + self.config.pair_pixel_weight * difference
@@ -495,8 +519,7 @@ def _trained(generator: Generator, late_blocks: int | None) -> list[tuple[str, n
     synthesis = generator.synthesis
     first = synthesis.preview_blocks
     assert isinstance(first, int)
-    first += late_blocks or 0
-    blocks = range(first, len(synthesis.blocks))  # type: ignore[arg-type]
+    blocks = range(first + (late_blocks or 0), len(synthesis.blocks))  # type: ignore[arg-type]
     frozen = [f"blocks.{i}." for i in blocks]
     if len(blocks):
         frozen.append("to_image.")

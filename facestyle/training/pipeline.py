@@ -2,7 +2,7 @@
 
 ::
 
-    OUT/pictures/   the aligned pictures that are used, and what was found
+    OUT/pictures/   the aligned pictures that are used; OUT/pictures.png shows which are not, and why
     OUT/star/       run of G*, finetuned without constraints
     OUT/pairs/      pseudo-pairs, with a sheet to look at
     OUT/run/        run of G', previews, scored snapshots
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,15 +22,21 @@ from typing import Any
 
 from facestyle.bench import machine
 from facestyle.errors import ConfigError
+from facestyle.evaluation.sheets import save_sheet
 from facestyle.hub.package import write_style
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import base_sha256, load_encoder
 from facestyle.styles import StyleConfig
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.folder import check_folder
+from facestyle.training.folder_report import Aligned
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
+from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
 from facestyle.training.processes import Processes
 from facestyle.training.state import TrainingState, write_json
+
+_log = logging.getLogger(__name__)
 
 __all__ = ["PRESETS", "TrainConfig", "train_star", "train_style"]
 
@@ -120,6 +127,7 @@ def train_style(
     psi: float = 0.7,
     title: str | None = None,
     description: str | None = None,
+    aligned: Aligned = "auto",
     pairs: PairStore | None = None,
     encoder_z: str | Path | None = None,
     encoder_w_plus: str | Path | None = None,
@@ -130,7 +138,7 @@ def train_style(
 
     Args:
         generator: the bundled G.
-        pictures: folder or zip files of aligned style pictures.
+        pictures: folder or zip files of style pictures, aligned or whole.
         out: folder of the run; an unfinished run found there goes on.
         config: what to do.
         name: short name of the style, lower case.
@@ -138,7 +146,8 @@ def train_style(
         psi: its default truncation.
         title: shown to people; made from ``name`` when None.
         description: one line.
-        pairs: known pairs of these pictures (level 0), instead of found ones.
+        aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
+        pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
         encoder_z: file of E_z+; the bundled one when None.
         encoder_w_plus: file of E_w+; the bundled one when None.
         processes: who shares the work.
@@ -146,13 +155,16 @@ def train_style(
 
     Raises:
         ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings.
-        DatasetError: the style pictures cannot be used.
+        DatasetError: the style pictures cannot be used; the message says why, picture by picture.
         OutputError: ``out`` cannot be written.
     """
     config = config or PRESETS["default"]
     processes = processes or Processes("cpu")
     folder = Path(out)
     sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    names = [Path(source).name for source in sources]
+    if pairs is None:
+        sources = [_prepared(sources, folder / "pictures", aligned, processes, progress)]
     shown = PictureSet(sources, generator.preview_resolution)
     card = StyleConfig(
         name=name,
@@ -163,7 +175,7 @@ def train_style(
         base_sha256=base_sha256(),
         psi=psi,
         data={
-            "sources": [Path(source).name for source in sources],
+            "sources": names,
             "count": len(shown),
             "license": data_license,
         },
@@ -207,6 +219,27 @@ def train_style(
         )
     processes.wait()
     return folder / "style"
+
+
+def _prepared(
+    sources: Sequence[str | Path],
+    folder: Path,
+    aligned: Aligned,
+    processes: Processes,
+    progress: bool,
+) -> Path:
+    """Folder of the pictures that are used, with a sheet of what was found; what is left out is logged."""
+    if processes.is_main:
+        report = recall_report(folder, sources, aligned=aligned)
+        if report is None:
+            report = check_folder(sources, aligned=aligned, progress=progress)
+        for line in report.format().splitlines():
+            _log.warning(line) if report.left_out else _log.info(line)
+        prepare_pictures(report, folder, progress=progress)
+        if not (sheet := folder.parent / "pictures.png").is_file():
+            save_sheet(folder_sheet(report), sheet)
+    processes.wait()
+    return folder
 
 
 def _origin(

@@ -33,6 +33,19 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def large_folder(tmp_path_factory):
+    """Twelve 200 px pictures, no two alike: large enough for the check of a style set."""
+    path = tmp_path_factory.mktemp("large")
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        picture = np.full((200, 200, 3), 235, np.uint8)
+        top, left = 20 + 10 * (i % 4), 20 + 30 * (i // 4)
+        picture[top : top + 100, left : left + 80] = rng.integers(255, size=3)
+        Image.fromarray(picture).save(path / f"{i:02d}.png")
+    return path
+
+
+@pytest.fixture(scope="session")
 def tiny_encoders(tiny) -> dict[str, Encoder]:
     """Untrained encoders into Z+ and W+ of the tiny generator."""
     made = {}

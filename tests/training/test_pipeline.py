@@ -47,7 +47,7 @@ def files(tiny, tiny_encoders, tmp_path_factory):
 def train(tiny, folder, files, out, config=CONFIG, **more):
     return train_style(
         tiny, folder, out, config, name="red", data_license="ours",
-        encoder_z=files / "z_plus.safetensors", progress=False, **more,
+        encoder_z=files / "z_plus.safetensors", aligned="yes", progress=False, **more,
     )  # fmt: skip
 
 
@@ -87,15 +87,15 @@ def run_script(text, *arguments, **environment):
     )
 
 
-def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, folder, files, tmp_path):
+def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, large_folder, files, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order, here and there
     try:
-        whole = train(tiny, folder, files, tmp_path / "whole")
+        whole = train(tiny, large_folder, files, tmp_path / "whole")
         for stage in ("star", "pairs", "run"):
-            ended = run_script(SCRIPT, files, folder, tmp_path / "cut", stage)
+            ended = run_script(SCRIPT, files, large_folder, tmp_path / "cut", stage)
             assert ended.returncode == -signal.SIGKILL, ended.stderr
-        resumed = train(tiny, folder, files, tmp_path / "cut")
+        resumed = train(tiny, large_folder, files, tmp_path / "cut")
     finally:
         torch.set_num_threads(threads)
     after, expected = (read_tensors(p / "generator.safetensors") for p in (resumed, whole))
@@ -108,8 +108,8 @@ def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, folder, files, tm
     ]  # fmt: skip
 
 
-def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, folder, files, tmp_path):
-    style = train(tiny, folder, files, tmp_path)
+def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder, files, tmp_path):
+    style = train(tiny, large_folder, files, tmp_path)
     origin = json.loads((style / "training.json").read_text())
     choice = json.loads((tmp_path / "run" / "choice.json").read_text())
     assert origin["chosen"] == choice["chosen"]
@@ -123,6 +123,7 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, folder, file
     assert origin["data"]["count"] == 12 and origin["data"]["license"] == "ours"
     assert set(origin["seconds"]) == {"star", "pairs", "style"}
     assert (tmp_path / "pairs" / "sheet.png").is_file()
+    assert (tmp_path / "pictures.png").is_file()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
 
 
@@ -162,7 +163,7 @@ def test_pairs_of_other_pictures_are_refused(tiny, folder, tmp_path):
         finetune(tiny, folder, tmp_path, config, pairs=renamed, progress=False)
 
 
-def test_an_encoder_of_another_space_is_refused(tiny, folder, files, tmp_path):
+def test_an_encoder_of_another_space_is_refused(tiny, large_folder, files, tmp_path):
     config = dataclasses.replace(
         CONFIG,
         pairs=dataclasses.replace(CONFIG.pairs, level=1),
@@ -170,8 +171,8 @@ def test_an_encoder_of_another_space_is_refused(tiny, folder, files, tmp_path):
     )
     with pytest.raises(CheckpointError, match="into w_plus, and one into z_plus"):
         train_style(
-            tiny, folder, tmp_path, config, name="red", data_license="ours",
-            encoder_z=files / "w_plus.safetensors", progress=False,
+            tiny, large_folder, tmp_path, config, name="red", data_license="ours",
+            encoder_z=files / "w_plus.safetensors", aligned="yes", progress=False,
         )  # fmt: skip
 
 
@@ -219,20 +220,20 @@ WORKERS = """
 """
 
 
-def test_two_processes_train_one_style(tiny, folder, files, tmp_path):
+def test_two_processes_train_one_style(tiny, large_folder, files, tmp_path):
     script = tmp_path / "worker.py"
     script.write_text(textwrap.dedent(WORKERS))
     ended = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2",
          "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
-         str(script), str(files), str(folder), str(tmp_path / "out")],
+         str(script), str(files), str(large_folder), str(tmp_path / "out")],
         env=os.environ
         | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr[-3000:]
     made = read_tensors(tmp_path / "out" / "style" / "generator.safetensors")
-    alone = train(tiny, folder, files, tmp_path / "alone")
+    alone = train(tiny, large_folder, files, tmp_path / "alone")
     other = read_tensors(alone / "generator.safetensors")
     # Twice the pictures in every step: another result, and both went somewhere.
     assert not torch.equal(made["const"], other["const"])

@@ -19,6 +19,7 @@ from facestyle.training.finetune import (
     SemanticLoss,
     finetune,
     per_tensor_groups,
+    texture_distance,
 )
 from facestyle.training.preview import fit_preview, preview_error
 from facestyle.training.state import TrainingState
@@ -109,6 +110,15 @@ def test_semantic_loss_is_zero_for_the_same_picture_and_feels_colour(tiny):
     torch.testing.assert_close(
         colored(shifted, img) - plain(shifted, img), torch.full((2,), 1.0), rtol=0, atol=1e-3
     )
+
+
+def test_texture_is_what_is_there_and_not_where():
+    noise = torch.Generator().manual_seed(0)
+    maps = torch.nn.functional.normalize(torch.randn(2, 6, 8, 8, generator=noise), dim=1)
+    assert texture_distance([maps], [maps.roll(3, 3).flip(2)]).abs().max() < 1e-6
+    one, other = torch.zeros(1, 2, 4, 4), torch.zeros(1, 2, 4, 4)
+    one[:, 0], other[:, 1] = 1.0, 1.0
+    assert texture_distance([one, one], [other, other]).item() == pytest.approx(4.0)
 
 
 def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny, folder, tmp_path):

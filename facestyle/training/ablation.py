@@ -1,0 +1,200 @@
+"""The paper's ablation (its Tables 4 and 5): every constraint by itself and together, and the three levels of pairs.
+
+All variants of a style have the same steps, batches and seed; only the weights of the constraints, or the level of the
+pairs, differ. "baseline" is the adversarial loss alone.
+
+::
+
+    OUT/STYLE/star, pairs     made once for all variants
+    OUT/STYLE/VARIANT/        run, and metrics.json
+    OUT/STYLE.png             G above every variant, the same people
+    OUT/report.md             both tables
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from facestyle.errors import ConfigError
+from facestyle.evaluation.metrics import (
+    QUICK,
+    StyleJudge,
+    read_metrics,
+    save_metrics,
+    style_metrics,
+)
+from facestyle.evaluation.people import People, pil_pictures, sample_people
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.evaluation.tables import comparison_table
+from facestyle.evaluation.weights import write_whole
+from facestyle.models.encoder import Encoder
+from facestyle.models.generator import Generator
+from facestyle.training.data import PictureSet
+from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.pairs import PairStore, make_pairs
+from facestyle.training.pipeline import TrainConfig
+from facestyle.training.processes import Processes
+
+__all__ = ["CONSTRAINTS", "LEVELS", "ablate", "variant_config"]
+
+_log = logging.getLogger(__name__)
+
+CONSTRAINTS = ("baseline", "+SC", "+PC", "+SC&PC")
+"""The paper's Table 4."""
+
+LEVELS = ("W1+", "W2+", "W3+")
+"""The paper's Table 5, beside the baseline."""
+
+
+def variant_config(config: FinetuneConfig, variant: str) -> FinetuneConfig:
+    """The style's config with the constraints of a variant; weights it keeps are the config's.
+
+    Raises:
+        ConfigError: an unknown variant.
+    """
+    if variant in LEVELS:
+        return replace(config, pair_level=LEVELS.index(variant) + 1)
+    if variant not in CONSTRAINTS:
+        raise ConfigError(f"variants are {', '.join((*CONSTRAINTS, *LEVELS))}, not {variant!r}")
+    return replace(
+        config,
+        sem_weight=config.sem_weight if "SC" in variant else 0.0,
+        pair_weight=config.pair_weight if "PC" in variant else 0.0,
+    )
+
+
+def ablate(
+    generator: Generator,
+    styles: Mapping[str, str | Path | Sequence[str | Path]],
+    out: str | Path,
+    config: TrainConfig,
+    *,
+    encoder_z: Encoder,
+    encoder_w_plus: Encoder,
+    variants: Sequence[str] = (*CONSTRAINTS, *LEVELS),
+    samples: int = 64,
+    psi: float = 0.8,
+    measures: Sequence[str] = (*QUICK, "fid", "lpips"),
+    judge_name: str = "auto",
+    side_px: int = 512,
+    sheet_faces: int = 8,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Path:
+    """Train and measure every variant of every style; the path of ``OUT/report.md``.
+
+    A killed run goes on where it was; a variant that was measured is not measured again.
+
+    Args:
+        generator: G.
+        styles: name -> pictures.
+        out: folder.
+        config: of all runs; the level of ``style.pair_level`` is the one of +PC and +SC&PC.
+        encoder_z: E_z+.
+        encoder_w_plus: E_w+, for W3+.
+        variants: of ``CONSTRAINTS`` and ``LEVELS``.
+        samples: people of G, from seed 200 on, on whom variants are measured.
+        psi: their truncation.
+        measures: see ``evaluation.metrics.MEASURES``.
+        judge_name: identity network that judges; none of the training.
+        side_px: side at which pictures are measured.
+        sheet_faces: people on the sheets.
+        processes: who shares the work.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: an unknown variant, or ``out`` holds runs of other settings.
+        DatasetError: a style's pictures cannot be used.
+        OutputError: ``out`` cannot be written.
+    """
+    processes = processes or Processes("cpu")
+    plans = {name: variant_config(config.style, name) for name in variants}
+    level = max([plan.pair_level for plan in plans.values() if plan.pair_weight], default=0)
+    folder = Path(out)
+    people = sample_people(generator, samples, psi=psi, side_px=side_px)
+    rows: list[dict[str, Any]] = []
+    for style, source in styles.items():
+        here = folder / style
+        pictures = PictureSet(source, generator.preview_resolution)
+        pairs: PairStore | None = None
+        if level:
+            star = finetune(
+                generator, source, here / "star", config.star, processes=processes,
+                progress=progress,
+            )  # fmt: skip
+            pairs = make_pairs(
+                generator, pictures, here / "pairs", replace(config.pairs, level=level),
+                encoder_z=encoder_z, encoder_w_plus=encoder_w_plus, star=star,
+                processes=processes, progress=progress,
+            )  # fmt: skip
+        judge: StyleJudge | None = None
+        drawn: dict[str, list[Any]] = {}
+        for variant, plan in plans.items():
+            net = finetune(
+                generator, source, here / _slug(variant), plan,
+                pairs=pairs if plan.pair_weight else None, processes=processes, progress=progress,
+            )  # fmt: skip
+            if not processes.is_main:
+                continue
+            portraits = people.drawn_by(net)
+            drawn[variant] = list(pil_pictures(portraits[:sheet_faces]))
+            path = here / _slug(variant) / "metrics.json"
+            if not path.is_file():
+                judge = judge or StyleJudge.load(
+                    source,
+                    measures=measures,
+                    judge_name=judge_name,
+                    cache=here / "style.safetensors",
+                )
+                save_metrics(
+                    style_metrics(
+                        judge, net, {"samples": people}, style=style, variant=variant,
+                        portraits={"samples": portraits},
+                    ),
+                    path,
+                )  # fmt: skip
+            rows.append(read_metrics(path))
+        if processes.is_main:
+            _sheet(people, drawn, folder / f"{style}.png", sheet_faces)
+    if processes.is_main:
+        text = _report(rows, plans, list(styles))
+        write_whole(text.encode(), folder / "report.md")
+    processes.wait()
+    return folder / "report.md"
+
+
+def _slug(variant: str) -> str:
+    return variant.lower().replace("+", "").replace("&", "_")
+
+
+def _sheet(people: People, drawn: Mapping[str, Sequence[Any]], path: Path, count: int) -> None:
+    sources = list(pil_pictures(people.sources[:count]))
+    sheet = contact_sheet(
+        [sources, *drawn.values()], cell_px=200, row_labels=["G(w)", *drawn.keys()]
+    )
+    save_sheet(sheet, path)
+
+
+def _report(
+    rows: Sequence[Mapping[str, Any]], plans: Mapping[str, FinetuneConfig], styles: Sequence[str]
+) -> str:
+    lines = ["# Ablation", ""]
+    for title, wanted in (
+        ("Constraints", CONSTRAINTS),
+        ("Levels of pairs", ("baseline", *LEVELS)),
+    ):
+        chosen = [row for row in rows if row["variant"] in wanted]
+        if len({row["variant"] for row in chosen}) > 1:
+            lines += [f"## {title}", "", comparison_table(chosen, down="styles")]
+    some = next(iter(plans.values()))
+    lines += [
+        f"Every variant: {some.coarse_steps} steps of {some.coarse_batch} on the 256 px path, {some.full_steps} of "
+        f"{some.full_batch} in full, seed {some.seed}.",
+        "",
+        *(f"![{style}]({style}.png)" for style in styles),
+    ]
+    return "\n".join(lines) + "\n"
