@@ -134,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
     train.add_argument("--preset", choices=["fast", "default", "quality"], default="default")
+    train.add_argument("--init", help="style's folder or weights to start from, instead of G")
     train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
     _add_plus_encoders(train)
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
@@ -447,6 +448,7 @@ def _train(args: argparse.Namespace) -> int:
     folder = train_style(
         load_base_generator(), args.pictures, args.output, config,
         name=args.name, psi=args.psi, data_license=args.data_license, aligned=args.aligned, pairs=known,
+        init=args.init,
         encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
         processes=Processes(args.device),
     )  # fmt: skip

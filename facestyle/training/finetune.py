@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import logging
 import time
 from collections.abc import Iterator, Sequence
@@ -213,6 +214,7 @@ def finetune(
     config: FinetuneConfig | None = None,
     *,
     pairs: PairStore | None = None,
+    init: str | Path | None = None,
     processes: Processes | None = None,
     progress: bool = True,
 ) -> Generator:
@@ -224,6 +226,7 @@ def finetune(
         out: folder of the run; an unfinished run found there goes on.
         config: what to do.
         pairs: of the same pictures, for the paired constraint.
+        init: a style's ``generator.safetensors``, or a snapshot, to start from instead of G.
         processes: who shares the work.
         progress: show progress bars.
 
@@ -234,6 +237,7 @@ def finetune(
     Raises:
         ConfigError: ``out`` holds a run of another config.
         DatasetError: the style pictures cannot be used, or the pairs are of others.
+        CheckpointError: ``init`` is damaged or of another architecture.
         OutputError: ``out`` cannot be written.
     """
     run = _Finetuning(
@@ -242,6 +246,7 @@ def finetune(
         Path(out),
         config or FinetuneConfig(),
         pairs,
+        init,
         processes or Processes("cpu"),
         progress,
     )
@@ -260,6 +265,7 @@ class _Finetuning:
         folder: Path,
         config: FinetuneConfig,
         pairs: PairStore | None,
+        init: str | Path | None,
         processes: Processes,
         progress: bool,
     ) -> None:
@@ -269,13 +275,18 @@ class _Finetuning:
         self.device = processes.device
         self.progress = progress and processes.is_main
         self.side = generator.preview_resolution
-        self.state = TrainingState(folder, dataclasses.asdict(config))
+        described = dataclasses.asdict(config)
+        if init is not None:
+            described["init"] = hashlib.sha256(Path(init).read_bytes()).hexdigest()
+        self.state = TrainingState(folder, described)
         self.base = generator.eval().requires_grad_(False).to(self.device)
         self.target = copy.deepcopy(self.base)
         with torch.no_grad():
             for name, buffer in self.target.synthesis.named_buffers():
                 if name.endswith(".noise"):
                     buffer.mul_(config.noise_scale)
+        if init is not None:
+            load_strict(self.target.synthesis, read_tensors(init), path=init)
         self.ema = copy.deepcopy(self.target)
 
         features = LiteFeatures()

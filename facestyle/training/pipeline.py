@@ -24,6 +24,7 @@ from facestyle.bench import machine
 from facestyle.errors import ConfigError
 from facestyle.evaluation.sheets import save_sheet
 from facestyle.hub.package import write_style
+from facestyle.models.checkpoints import read_metadata
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import base_sha256, load_encoder
 from facestyle.styles import StyleConfig
@@ -129,6 +130,7 @@ def train_style(
     description: str | None = None,
     aligned: Aligned = "auto",
     pairs: PairStore | None = None,
+    init: str | Path | None = None,
     encoder_z: str | Path | None = None,
     encoder_w_plus: str | Path | None = None,
     processes: Processes | None = None,
@@ -148,6 +150,7 @@ def train_style(
         description: one line.
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
+        init: a style's folder or ``generator.safetensors`` that G' starts from, instead of G.
         encoder_z: file of E_z+; the bundled one when None.
         encoder_w_plus: file of E_w+; the bundled one when None.
         processes: who shares the work.
@@ -156,11 +159,15 @@ def train_style(
     Raises:
         ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings.
         DatasetError: the style pictures cannot be used; the message says why, picture by picture.
+        CheckpointError: ``init`` or an encoder is damaged or of another kind.
         OutputError: ``out`` cannot be written.
     """
     config = config or PRESETS["default"]
     processes = processes or Processes("cpu")
     folder = Path(out)
+    if init is not None:
+        init = Path(init) / "generator.safetensors" if Path(init).is_dir() else Path(init)
+        read_metadata(init)
     sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     names = [Path(source).name for source in sources]
     if pairs is None:
@@ -207,8 +214,8 @@ def train_style(
         timed("pairs", began)
     began = time.monotonic()
     net = finetune(
-        generator, sources, folder / "run", config.style, pairs=pairs, processes=processes,
-        progress=progress,
+        generator, sources, folder / "run", config.style, pairs=pairs, init=init,
+        processes=processes, progress=progress,
     )  # fmt: skip
     timed("style", began)
     if processes.is_main:

@@ -154,6 +154,21 @@ def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny,
         torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_finetuning_goes_on_from_a_style(tiny, folder, tmp_path):
+    first = finetune(tiny, folder, tmp_path / "a", TINY_FINETUNE, progress=False)
+    save_tensors(first.synthesis.state_dict(), tmp_path / "style.safetensors", metadata={})
+    none = dataclasses.replace(TINY_FINETUNE, coarse_steps=0, full_steps=0)
+    file = tmp_path / "style.safetensors"
+    again = finetune(tiny, folder, tmp_path / "b", none, init=file, progress=False)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor), name
+    with pytest.raises(ConfigError, match="other settings"):
+        finetune(tiny, folder, tmp_path / "b", none, progress=False)
+    save_tensors({"x": torch.ones(1)}, file, metadata={})
+    with pytest.raises(CheckpointError, match="style"):
+        finetune(tiny, folder, tmp_path / "c", none, init=file, progress=False)
+
+
 def test_a_folder_of_another_run_is_not_touched(tmp_path):
     TrainingState(tmp_path, {"seed": 0})
     TrainingState(tmp_path, {"seed": 0})
