@@ -110,13 +110,50 @@ def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, tmp_path
     assert "Traceback" not in captured
 
 
-def test_dry_run_prints_the_settings(capsys, tmp_path):
-    arguments = ["train", "x", "-o", str(tmp_path / "o"), "--name", "x", "--data-license", "MIT"]
-    assert main([*arguments, "--dry-run", "--set", "style.seed=7", "--set", "style.flip=no"]) == 0
+def test_dry_run_prints_the_settings_and_what_the_check_finds(capsys, tmp_path):
+    (tmp_path / "set").mkdir()
+    for i in range(6):
+        noise = np.random.default_rng(i).integers(255, size=(8, 8, 3), dtype=np.uint8)
+        Image.fromarray(noise).resize((200, 200)).save(tmp_path / "set" / f"{i}.png")
+    (tmp_path / "set" / "broken.png").write_bytes(b"no picture")
+    arguments = ["train", str(tmp_path / "set"), "-o", str(tmp_path / "o"), "--name", "x",
+                 "--data-license", "MIT", "--aligned", "yes", "--dry-run"]  # fmt: skip
+    assert main([*arguments, "--set", "style.seed=7", "--set", "style.flip=no"]) == 0
     printed = capsys.readouterr().out
     assert "style.seed=7" in printed
     assert "style.flip=False" in printed
+    assert "6 of 7" in printed and "broken.png" in printed
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",
+          "--set", "style=3"], "is a group"),
+        (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",
+          "--set", "style.flop=3"], "style.flop"),
+        (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",
+          "--set", "pairs.steps=many"], "of type int"),
+        (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",
+          "--set", "style.pair_level=3"], "pairs.level"),
+        (["train", "{o}", "-o", "{o}/run", "--name", "x", "--data-license", "MIT"], "no such folder"),
+        (["pairs", "x", "-o", "{o}", "--set", "steps=0"], "steps"),
+        (["ablate", "x", "-o", "{o}"], "NAME=PICTURES"),
+    ],
+)  # fmt: skip
+def test_training_commands_name_what_is_wrong(arguments, says, tmp_path, capsys):
+    assert main([part.format(o=tmp_path / "o") for part in arguments]) == 2
+    captured = capsys.readouterr().err
+    assert says in captured.strip().splitlines()[-1]
+    assert "Traceback" not in captured
+    assert not (tmp_path / "o").exists() or not any((tmp_path / "o").rglob("*.safetensors"))
+
+
+def test_settings_that_depend_on_each_other_are_set_together(capsys, tmp_path):
+    arguments = ["ablate", "a=x", "-o", str(tmp_path / "o"), "--dry-run"]
+    assert main([*arguments, "--set", "pairs.level=1", "--set", "style.pair_level=1"]) == 0
+    assert "pairs.level=1" in capsys.readouterr().out
 
 
 def test_info_names_styles_weights_and_licences(capsys):

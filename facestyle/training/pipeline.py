@@ -90,7 +90,7 @@ def _preset(
 
 
 PRESETS: dict[str, TrainConfig] = {
-    "fast": _preset(star_steps=60, count=24, steps=24, coarse=90, full=12, held_out=0),
+    "fast": _preset(star_steps=40, count=24, steps=16, coarse=75, full=8, held_out=0),
     "default": _preset(star_steps=120, count=64, steps=50, coarse=240, full=40, held_out=32),
     "quality": _preset(star_steps=200, count=160, steps=100, coarse=480, full=80, held_out=64),
 }
