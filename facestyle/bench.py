@@ -60,7 +60,7 @@ def describe() -> dict[str, dict[str, Any]]:
         }
         for path in sorted(root.glob("*.safetensors"))
     }
-    packages = ("torch", "torchvision", "timm", "numpy", "pillow", "safetensors", "huggingface_hub")
+    packages = ("torch", "facenet-pytorch", "numpy", "pillow", "safetensors", "huggingface_hub")
     versions = {name: metadata.version(name) for name in packages}
     return {
         "styles": styles,
@@ -105,7 +105,7 @@ def run_bench(
             stages[name].append(result.seconds.get(name, 0.0))
     stylizer([photo] * 8)
     batches = []
-    for _ in range(max(2, runs // 3)):
+    for _ in range(max(3, runs // 2)):
         start = time.perf_counter()
         stylizer([photo] * 8)
         batches.append((time.perf_counter() - start) / 8)

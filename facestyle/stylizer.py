@@ -1,14 +1,15 @@
 """The whole inference story on one page: detect -> align -> encode -> truncate -> synthesize -> paste.
 
 Each stage is one short method of ``FaceStylizer``; ``__call__`` runs them in that order and keeps what each one made.
-Pictures are handled in parallel where that is faster: on a CPU several faces are drawn by as many single-threaded
-workers as there are cores, because two small convolutions side by side beat one split in two.
+On a CPU several photos, or else the faces of one, are handled by as many single-threaded workers as there are cores,
+each taking its photo through all stages: two small convolutions side by side beat one split in two.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -37,6 +38,7 @@ from facestyle.latents import broadcast, truncate
 from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.models.mobile import MobileSynthesis
+from facestyle.models.settled import SettledSynthesis
 from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
 from facestyle.styles import StyleConfig, find_style
@@ -48,6 +50,9 @@ Faces = Literal["all", "largest"] | Sequence[int]
 
 _SMALLEST_FACE_PX = 40
 """Side of the aligned square below which a face holds too little to go on."""
+
+_SWITCH_S = 5e-4
+"""Longest wait for the interpreter while photos are handled side by side, in seconds."""
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, the bytes of a file, a PIL image, or an array [H, W, 3]."""
@@ -137,6 +142,8 @@ class _Job:
     photo: Image.Image
     quads: list[NDArray[np.float64]] = field(default_factory=list)
     found: list[Face | None] = field(default_factory=list)
+    crops: list[Tensor] = field(default_factory=list)
+    codes: list[Tensor] = field(default_factory=list)
     is_aligned: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -286,40 +293,37 @@ class FaceStylizer:
             "refine": refine, "seed": seed,
         }  # fmt: skip
         sources = photos if isinstance(photos, list) else [photos]
+        network = self._synthesis_at(strength)
         bar = tqdm(total=len(sources), desc="faces", disable=not progress)
 
-        jobs = self._map(lambda s: self._find(s, faces, aligned, on_no_face), sources)
-        owners = [job for job in jobs for _ in job.quads]
-        quads = [quad for job in jobs for quad in job.quads]
-        side = self.encoder.input_px
-        with _timed(jobs, "align"):
-            pairs = list(zip(owners, quads, strict=True))
-            crops = self._map(lambda pair: to_tensor(align(pair[0].photo, pair[1], side)), pairs)
-        with _timed(jobs, "encode"):
-            codes = self._encode(crops)
-        with _timed(jobs, "refine"):
-            if refine:
-                codes = self._refine(crops, codes, refine, progress)
-        with _timed(jobs, "synthesize"):
-            drawn = [truncate(w, self.base.w_avg, psi) for w in codes]
-            portraits = self._synthesize(drawn, crops, strength, float(keep_color))
+        def start(source: ImageSource) -> _Job:
+            job = self._find(source, faces, aligned, on_no_face)
+            self._describe(job)
+            return job
 
-        results = []
-        ready = iter(zip(quads, codes, drawn, portraits, strict=True))
-        for job in jobs:
+        def finish(job: _Job) -> StylizeResult:
+            drawn = [truncate(w, self.base.w_avg, psi) for w in job.codes]
+            with _timed([job], "synthesize"):
+                portraits = self._synthesize(network, drawn, job.crops, float(keep_color))
+            rows = zip(portraits, job.codes, drawn, job.quads, job.found, strict=True)
             made = [
                 StylizedFace(portrait, w.mean(0).cpu(), w_plus.cpu(), quad, face, job.photo)
-                for face, (quad, w, w_plus, portrait) in zip(job.found, ready)  # noqa: B905
+                for portrait, w, w_plus, quad, face in rows
             ]
-            results.append(made)
-        images = self._map(lambda pair: _paste_all(*pair), list(zip(jobs, results, strict=True)))
-        bar.update(len(sources))
+            with _timed([job], "paste"):
+                image = _paste_all(job, made)
+            bar.update()
+            return StylizeResult(image, job.photo, made, job.seconds, settings)
+
+        if refine:  # faces of all photos together
+            jobs = self._map(start, sources)
+            with _timed(jobs, "refine"):
+                self._refine(jobs, refine, progress)
+            results = self._map(finish, jobs)
+        else:
+            results = self._map(lambda source: finish(start(source)), sources)
         bar.close()
-        finished = [
-            StylizeResult(image, job.photo, made, job.seconds, settings)
-            for image, job, made in zip(images, jobs, results, strict=True)
-        ]
-        return finished if isinstance(photos, list) else finished[0]
+        return results if isinstance(photos, list) else results[0]
 
     def _find(self, source: ImageSource, faces: Faces, aligned: bool, on_no_face: OnNoFace) -> _Job:
         """Read one photo and decide which squares of it are faces."""
@@ -356,44 +360,51 @@ class FaceStylizer:
         job.quads, job.found = [face.quad for face in usable], list(usable)
         return job
 
-    def _encode(self, crops: Sequence[Tensor]) -> list[Tensor]:
-        """w_plus [num_ws, 512] of every crop [1, 3, S, S], all rows alike."""
-        codes: list[Tensor] = []
-        with torch.inference_mode():
-            for i in range(0, len(crops), 8):
-                img = torch.cat(list(crops[i : i + 8])).to(self.device)
+    def _describe(self, job: _Job) -> None:
+        """Cut a photo's faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512], all rows alike."""
+        side = self.encoder.input_px
+        with _timed([job], "align"):
+            job.crops = self._map(lambda quad: to_tensor(align(job.photo, quad, side)), job.quads)
+        with _timed([job], "encode"), torch.inference_mode():
+            for i in range(0, len(job.crops), 8):
+                img = torch.cat(job.crops[i : i + 8]).to(self.device)
                 img = img.contiguous(memory_format=torch.channels_last)
-                codes += broadcast(self.encoder(img), self.base.num_ws).unbind()
-        return codes
+                job.codes += broadcast(self.encoder(img), self.base.num_ws).unbind()
+        job.seconds["refine"] = 0.0
 
-    def _refine(
-        self, crops: Sequence[Tensor], codes: Sequence[Tensor], steps: int, progress: bool
-    ) -> list[Tensor]:
-        """Codes after ``steps`` of optimisation, faces four at a time."""
-        inverter = self._inverter
+    def _refine(self, jobs: Sequence[_Job], steps: int, progress: bool) -> None:
+        """Replace the codes by those after ``steps`` of optimisation, faces four at a time."""
+        crops = [crop for job in jobs for crop in job.crops]
+        codes = [code for job in jobs for code in job.codes]
         refined: list[Tensor] = []
         bar = tqdm(total=steps * -(-len(crops) // 4), desc="refine", disable=not progress)
         for i in range(0, len(crops), 4):
-            photos = torch.cat(list(crops[i : i + 4])).to(self.device)
-            start = torch.stack(list(codes[i : i + 4])).clone()
+            photos = torch.cat(crops[i : i + 4]).to(self.device)
+            start = torch.stack(codes[i : i + 4]).clone()
+            inverter = self._inverter
             refined += inverter(photos, start, steps, on_step=lambda _: bar.update()).unbind()
         bar.close()
-        return refined
+        ready = iter(refined)
+        for job in jobs:
+            job.codes = [next(ready) for _ in job.codes]
 
     @cached_property
     def _inverter(self) -> Inverter:
         return Inverter(self.base)
 
     def _synthesize(
-        self, codes: Sequence[Tensor], crops: Sequence[Tensor], strength: float, keep_color: float
+        self,
+        network: nn.Module,
+        codes: Sequence[Tensor],
+        crops: Sequence[Tensor],
+        keep_color: float,
     ) -> list[Image.Image]:
         """Portraits of the codes [num_ws, 512]."""
-        synthesis = self._synthesis_at(strength)
 
         def draw(pair: tuple[Tensor, Tensor]) -> Image.Image:
             w_plus, crop = pair
             with torch.inference_mode():
-                img = synthesis(w_plus[None].to(self.dtype)).float()
+                img = network(w_plus[None].to(self.dtype)).float()
                 if keep_color:
                     img = _with_color_of(img, crop.to(self.device), keep_color)
                 return to_pil(img[0])
@@ -411,23 +422,30 @@ class FaceStylizer:
                     for name, tensor in network.state_dict().items()
                 }
                 network.load_state_dict(blended)
-            if isinstance(network, MobileSynthesis):
-                network.settle()
+            if isinstance(network, MobileSynthesis) and self.device.type == "cpu":
+                network = SettledSynthesis(network)
             self._blend = strength, network.to(self.dtype)
         return self._blend[1]
 
     def _map(self, function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-        """``function`` of every item, in order; on a CPU by one single-threaded worker a core."""
-        workers = min(len(items), os.cpu_count() or 1)
-        if workers < 2 or self.device.type != "cpu":
-            return [function(item) for item in items]
+        """``function`` of every item, in order; on a CPU by a single-threaded worker a core, and one to fill gaps.
+
+        A worker that comes here again does its items itself.
+        """
         threads = torch.get_num_threads()
+        workers = min(len(items), threads + 1)
+        if workers < 2 or threads < 2 or self.device.type != "cpu":
+            return [function(item) for item in items]
+        interval = sys.getswitchinterval()
+        # A worker back from a computation waits for the interpreter: 5 ms by default, which batches feel.
+        sys.setswitchinterval(min(interval, _SWITCH_S))
         try:
             with ThreadPoolExecutor(
                 workers, initializer=torch.set_num_threads, initargs=(1,)
             ) as pool:
                 return list(pool.map(function, items))
         finally:
+            sys.setswitchinterval(interval)
             torch.set_num_threads(threads)
 
 
@@ -488,11 +506,9 @@ def _paste_all(job: _Job, made: list[StylizedFace]) -> Image.Image:
     """The photo with every portrait in its place, far (small) ones first."""
     if job.is_aligned:
         return made[0].portrait
-    start = time.perf_counter()
     image = job.photo
     for face in sorted(made, key=lambda item: quad_side_px(item.quad)):
         image = paste(image, face.portrait, face.quad)
-    job.seconds["paste"] = time.perf_counter() - start
     return image
 
 

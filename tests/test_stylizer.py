@@ -1,6 +1,8 @@
 """The inference story on real weights: options, several faces, lists, and everything that is kept."""
 
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,6 +87,28 @@ def test_a_list_gives_what_each_gives_alone(stylizer, astronaut, result):
     assert difference(both[0].image, result.image) < 0.2
     assert difference(both[1].image, stylizer(mirrored).image) < 0.2
     assert stylizer([]) == []
+
+
+def test_a_list_is_worked_on_side_by_side_and_errors_come_through(stylizer, astronaut, result):
+    several = stylizer([astronaut] * 3)
+    for one in several:
+        assert difference(one.image, result.image) < 0.01
+        assert one.seconds.keys() == result.seconds.keys()
+    with pytest.raises(ImageError):
+        stylizer([astronaut, b"nothing"])
+    refined = stylizer([astronaut, astronaut.rotate(4)], refine=1)
+    assert [len(one.faces) for one in refined] == [1, 1]
+    assert refined[0].faces[0].w_plus.shape == (16, 512)
+
+
+def test_a_picture_needs_no_slow_imports():
+    code = (
+        "import sys; from facestyle import FaceStylizer; from facestyle.bench import sample_photo; "
+        "FaceStylizer.from_pretrained('cartoon', device='cpu', dtype='float32')(sample_photo()); "
+        "print(sorted({'facenet_pytorch', 'scipy', 'timm', 'torchvision'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_strength_goes_from_the_reconstruction_to_the_style(stylizer, astronaut, result):

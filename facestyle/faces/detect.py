@@ -1,7 +1,8 @@
 """Photo -> faces, each with five landmarks, largest first.
 
 The three networks are MTCNN's (arXiv:1604.02878), with the weights of facenet-pytorch's wheel. The cascade
-that runs them is our own: large photos, faces cut by the photo's edge and steady landmarks need it.
+that runs them is our own: large photos, faces cut by the photo's edge and steady landmarks need it. So are
+the layers and the non-maximum suppression: importing facenet-pytorch or torchvision takes seconds.
 
 1. P-Net scans a pyramid made from one reduced copy of the photo, down to faces of 1/32 of its long side. A
    second scan goes on to 1/64, but only where the first found none, or found some so small that
@@ -22,18 +23,20 @@ Convention:
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import math
-import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError, MissingDependencyError
 from facestyle.faces.align import ffhq_quad, quad_side_px
 
 if TYPE_CHECKING:
@@ -55,6 +58,7 @@ _PAD_SHARE = 0.35  # padding of the coarse levels, in short sides
 # Windows of the last reading: (shift x, shift y, side), in box sides; each is read mirrored too.
 _WINDOWS = ((0.05, 0.0, 0.92), (-0.05, 0.0, 0.92), (0.0, 0.05, 0.92), (0.0, -0.05, 0.92))
 _MIRRORED = (1, 0, 2, 4, 3)  # order of the landmarks in a mirrored face
+_SUPPRESS_AT_ONCE = 512  # candidates whose overlaps are worked out together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,7 +170,7 @@ class _Found:
 
 
 class _Cascade:
-    """MTCNN on one reduced copy of a picture.
+    """MTCNN on one reduced copy of a picture. Boxes and scores stay on the CPU, the networks run on ``device``.
 
     Args:
         image: RGB picture.
@@ -184,22 +188,19 @@ class _Cascade:
     def run(self, min_px: float, max_px: float) -> list[_Found]:
         """Candidates of at least ``min_px`` and less than ``max_px`` (the scan's nominal sizes)."""
         import torch
-        from torchvision.ops import nms
 
         boxes = self._scan(min_px / self.factor, max_px / self.factor)
         if len(boxes) == 0:
             return []
-        shift, logits = self._rnet(self._windows(boxes, _RNET_PX))
-        score = logits[:, 1]
+        score, shift, _ = self._rnet(self._windows(boxes, _RNET_PX))
         boxes, shift, score = (t[score > _RNET_SCORE] for t in (boxes, shift, score))
-        keep = nms(boxes, score, 0.7)
+        keep = _suppress(boxes, score, 0.7)
         boxes = _squared(_moved(boxes[keep], shift[keep]))
         if len(boxes) == 0:
             return []
-        shift, _, logits = self._onet(self._windows(boxes, _ONET_PX))
-        score = logits[:, 1]
+        score, shift, _ = self._onet(self._windows(boxes, _ONET_PX))
         boxes = torch.cat([_moved(boxes, shift) * self.factor, score[:, None]], dim=1)
-        rows = boxes[score > _ONET_SCORE].cpu().double().numpy()
+        rows = boxes[score > _ONET_SCORE].double().numpy()
         return _without_duplicates([_Found(row[:4], float(row[4])) for row in rows])
 
     def read_landmarks(self, box: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
@@ -213,9 +214,9 @@ class _Cascade:
         boxes = torch.cat(
             [centre - side * moves[:, 2:] / 2, centre + side * moves[:, 2:] / 2], dim=1
         )
-        windows = self._windows(boxes.to(self._device), _ONET_PX)
-        _, points, scores = self._onet(torch.cat([windows, windows.flip(3)]))
-        points = torch.stack([points[:, :5], points[:, 5:]], dim=2).cpu().double()
+        windows = self._windows(boxes, _ONET_PX)
+        scores, _, points = self._onet(torch.cat([windows, windows.flip(3)]))
+        points = torch.stack([points[:, :5], points[:, 5:]], dim=2).double()
         plain, mirrored = points.chunk(2)
         mirrored = mirrored[:, list(_MIRRORED)]
         mirrored[:, :, 0] = 1 - mirrored[:, :, 0]
@@ -225,13 +226,12 @@ class _Cascade:
             (boxes[:, 2:] - boxes[:, :2])[:, None].double(),
         )
         landmarks = (corner + inside * extent).mean(dim=0).numpy() * self.factor
-        return float(scores[:, 1].mean()), landmarks
+        return float(scores.mean()), landmarks
 
     def _scan(self, min_px: float, max_px: float) -> Tensor:
         """P-Net over the pyramid: [N, 4] square boxes in pixels of the reduced copy."""
         import torch
         from torch.nn.functional import pad
-        from torchvision.ops import nms
 
         width, height = self._work.size
         short_px = min(width, height)
@@ -244,24 +244,18 @@ class _Cascade:
             face_px /= _LEVEL_FACTOR
             if min(size) + 2 * margin < _PNET_PX:
                 continue
-            padded = pad(_to_tensor(level, self._device), (margin,) * 4)
-            shift, scores = self._pnet(padded.contiguous(memory_format=torch.channels_last))
-            score = scores[0, 1]
-            row, column = (score >= _PNET_SCORE).nonzero(as_tuple=True)
+            scores, shifts, _ = self._pnet(pad(_normalised(_to_levels(level)), (margin,) * 4))
+            row, column = (scores >= _PNET_SCORE).nonzero(as_tuple=True)
+            score, shift = scores[row, column], shifts[row, column]
             corner = torch.stack([column, row], dim=1) * 2.0 - margin  # P-Net's stride is 2
             boxes = torch.cat([corner, corner + _PNET_PX], dim=1)
             boxes = boxes * boxes.new_tensor([width / size[0], height / size[1]] * 2)
-            keep = nms(boxes, score[row, column], 0.5)
-            row, column = row[keep], column[keep]
-            found.append(
-                torch.cat(
-                    [boxes[keep], score[row, column, None], shift[0, :, row, column].T], dim=1
-                )
-            )
+            keep = _suppress(boxes, score, 0.5)
+            found.append(torch.cat([boxes[keep], score[keep, None], shift[keep]], dim=1))
         if not found:
-            return torch.zeros(0, 4, device=self._device)
+            return torch.zeros(0, 4)
         rows = torch.cat(found)
-        rows = rows[nms(rows[:, :4], rows[:, 4], 0.7)]
+        rows = rows[_suppress(rows[:, :4], rows[:, 4], 0.7)]
         return _squared(_moved(rows[:, :4], rows[:, 5:]))
 
     def _windows(self, boxes: Tensor, size_px: int) -> Tensor:
@@ -270,48 +264,268 @@ class _Cascade:
         Each box is read from the halved copy in which it has one to two pixels per output pixel.
         """
         import torch
-        from torchvision.ops import roi_align
 
         ratio = (boxes[:, 2] - boxes[:, 0]) / size_px
         exponents = ratio.clamp(min=1).log2().floor().int()
-        windows = boxes.new_zeros(len(boxes), 3, size_px, size_px)
+        parts, order = [], []
         for exponent in exponents.unique().tolist():
-            chosen = exponents == exponent
+            (chosen,) = (exponents == exponent).nonzero(as_tuple=True)
             regions = boxes[chosen] / 2**exponent
-            indexed = torch.cat([regions.new_zeros(len(regions), 1), regions], dim=1)
-            windows[chosen] = roi_align(
-                self._halved_copy(exponent), indexed, size_px, sampling_ratio=2, aligned=True
-            )
-        # Max pooling, most of these networks' time, is twice as fast on this layout.
-        return windows.contiguous(memory_format=torch.channels_last)
+            parts.append(_read_boxes(self._halved_copy(exponent), regions, size_px))
+            order.append(chosen)
+        return torch.cat(parts)[torch.cat(order).argsort()].transpose(1, 2)
 
     def _halved_copy(self, exponent: int) -> Tensor:
+        """[3, H, W] levels of the copy reduced by 2 ** exponent, each channel by itself."""
         if exponent not in self._halved:
             image = self._work.reduce(2**exponent) if exponent else self._work
-            self._halved[exponent] = _to_tensor(image, self._device)
+            self._halved[exponent] = _to_levels(image)[0].contiguous()
         return self._halved[exponent]
 
 
-@lru_cache(maxsize=4)
-def _networks(device: str) -> tuple[Any, Any, Any]:
-    """P-Net, R-Net and O-Net on a device."""
-    with warnings.catch_warnings():
-        # facenet-pytorch loads its own wheel's weights without naming weights_only, which older torch remarks on.
-        warnings.simplefilter("ignore", FutureWarning)
-        from facenet_pytorch.models.mtcnn import ONet, PNet, RNet
+class _Network:
+    """One of MTCNN's networks: (scores, shifts, landmarks) of normalised windows; inference only.
 
-        networks = (PNet(), RNet(), ONet())
-    for network in networks:
-        network.eval().requires_grad_(False).to(device)
-    return networks
+    P-Net has no dense layers and gives a map: scores [H, W] and shifts [H, W, 4] of one picture. The others give
+    scores [N], shifts [N, 4] and landmarks [N, 10] (empty for R-Net). Results are on the CPU.
+
+    Widths are filled up with zeros to multiples of 16, which changes nothing and fits the processor's vectors.
+
+    Args:
+        tensors: facenet-pytorch's state dict.
+        pools: kernel size of the pooling behind each convolution, 0 for none.
+        device: where to run.
+    """
+
+    def __init__(self, tensors: dict[str, Tensor], pools: Sequence[int], device: str) -> None:
+        import torch
+
+        self._device, self._pools = device, pools
+        self._convolutions = []
+        inputs = 3
+        for i in range(1, len(pools) + 1):
+            weight, bias = tensors[f"conv{i}.weight"], tensors[f"conv{i}.bias"]
+            slope = tensors[f"prelu{i}.weight"]
+            width = -(-len(weight) // 16) * 16
+            filled = weight.new_zeros(width, inputs, *weight.shape[2:])
+            filled[: len(weight), : weight.shape[1]] = weight
+            parts = (filled, *(_filled(t, width) for t in (bias, slope)))
+            self._convolutions.append(tuple(_on(t, device) for t in parts))
+            inputs = width
+        last = len(pools) + 1
+        self._dense = None
+        if f"dense{last}.weight" in tensors:
+            names = (f"dense{last}.weight", f"dense{last}.bias", f"prelu{last}.weight")
+            self._dense = tuple(tensors[name].to(device) for name in names)
+        kind = "conv" if self._dense is None else "dense"
+        last += self._dense is not None
+        heads = sorted({k.split(".")[0] for k in tensors if k.startswith(f"{kind}{last}_")})
+        self._head_weight, self._head_bias = (
+            torch.cat([tensors[f"{head}.{part}"].flatten(1) if part == "weight" else
+                       tensors[f"{head}.{part}"] for head in heads]).to(device)
+            for part in ("weight", "bias")
+        )  # fmt: skip
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Results for [N, 3, H, W]."""
+        import torch
+        import torch.nn.functional as F
+
+        x = x.to(self._device).contiguous(memory_format=torch.channels_last)
+        for (weight, bias, slope), size in zip(self._convolutions, self._pools, strict=True):
+            x = F.prelu(F.conv2d(x, weight, bias), slope)
+            if size:
+                x = _pooled(_pooled(x, size, 2), size, 3)
+        if self._dense is None:
+            x = x.permute(0, 2, 3, 1)[0]
+        else:
+            weight, bias, slope = self._dense
+            x = x.permute(0, 3, 2, 1).flatten(1)
+            x = F.prelu(F.linear(x, weight, bias), slope)
+        x = F.linear(x, self._head_weight, self._head_bias).cpu()
+        return (x[..., 1] - x[..., 0]).sigmoid(), x[..., 2:6], x[..., 6:]
 
 
-def _to_tensor(image: Image.Image, device: str) -> Tensor:
-    """[1, 3, H, W] in MTCNN's range: (level - 127.5) / 128. Grey, which padding uses, is 0."""
+def _filled(tensor: Tensor, width: int) -> Tensor:
+    """A vector grown to ``width`` with zeros."""
+    from torch.nn.functional import pad
+
+    return pad(tensor, (0, width - len(tensor)))
+
+
+def _on(tensor: Tensor, device: str) -> Tensor:
     import torch
 
-    pixels = torch.from_numpy(np.array(image)).to(device)
-    return pixels.permute(2, 0, 1)[None].float().sub_(127.5).mul_(1 / 128)
+    moved = tensor.to(device)
+    return moved.contiguous(memory_format=torch.channels_last) if moved.ndim == 4 else moved
+
+
+def _pooled(x: Tensor, size: int, axis: int) -> Tensor:
+    """Maximum pooling along one axis with stride 2; the last window may reach over the edge.
+
+    Torch's own also works out where each maximum was, and takes several times as long.
+    """
+    import torch
+
+    length = x.shape[axis]
+    count = -(-(length - size) // 2) + 1
+    strided = x[:, :, ::2] if axis == 2 else x[:, :, :, ::2]
+    shifted = x[:, :, 1::2] if axis == 2 else x[:, :, :, 1::2]
+    parts = [strided.narrow(axis, 0, count), shifted]
+    if size == 3:
+        parts.append(strided.narrow(axis, 1, strided.shape[axis] - 1))
+    out = parts[0]
+    for part in parts[1:]:
+        shared = min(part.shape[axis], count)
+        if shared == count:
+            out = torch.maximum(out, part.narrow(axis, 0, count))
+        else:
+            out = out.clone() if out is parts[0] else out
+            view = out.narrow(axis, 0, shared)
+            torch.maximum(view, part, out=view)
+    return out
+
+
+@lru_cache(maxsize=4)
+def _networks(device: str) -> tuple[_Network, _Network, _Network]:
+    """P-Net, R-Net and O-Net on a device.
+
+    Raises:
+        CheckpointError: the weights in facenet-pytorch's wheel are absent or damaged.
+        MissingDependencyError: facenet-pytorch is not installed.
+    """
+    spec = importlib.util.find_spec("facenet_pytorch")
+    if spec is None or spec.origin is None:
+        raise MissingDependencyError(
+            "the face detector's weights come with the package facenet-pytorch, which is not installed; "
+            'run: pip install "facenet-pytorch>=2.5.3,<2.6"'
+        )
+    folder = Path(spec.origin).parent / "data"
+    return (
+        _Network(_weights(folder / "pnet.pt"), (2, 0, 0), device),
+        _Network(_weights(folder / "rnet.pt"), (3, 3, 0), device),
+        _Network(_weights(folder / "onet.pt"), (3, 3, 2, 0), device),
+    )
+
+
+def _weights(path: Path) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds for damaged files
+        raise CheckpointError(
+            f"the face detector's weights cannot be read ({type(error).__name__}); "
+            "install facenet-pytorch again",
+            path=path,
+        ) from error
+    return tensors
+
+
+def _to_levels(image: Image.Image) -> Tensor:
+    """[1, 3, H, W] uint8, channels last."""
+    import torch
+
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+
+def _normalised(levels: Tensor) -> Tensor:
+    """MTCNN's range: (level - 127.5) / 128. Grey, which padding uses, is 0."""
+    return levels.float().sub_(127.5).mul_(1 / 128)
+
+
+def _read_boxes(levels: Tensor, boxes: Tensor, size_px: int) -> Tensor:
+    """[N, size_px, 3, size_px] contents of boxes, each pixel the mean of 2 x 2 bilinear samples, normalised.
+
+    Sampling is separable, so it is two small matrix products on the pixels under each box.
+
+    Args:
+        levels: [3, H, W] uint8.
+        boxes: [N, 4], counted from pixel edges, at most twice ``size_px`` long; what lies outside the picture
+            is grey.
+        size_px: side of the windows.
+    """
+    import torch
+    from torch.nn.functional import pad
+
+    taps = 2 * size_px + 2
+    height, width = levels.shape[1:]
+    short = (0, max(taps - width, 0), 0, max(taps - height, 0))
+    levels = pad(levels, short) if any(short) else levels
+    x, across = _weights_along(boxes[:, 0], boxes[:, 2], width, size_px, levels.shape[2])
+    y, down = _weights_along(boxes[:, 1], boxes[:, 3], height, size_px, levels.shape[1])
+    plane, row, _ = levels.stride()
+    runs = levels.as_strided(
+        (3, levels.shape[1], levels.shape[2] - taps + 1, taps), (plane, row, 1, 1)
+    )
+    rows = (y[:, None] + torch.arange(taps))[:, :, None]
+    pixels = _normalised(runs[torch.arange(3), rows, x[:, None, None]])  # [N, taps, 3, taps]
+    narrow = torch.bmm(pixels.flatten(1, 2), across.transpose(1, 2))
+    windows = torch.bmm(down, narrow.view(len(boxes), taps, 3 * size_px))
+    return windows.view(len(boxes), size_px, 3, size_px)
+
+
+def _weights_along(
+    low: Tensor, high: Tensor, length: int, size_px: int, stored: int
+) -> tuple[Tensor, Tensor]:
+    """Along one axis: first pixel [N] under each box, and weights [N, size_px, taps] of it and its successors.
+
+    Args:
+        low: [N] where the boxes begin, from pixel edges.
+        high: [N] where they end.
+        length: of the picture; samples more than a pixel outside count nothing, nearer ones take the edge.
+        size_px: of the windows.
+        stored: length of the picture with its padding.
+    """
+    import torch
+
+    taps = 2 * size_px + 2
+    steps = (torch.arange(2 * size_px) + 0.5) / (2 * size_px)
+    at = low[:, None] + steps * (high - low)[:, None] - 0.5
+    share = ((at >= -1) & (at <= length)) * 0.5
+    at = at.clamp(0, length - 1)
+    first = at[:, 0].floor().clamp(max=stored - taps)
+    relative = at - first[:, None]
+    nearness = 1 - (relative[:, :, None] - torch.arange(taps)).abs_()
+    weights = nearness.clamp_(min=0).mul_(share[:, :, None])
+    return first.long(), weights.view(len(low), size_px, 2, taps).sum(dim=2)
+
+
+def _suppress(boxes: Tensor, scores: Tensor, limit: float) -> Tensor:
+    """Indices by falling score, without boxes that overlap a better one by more than ``limit``.
+
+    Args:
+        boxes: [N, 4].
+        scores: [N].
+        limit: of intersection over union.
+    """
+    import torch
+
+    left = scores.argsort(descending=True, stable=True)
+    kept = []
+    while len(left):
+        best, left = left[:_SUPPRESS_AT_ONCE], left[_SUPPRESS_AT_ONCE:]
+        clashes = (_shared(boxes[best], boxes[best]) > limit).numpy()
+        is_gone = np.zeros(len(best), dtype=bool)
+        survivors = []
+        for i, row in enumerate(clashes):
+            if not is_gone[i]:
+                survivors.append(i)
+                is_gone |= row
+        kept.append(best[survivors])
+        if len(left):
+            left = left[~(_shared(boxes[kept[-1]], boxes[left]) > limit).any(dim=0)]
+    return torch.cat(kept) if kept else scores.new_zeros(0, dtype=torch.long)
+
+
+def _shared(first: Tensor, second: Tensor) -> Tensor:
+    """[N, M] intersection over union of boxes [N, 4] and [M, 4]."""
+    low = first[:, None, :2].maximum(second[:, :2])
+    high = first[:, None, 2:].minimum(second[:, 2:])
+    extent = (high - low).clamp_(min=0)
+    common = extent[..., 0] * extent[..., 1]
+    areas = [((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1])) for b in (first, second)]
+    return common / (areas[0][:, None] + areas[1] - common)
 
 
 def _squared(boxes: Tensor) -> Tensor:

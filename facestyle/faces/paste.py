@@ -13,6 +13,9 @@ Convention:
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -30,6 +33,7 @@ _MATCH_SIGMA = 0.06  # how near a ring pixel must be, in sides
 _MATCH_LEVELS = 30.0  # and how alike in colour
 _MATCH_DOUBT = 0.3  # weight of "no difference"
 _MATCH_TRUST_LEVELS = 70.0  # larger differences are other things in the picture, not another light
+_STRIP_PIXELS = 100_000  # smaller boxes are warped by one thread
 _SHARP_PX = 512  # faces of this side and more are warped bilinearly
 _MATCH_DEPTH = 0.4  # radius over which the correction dies away towards the face's middle
 
@@ -77,8 +81,9 @@ def paste(
         face = portrait.resize((target, target), Image.Resampling.BICUBIC, reducing_gap=3.0)
     if match_color:
         face = _match_seam(face, photo, corners, feather)
-    warped = _warp_back(face, corners, box)
-    result.paste(warped, box[:2], mask)
+    for top, strip in _warp_back(face, corners, box):
+        rows = (0, top - box[1], mask.width, top - box[1] + strip.height)
+        result.paste(strip, (box[0], top), mask.crop(rows))
     return result
 
 
@@ -150,23 +155,36 @@ def _mask(
 
 def _warp_back(
     face: Image.Image, corners: NDArray[np.float64], box: tuple[int, int, int, int]
-) -> Image.Image:
-    """The square face as it lies in a box of the photo.
+) -> list[tuple[int, Image.Image]]:
+    """The square face as it lies in a box of the photo, in strips: (top in the photo, picture).
 
     Bicubic where the face was made small first; bilinear, three times as fast, where it is about the photo's size or
-    enlarged, since the portrait then has no detail finer than the kernel.
+    enlarged, since the portrait then has no detail finer than the kernel. Large boxes are drawn by one thread a core.
     """
+    import torch
+
     origin, x, y = corners[0], corners[3] - corners[0], corners[1] - corners[0]
     x, y = x * face.width / (x @ x), y * face.width / (y @ y)
-    start = np.array(box[:2]) - (origin + 0.5)
     growth = quad_side_px(corners) / face.width
     enlarged = growth > 1.25 or (growth > 0.98 and face.width >= _SHARP_PX)
-    return face.transform(
-        (box[2] - box[0], box[3] - box[1]),
-        Image.Transform.AFFINE,
-        (x[0], x[1], start @ x, y[0], y[1], start @ y),
-        resample=Image.Resampling.BILINEAR if enlarged else Image.Resampling.BICUBIC,
-    )
+    left, top, right, bottom = box
+
+    def strip(rows: tuple[int, int]) -> tuple[int, Image.Image]:
+        start = np.array([left, rows[0]]) - (origin + 0.5)
+        picture = face.transform(
+            (right - left, rows[1] - rows[0]),
+            Image.Transform.AFFINE,
+            (x[0], x[1], start @ x, y[0], y[1], start @ y),
+            resample=Image.Resampling.BILINEAR if enlarged else Image.Resampling.BICUBIC,
+        )
+        return rows[0], picture
+
+    count = torch.get_num_threads() if (right - left) * (bottom - top) > _STRIP_PIXELS else 1
+    edges = np.linspace(top, bottom, min(count, bottom - top) + 1).round().astype(int).tolist()
+    if len(edges) == 2:
+        return [strip((top, bottom))]
+    with ThreadPoolExecutor(len(edges) - 1) as pool:
+        return list(pool.map(strip, pairwise(edges)))
 
 
 def _match_seam(
@@ -197,24 +215,42 @@ def _match_seam(
 
     place = (grid / (n * _MATCH_SIGMA)).astype(np.float32)
     features = np.concatenate([place, shown / _MATCH_LEVELS], axis=1)
-    near, far = features[ring], features[touched]
-    distance = (far**2).sum(1)[:, None] + (near**2).sum(1) - 2 * far @ near.T
-    affinity = np.exp(-0.5 * distance.clip(min=0)) * weight[ring]
-    total = affinity.sum(axis=1, keepdims=True) + _MATCH_DOUBT
-    field = np.zeros((n * n, 3), dtype=np.float32)
     change = (seen - shown)[ring]
     trust = np.exp(-0.5 * (np.abs(change).max(1, keepdims=True) / _MATCH_TRUST_LEVELS) ** 2)
-    field[touched] = affinity @ (change * trust) / total * falloff[touched, None]
+    field = np.zeros((n * n, 3), dtype=np.float32)
+    near = _affine_mean(features[touched], features[ring], weight[ring], change * trust)
+    field[touched] = near * falloff[touched, None]
     return _added(face, field.reshape(n, n, 3))
 
 
+def _affine_mean(at: Float, points: Float, weights: Float, values: Float) -> Float:
+    """[M, C] means of values [N, C], each weighted by its own weight and exp(-d^2 / 2), d the distance of features.
+
+    One more value, zero with the weight `_MATCH_DOUBT`, counts everywhere. The exponents are one matrix product:
+    -|a - b|^2 / 2 = a b - |a|^2 / 2 - |b|^2 / 2.
+    """
+    import torch
+
+    a, b, w, v = (torch.from_numpy(item) for item in (at, points, weights, values))
+    a = torch.cat([a, a.square().sum(1, keepdim=True) / -2, a.new_ones(len(a), 1)], dim=1)
+    b = torch.cat([b, b.new_ones(len(b), 1), b.square().sum(1, keepdim=True) / -2], dim=1)
+    affinity = (a @ b.T).clamp_(-60, 0).exp_()  # smaller weights are slow denormal numbers
+    sums = affinity @ (torch.cat([v, v.new_ones(len(v), 1)], dim=1) * w[:, None])
+    return np.asarray(sums[:, :-1] / (sums[:, -1:] + _MATCH_DOUBT))
+
+
 def _added(face: Image.Image, field: Float) -> Image.Image:
-    """The face plus a coarse [n, n, 3] field of signed levels, stretched to its size."""
+    """The face plus a coarse [n, n, 3] field of signed levels, less than 60, stretched to its size.
+
+    The field is stretched as bytes that count half levels from 128 on, which is many times as fast as in floats.
+    """
     import torch
     import torch.nn.functional as F
 
-    pixels = torch.from_numpy(np.array(face)).permute(2, 0, 1)[None]
-    coarse = torch.from_numpy(field).permute(2, 0, 1).contiguous()[None]
-    change = F.interpolate(coarse, size=pixels.shape[-2:], mode="bilinear", align_corners=False)
-    summed = change.add_(pixels).round_().clamp_(0, 255).to(torch.uint8)
-    return Image.fromarray(summed[0].permute(1, 2, 0).contiguous().numpy())
+    halves = torch.from_numpy((field * 2 + 128.5).astype(np.uint8))
+    coarse = halves.permute(2, 0, 1)[None]
+    stretched = F.interpolate(coarse, size=face.size[::-1], mode="bilinear", align_corners=False)
+    levels = torch.from_numpy(np.array(face)).to(torch.int16).mul_(2).add_(1 - 128)
+    levels.add_(stretched[0].permute(1, 2, 0))
+    summed = levels.bitwise_right_shift_(1).clamp_(0, 255).to(torch.uint8)
+    return Image.fromarray(summed.numpy())

@@ -30,8 +30,8 @@ __all__ = ["FFHQ_CHANNELS", "MobileGenerator", "MobileMapping", "MobileSynthesis
 FFHQ_CHANNELS = (512, 512, 512, 512, 512, 256, 128, 64)
 """Width at 4, 8, ..., 512 px of the 1024 px FFHQ model."""
 
-_SLOPE = 0.2
-_HAAR = (
+SLOPE = 0.2
+HAAR = (
     ((0.5, 0.5), (0.5, 0.5)),  # ll
     ((0.5, 0.5), (-0.5, -0.5)),  # lh
     ((0.5, -0.5), (0.5, -0.5)),  # hl
@@ -41,7 +41,7 @@ _HAAR = (
 
 def _haar_kernel(channels: int) -> Tensor:
     """[4C, 1, 2, 2], the inverse Haar step as the weight of a transposed convolution with C groups."""
-    return torch.tensor(_HAAR).unsqueeze(1).repeat(channels, 1, 1, 1)
+    return torch.tensor(HAAR).unsqueeze(1).repeat(channels, 1, 1, 1)
 
 
 def _modulate(x: Tensor, kernel: Tensor, style: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,7 +73,7 @@ class MobileMapping(nn.Module):
         """[..., w_dim] -> [..., w_dim]."""
         x = z * torch.rsqrt(z.square().mean(dim=-1, keepdim=True) + 1e-8)
         for layer in self.layers:
-            x = F.leaky_relu(layer(x), _SLOPE) * math.sqrt(2.0)
+            x = F.leaky_relu(layer(x), SLOPE) * math.sqrt(2.0)
         return x
 
 
@@ -95,10 +95,10 @@ class _StyledStem(nn.Module):
         x = F.conv2d(x * style[:, :, None, None], self.weight, self.bias, padding=1)
         if noise == "const":
             x = x + self.noise
-        return F.leaky_relu(x, _SLOPE)
+        return F.leaky_relu(x, SLOPE)
 
 
-class _StyledSeparable(nn.Module):
+class StyledSeparable(nn.Module):
     """Modulated depthwise 3x3, then a shared pointwise convolution, noise, bias and leaky ReLU."""
 
     noise: Tensor
@@ -113,15 +113,14 @@ class _StyledSeparable(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.register_buffer("noise", torch.zeros(1, 1, resolution, resolution))
         self.gain = 1.0 / math.sqrt(in_channels * 9)
-        self.is_silent = False
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         x, kernel = _modulate(x, self.depthwise, self.affine(w) * self.gain)
         x = F.conv2d(x, kernel, padding=1, groups=kernel.shape[0])
         x = F.conv2d(x, self.weight, self.bias)
-        if noise == "const" and not self.is_silent:
+        if noise == "const":
             x = x.add_(self.noise)
-        return F.leaky_relu_(x, _SLOPE)
+        return F.leaky_relu_(x, SLOPE)
 
 
 class _HaarUp(nn.Module):
@@ -144,8 +143,8 @@ class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int) -> None:
         super().__init__()
         self.up = _HaarUp(in_channels, w_dim)
-        self.conv1 = _StyledSeparable(in_channels // 4, out_channels, w_dim, resolution)
-        self.conv2 = _StyledSeparable(out_channels, out_channels, w_dim, resolution)
+        self.conv1 = StyledSeparable(in_channels // 4, out_channels, w_dim, resolution)
+        self.conv2 = StyledSeparable(out_channels, out_channels, w_dim, resolution)
 
     def forward(self, x: Tensor, w_up: Tensor, w_conv: Tensor, noise: Noise) -> Tensor:
         x = self.conv1(self.up(x, w_up), w_up, noise)
@@ -154,7 +153,7 @@ class _Block(nn.Module):
         return out
 
 
-class _ToImage(nn.Module):
+class ToImage(nn.Module):
     """Modulated 1x1 convolution to 12 Haar coefficients, then the inverse Haar step: 3 channels, twice the side."""
 
     haar: Tensor
@@ -200,14 +199,8 @@ class MobileSynthesis(nn.Module):
             _Block(before, after, w_dim, 8 << i)
             for i, (before, after) in enumerate(pairwise(channels))
         )
-        self.to_image = _ToImage(channels[-1], w_dim)
-        self.to_preview = _ToImage(channels[self.preview_blocks], w_dim)
-
-    def settle(self) -> None:
-        """Leave out noise planes that are all zero, for inference: the weights must not change afterwards."""
-        for module in self.modules():
-            if isinstance(module, _StyledSeparable):
-                module.is_silent = not bool(module.noise.any())
+        self.to_image = ToImage(channels[-1], w_dim)
+        self.to_preview = ToImage(channels[self.preview_blocks], w_dim)
 
     def forward(
         self, w_plus: Tensor, *, noise: Noise = "const", resolution: int | None = None
@@ -223,17 +216,7 @@ class MobileSynthesis(nn.Module):
             LatentShapeError: ``w_plus`` has another shape.
             ConfigError: there is no output of that resolution, or the noise mode is unknown.
         """
-        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_ws, self.w_dim):
-            raise LatentShapeError(
-                f"expected w_plus [B, {self.num_ws}, {self.w_dim}] for a {self.resolution} px mobile generator, "
-                f"got {list(w_plus.shape)}; give a [B, {self.w_dim}] code to facestyle.latents.broadcast first"
-            )
-        if resolution not in (None, self.resolution, self.preview_resolution):
-            raise ConfigError(
-                f"this generator draws at {self.resolution} or {self.preview_resolution} px, not {resolution}"
-            )
-        if noise not in ("const", "none"):
-            raise ConfigError(f'noise must be "const" or "none", got {noise!r}')
+        self.check_request(w_plus, noise, resolution)
         is_preview = resolution == self.preview_resolution
         rows = w_plus.unbind(1)
         x = self.const.contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
@@ -245,6 +228,20 @@ class MobileSynthesis(nn.Module):
         img = head(x, rows[min(2 * count + 1, self.num_ws - 1)])
         assert isinstance(img, Tensor)
         return img
+
+    def check_request(self, w_plus: Tensor, noise: Noise, resolution: int | None) -> None:
+        """Refuse what ``forward`` cannot draw, with the errors it names."""
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_ws, self.w_dim):
+            raise LatentShapeError(
+                f"expected w_plus [B, {self.num_ws}, {self.w_dim}] for a {self.resolution} px mobile generator, "
+                f"got {list(w_plus.shape)}; give a [B, {self.w_dim}] code to facestyle.latents.broadcast first"
+            )
+        if resolution not in (None, self.resolution, self.preview_resolution):
+            raise ConfigError(
+                f"this generator draws at {self.resolution} or {self.preview_resolution} px, not {resolution}"
+            )
+        if noise not in ("const", "none"):
+            raise ConfigError(f'noise must be "const" or "none", got {noise!r}')
 
 
 class MobileGenerator(Generator):

@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from facestyle.errors import CheckpointError, ConfigError
-from facestyle.models.checkpoints import bundled, load_strict, read_metadata, read_tensors
+from facestyle.models.checkpoints import (
+    bundled,
+    load_strict,
+    read_metadata,
+    read_tensors,
+    unfilled,
+)
 from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator
 from facestyle.models.mobile import MobileGenerator
@@ -79,7 +85,8 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> Encod
     path = bundled(_ENCODER_FILES[space]) if path is None else Path(path)
     config = _parsed_config(read_metadata(path), path)
     try:
-        encoder = Encoder(**config)
+        with unfilled():
+            encoder = Encoder(**config)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"describes no encoder ({error})", path=path) from error
     if encoder.space != space:
@@ -115,6 +122,7 @@ def _build(architecture: str, config: dict[str, Any], path: Path) -> Generator:
             path=path,
         )
     try:
-        return _ARCHITECTURES[architecture](**config)
+        with unfilled():
+            return _ARCHITECTURES[architecture](**config)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"describes no generator ({error})", path=path) from error

@@ -152,7 +152,7 @@ def _open_board(folder: Path, first_step: int) -> Any:
     except ImportError:
         _log.info("no tensorboard log: the package tensorboard is not installed")
         return _NoBoard()
-    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=first_step)
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:

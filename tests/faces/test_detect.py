@@ -1,10 +1,14 @@
 """Faces of every size and place are found, once, with steady landmarks."""
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageDraw
 
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.faces import detect
 from facestyle.faces.detect import FaceDetector
 
 # Read off an enlarged copy by eye, to about a pixel: pupils, tip of the nose, corners of the mouth.
@@ -130,3 +134,59 @@ def test_settings_are_checked_and_used(astronaut):
     with pytest.raises(ConfigError, match="min_face_px"):
         FaceDetector(min_face_px=5)
     assert FaceDetector(min_face_px=200).detect(astronaut) == []
+
+
+@pytest.mark.parametrize("count", [0, 1, 40, 1500])
+def test_suppression_is_torchvisions(count):
+    ops = pytest.importorskip("torchvision.ops")
+    rng = torch.Generator().manual_seed(count)
+    corner = torch.rand(count, 2, generator=rng) * 60
+    boxes = torch.cat([corner, corner + 5 + 30 * torch.rand(count, 2, generator=rng)], dim=1)
+    scores = torch.rand(count, generator=rng)
+    for limit in (0.3, 0.7):
+        assert torch.equal(detect._suppress(boxes, scores, limit), ops.nms(boxes, scores, limit))
+
+
+@pytest.mark.parametrize("size", [(300, 200), (30, 40)])
+def test_windows_are_those_of_roi_align(size):
+    ops = pytest.importorskip("torchvision.ops")
+    rng = torch.Generator().manual_seed(1)
+    levels = torch.randint(0, 256, (3, *size), generator=rng, dtype=torch.uint8)
+    side = 5 + 43 * torch.rand(50, 1, generator=rng)
+    corner = torch.rand(50, 2, generator=rng) * torch.tensor([size[1], size[0]]) - side / 2
+    boxes = torch.cat([corner, corner + side], dim=1)
+    indexed = torch.cat([torch.zeros(50, 1), boxes], dim=1)
+    picture = ((levels.float() - 127.5) / 128)[None]
+    wanted = ops.roi_align(picture, indexed, 24, sampling_ratio=2, aligned=True)
+    windows = detect._read_boxes(levels, boxes, 24).transpose(1, 2)
+    torch.testing.assert_close(windows, wanted, rtol=0, atol=2e-4)
+
+
+def test_networks_are_facenet_pytorchs():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        mtcnn = pytest.importorskip("facenet_pytorch.models.mtcnn")
+        theirs = mtcnn.PNet().eval(), mtcnn.RNet().eval(), mtcnn.ONet().eval()
+    p_net, r_net, o_net = detect._networks("cpu")
+    rng = torch.Generator().manual_seed(2)
+    with torch.inference_mode():
+        for side in (37, 38):
+            x = torch.randn(1, 3, side, side, generator=rng)
+            shifts, scores = theirs[0](x)
+            got = p_net(x)
+            torch.testing.assert_close(got[0], scores[0, 1], rtol=0, atol=1e-5)
+            torch.testing.assert_close(got[1], shifts[0].permute(1, 2, 0), rtol=1e-4, atol=1e-5)
+        x = torch.randn(3, 3, 24, 24, generator=rng)
+        shifts, scores = theirs[1](x)
+        for a, b in zip(r_net(x), (scores[:, 1], shifts), strict=False):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+        x = torch.randn(3, 3, 48, 48, generator=rng)
+        shifts, points, scores = theirs[2](x)
+        for a, b in zip(o_net(x), (scores[:, 1], shifts, points), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    (tmp_path / "pnet.pt").write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"pnet\.pt"):
+        detect._weights(tmp_path / "pnet.pt")

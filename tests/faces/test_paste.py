@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageFilter
 
 from facestyle.errors import ConfigError
+from facestyle.faces import paste as paste_module
 from facestyle.faces.align import align, ffhq_quad, full_image_quad, quad_side_px, to_crop
 from facestyle.faces.paste import paste, paste_mask
 
@@ -142,3 +144,37 @@ def test_bad_arguments(astronaut):
             paste(astronaut, Image.new("RGB", (64, 64)), QUAD, feather=feather)
     with pytest.raises(ConfigError, match="quad"):
         paste_mask(astronaut.size, QUAD[[0, 1, 3, 2]])
+
+
+def test_strips_of_several_threads_join_without_a_trace(astronaut):
+    photo = astronaut.resize((1024, 1024), Image.Resampling.BICUBIC)
+    quad = moved(QUAD, 2)
+    results = []
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(pixels(paste(photo, align(photo, quad, 512), quad, match_color=False)))
+    finally:
+        torch.set_num_threads(before)
+    assert np.array_equal(*results)
+
+
+def test_seam_means_are_weighted_by_nearness_and_doubt():
+    at = np.array([[0.0, 0.0], [3.0, 0.0]], dtype=np.float32)
+    points = np.array([[0.0, 1.0], [3.0, 0.0], [90.0, 0.0]], dtype=np.float32)
+    weights = np.array([1.0, 0.5, 1.0], dtype=np.float32)
+    values = np.array([[10.0, 0.0], [0.0, 20.0], [500.0, 500.0]], dtype=np.float32)
+    near = weights * np.exp(-0.5 * ((at[:, None] - points) ** 2).sum(axis=2))
+    wanted = near @ values / (near.sum(axis=1, keepdims=True) + 0.3)
+    got = paste_module._affine_mean(at, points, weights, values)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_a_field_is_added_to_half_a_level():
+    face = Image.fromarray(np.random.default_rng(3).integers(0, 256, (96, 96, 3), dtype=np.uint8))
+    field = np.zeros((48, 48, 3), dtype=np.float32)
+    field[:] = (-7.0, 12.5, 41.0)
+    added = pixels(paste_module._added(face, field))
+    wanted = np.clip(np.floor(pixels(face) + np.array([-7.0, 12.5, 41.0]) + 0.5), 0, 255)
+    assert np.abs(added - wanted).max() == 0

@@ -1,5 +1,6 @@
 """The mobile generator: shapes, row order, determinism, and golden values of the bundled weights."""
 
+import copy
 import json
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import torch.nn.functional as F
 
 from facestyle.errors import ConfigError, LatentShapeError
 from facestyle.latents import broadcast, truncate
+from facestyle.models import settled as settled_module
 from facestyle.models.generator import sample_z
-from facestyle.models.mobile import MobileGenerator, _haar_kernel
+from facestyle.models.mobile import MobileGenerator, MobileSynthesis, _haar_kernel
+from facestyle.models.settled import SettledSynthesis
 from facestyle.models.zoo import load_base_generator
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "mobile.json").read_text())
@@ -177,13 +180,57 @@ def test_bundled_generator_draws_the_golden_picture(base):
     assert error < GOLDEN["preview_rmse_max"]
 
 
-def test_settling_leaves_out_zero_noise_only(tiny):
-    import copy
-
-    net = copy.deepcopy(tiny.synthesis)
+@pytest.fixture(scope="module")
+def settled_pair(tiny) -> tuple[MobileSynthesis, SettledSynthesis]:
+    """A network in float64, with and without noise in its layers, and its settled form."""
+    net = copy.deepcopy(tiny.synthesis).double()
     net.blocks[0].conv1.noise.zero_()
-    w_plus = torch.randn(1, tiny.num_ws, 8, generator=torch.Generator().manual_seed(9))
-    before = net(w_plus)
-    net.settle()
-    assert [block.conv1.is_silent for block in net.blocks] == [True, False, False]
-    assert torch.equal(net(w_plus), before)
+    net.blocks[2].conv2.noise.zero_()
+    return net, SettledSynthesis(net)
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": "none"}, {"resolution": 16}])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_settling_changes_no_picture(settled_pair, options, batch):
+    net, settled = settled_pair
+    rng = torch.Generator().manual_seed(9)
+    w_plus = torch.randn(batch, net.num_ws, 8, generator=rng, dtype=torch.float64)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            settled(w_plus, **options), net(w_plus, **options), rtol=0, atol=1e-10
+        )
+
+
+def test_settling_copies_the_weights_and_leaves_out_zero_noise(settled_pair):
+    net, settled = settled_pair
+    assert [block.conv1.noise is None for block in settled.blocks] == [True, False, False]
+    assert [block.conv2.noise is None for block in settled.blocks] == [False, False, True]
+    w_plus = torch.ones(1, net.num_ws, 8, dtype=torch.float64)
+    before = settled(w_plus).clone()
+    changed = copy.deepcopy(net)
+    again = SettledSynthesis(changed)
+    with torch.no_grad():
+        for parameter in changed.parameters():
+            parameter.zero_()
+    assert torch.equal(again(w_plus), before)
+    assert not any(parameter.requires_grad for parameter in settled.parameters())
+
+
+def test_settled_networks_refuse_what_the_others_refuse(settled_pair):
+    _, settled = settled_pair
+    with pytest.raises(LatentShapeError):
+        settled(torch.zeros(1, 7, 8, dtype=torch.float64))
+    with pytest.raises(ConfigError):
+        settled(torch.zeros(1, 8, 8, dtype=torch.float64), resolution=32)
+
+
+@pytest.mark.parametrize("is_fused", [True, False])
+def test_the_bundled_generator_settles(base, is_fused, monkeypatch):
+    if not is_fused:
+        monkeypatch.setattr(settled_module, "_has_fused_pointwise", lambda dtype: False)
+    with torch.inference_mode():
+        w = base.mapping(sample_z(1, GOLDEN["seed"]))
+        w_plus = broadcast(truncate(w, base.w_avg, GOLDEN["psi"]), base.num_ws)
+        drawn = SettledSynthesis(base.synthesis)(w_plus)
+        # Rounding alone moves pixels of either form by up to 1e-4, which is a hundredth of a level.
+        torch.testing.assert_close(drawn, base.synthesis(w_plus), rtol=0, atol=5e-4)

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.models.checkpoints import load_strict, unfilled
 from facestyle.models.discriminator import (
     ProjectedDiscriminator,
     discriminator_loss,
@@ -56,6 +57,46 @@ def test_taps_have_the_stated_shapes(features):
     maps = features(torch.zeros(2, 3, 64, 64))
     wanted = [(2, c, 64 // s, 64 // s) for c, s in zip(TAP_CHANNELS, TAP_STRIDES, strict=True)]
     assert [tuple(m.shape) for m in maps] == wanted
+
+
+@pytest.mark.parametrize("side", [64, 97])
+def test_lite0_is_timms(side):
+    timm = pytest.importorskip("timm")
+    theirs = timm.create_model("tf_efficientnet_lite0", features_only=True, pretrained=False).eval()
+    ours = LiteFeatures().eval()
+    assert list(ours.net.state_dict()) == list(theirs.state_dict())
+    theirs.load_state_dict(ours.net.state_dict())
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        for a, b in zip(ours.net(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+        ours.train(), theirs.train()
+        for a, b in zip(ours.net(x), theirs(x), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=1e-5)
+
+
+def test_unfilled_modules_draw_no_numbers_and_load_all_the_same():
+    torch.manual_seed(0)
+    wanted = Encoder(rows=1, w_dim=16, input_px=64, hidden=32)
+    state = torch.get_rng_state()
+    with unfilled():
+        net = Encoder(rows=1, w_dim=16, input_px=64, hidden=32)
+    assert torch.equal(torch.get_rng_state(), state)
+    load_strict(net, wanted.state_dict())
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, wanted.state_dict()[name]), name
+    torch.nn.Linear(4, 4)  # outside the context numbers are drawn again
+    assert not torch.equal(torch.get_rng_state(), state)
+
+
+def test_infinities_are_found_and_large_numbers_are_not_taken_for_them():
+    net = torch.nn.Linear(2, 2)
+    load_strict(net, {"weight": torch.full((2, 2), 3e38), "bias": torch.zeros(2)})
+    for bad in (float("inf"), float("-inf"), float("nan")):
+        weight = torch.zeros(2, 2, dtype=torch.float16)
+        weight[1, 0] = bad
+        with pytest.raises(CheckpointError, match="NaN"):
+            load_strict(net, {"weight": weight, "bias": torch.zeros(2)})
 
 
 def test_folding_keeps_the_function():

