@@ -231,6 +231,46 @@ def test_a_fitted_preview_head_is_closer_than_a_random_one(tiny):
         assert torch.equal(tensor, tiny.state_dict()[name]) != name.startswith(head), name
 
 
+@pytest.mark.parametrize("stage", ["codes", "photos"])
+def test_a_killed_encoder_run_goes_on_to_the_same_weights(tiny, folder, tmp_path, stage):
+    config = EncoderConfig(
+        space="z_plus", pool_size=16, code_steps=4, code_batch=4, photo_steps=4, photo_batch=2,
+        pool_batch=2, checkpoint_every=2,
+    )  # fmt: skip
+    whole = train_encoder(tiny, tmp_path / "whole", [folder], folder, config, progress=False)
+
+    class Killed(Exception):
+        pass
+
+    def kill_at_three(self, row):
+        if row["stage"] == stage and row["step"] == 3:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "log", kill_at_three)
+        with pytest.raises(Killed):
+            train_encoder(tiny, tmp_path / "cut", [folder], folder, config, progress=False)
+    resumed = train_encoder(tiny, tmp_path / "cut", [folder], folder, config, progress=False)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(
+            resumed.state_dict()[name], tensor, rtol=1e-4, atol=1e-5, msg=name
+        )
+    assert resumed(torch.zeros(1, 3, 32, 32)).shape == (1, tiny.num_ws, 8)
+
+
+def test_an_encoder_of_w_starts_one_of_w_plus_at_the_same_codes(tiny, folder, tmp_path):
+    first = EncoderConfig(
+        pool_size=8, code_steps=1, code_batch=4, photo_steps=0, checkpoint_every=1
+    )
+    one = train_encoder(tiny, tmp_path / "w", [folder], folder, first, progress=False)
+    none = dataclasses.replace(first, space="w_plus", code_steps=0)
+    file = tmp_path / "w" / "encoder.safetensors"
+    rows = train_encoder(tiny, tmp_path / "p", [folder], folder, none, init=file, progress=False)
+    img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    expected = one(img)[:, None].expand(-1, tiny.num_ws, -1)
+    torch.testing.assert_close(rows(img), expected, rtol=0, atol=1e-2)  # through float16
+
+
 def test_training_can_start_from_an_encoder(tiny, folder, tmp_path):
     first = EncoderConfig(
         pool_size=8, code_steps=1, code_batch=4, photo_steps=0, checkpoint_every=1, seed=3
