@@ -7,6 +7,7 @@ which is what a style set of a hundred pictures asks for. The other is StyleGAN2
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
@@ -28,16 +29,16 @@ __all__ = [
 ]
 
 
-class Adversary(nn.Module):
+class Adversary(nn.Module, ABC):
     """What finetuning asks of a discriminator."""
 
+    @abstractmethod
     def discriminator_loss(self, real: Tensor, fake: Tensor, step: int) -> Tensor:
         """Scalar the discriminator descends; pictures are [B, 3, R, R] in [-1, 1], ``step`` counts from 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def generator_loss(self, fake: Tensor) -> Tensor:
         """Scalar the generator descends."""
-        raise NotImplementedError
 
 
 def _head(channels: int, width: int, halvings: int) -> nn.Sequential:

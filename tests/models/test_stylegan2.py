@@ -58,7 +58,7 @@ def test_r1_is_the_squared_slope_times_its_weight():
 @pytest.mark.parametrize("kind", ["projected", "stylegan2"])
 def test_either_learns_to_tell_two_sets_apart(kind):
     torch.manual_seed(0)
-    features = LiteFeatures(pretrained=False).eval().requires_grad_(False)
+    features = LiteFeatures().eval().requires_grad_(False)
     judge = make_adversary(kind, features, 32, 1 / 16)
     optimizer = torch.optim.Adam(judge.parameters(), lr=2e-3, betas=(0.0, 0.99))
     real, fake = torch.rand(4, 3, 32, 32), -torch.rand(4, 3, 32, 32)

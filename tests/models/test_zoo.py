@@ -1,7 +1,10 @@
 """The bundled networks as they are loaded: whole, on the CPU, and without a wasted random start."""
 
+import pytest
 import torch
 
+from facestyle.errors import CheckpointError
+from facestyle.models.checkpoints import bundled
 from facestyle.models.encoder import Encoder
 from facestyle.models.zoo import (
     base_sha256,
@@ -42,3 +45,11 @@ def test_styles_name_the_bundled_base():
         assert (
             StyleConfig.from_file(bundled_style(name) / "config.json").base_sha256 == base_sha256()
         )
+
+
+def test_encoders_are_asked_for_by_their_space():
+    assert load_encoder(space="z_plus").space == "z_plus"
+    with pytest.raises(CheckpointError, match="train-encoder --space w_plus"):
+        load_encoder(space="w_plus")
+    with pytest.raises(CheckpointError, match="into z_plus, and one into w was asked for"):
+        load_encoder(bundled("encoder_z_plus.safetensors"))
