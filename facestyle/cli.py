@@ -196,7 +196,7 @@ def _add_style(parser: argparse.ArgumentParser) -> None:
 
 def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder-z", help="file of E_z+; default: the bundled one")
-    parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the bundled one")
+    parser.add_argument("--encoder-w-plus", help="file of E_w+, for level 3; none is bundled")
 
 
 def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
@@ -515,11 +515,14 @@ def _ablate(args: argparse.Namespace) -> int:
     if args.dry_run:
         return 0
     tune_allocator()
+    variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
     report = ablate(
         load_base_generator(), styles, args.output, config,
         encoder_z=load_encoder(args.encoder_z, space="z_plus"),
-        encoder_w_plus=load_encoder(args.encoder_w_plus, space="w_plus"),
-        variants=args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS),
+        encoder_w_plus=(
+            load_encoder(args.encoder_w_plus, space="w_plus") if LEVELS[2] in variants else None
+        ),
+        variants=variants,
         samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
     )  # fmt: skip
     print(report)

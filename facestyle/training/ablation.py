@@ -74,7 +74,7 @@ def ablate(
     config: TrainConfig,
     *,
     encoder_z: Encoder,
-    encoder_w_plus: Encoder,
+    encoder_w_plus: Encoder | None = None,
     variants: Sequence[str] = (*CONSTRAINTS, *LEVELS),
     samples: int = 64,
     psi: float = 0.8,

@@ -94,7 +94,7 @@ PRESETS: dict[str, TrainConfig] = {
     "default": _preset(star_steps=120, count=64, steps=50, coarse=240, full=40, held_out=32),
     "quality": _preset(star_steps=200, count=160, steps=100, coarse=480, full=80, held_out=64),
 }
-"""By the time they take; see the README for minutes on a named machine."""
+"""By the time they take."""
 
 
 def train_star(
@@ -152,7 +152,7 @@ def train_style(
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
         init: a style's folder or ``generator.safetensors`` that G' starts from, instead of G.
         encoder_z: file of E_z+; the bundled one when None.
-        encoder_w_plus: file of E_w+; the bundled one when None.
+        encoder_w_plus: file of E_w+, which pairs of level 3 need; none is bundled.
         processes: who shares the work.
         progress: show progress bars.
 
