@@ -459,11 +459,11 @@ def _train(args: argparse.Namespace) -> int:
 
 def _pairs(args: argparse.Namespace) -> int:
     from facestyle.models.checkpoints import read_tensors
-    from facestyle.models.zoo import load_base_generator, load_encoder
+    from facestyle.models.zoo import load_base_generator
     from facestyle.runtime import tune_allocator
     from facestyle.training.data import PictureSet
-    from facestyle.training.pairs import FILE, PairsConfig, given_pairs, make_pairs
-    from facestyle.training.pipeline import train_star
+    from facestyle.training.pairs import FILE, PairsConfig, given_pairs
+    from facestyle.training.pipeline import find_pairs
     from facestyle.training.processes import Processes
 
     config = _configured(PairsConfig(level=args.level), args.set)
@@ -473,8 +473,8 @@ def _pairs(args: argparse.Namespace) -> int:
     tune_allocator()
     folder = Path(args.output)
     generator = load_base_generator()
-    pictures = PictureSet(args.pictures, generator.preview_resolution)
     if args.codes:
+        pictures = PictureSet(args.pictures, generator.preview_resolution)
         tensors = read_tensors(args.codes)
         if len(tensors) != 1:
             raise ConfigError(f"{args.codes} holds {len(tensors)} tensors; expected one, the codes")
@@ -482,26 +482,17 @@ def _pairs(args: argparse.Namespace) -> int:
         given_pairs(pictures, codes, generator.num_ws).save(folder / FILE)
         print(folder / FILE)
         return 0
-    processes = Processes(args.device)
-    star = None
-    if config.level >= 2:
-        star = train_star(
-            generator, args.pictures, args.star or folder / "star", processes=processes
-        )
-    make_pairs(
-        generator, pictures, folder, config,
-        encoder_z=load_encoder(args.encoder_z, space="z_plus"),
-        encoder_w_plus=(
-            load_encoder(args.encoder_w_plus, space="w_plus") if config.level >= 3 else None
-        ),
-        star=star, processes=processes,
+    find_pairs(
+        generator, args.pictures, folder, config, star=args.star or folder / "star",
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
+        processes=Processes(args.device),
     )  # fmt: skip
     print(f"{folder / FILE}  look at {folder / 'sheet.png'}")
     return 0
 
 
 def _ablate(args: argparse.Namespace) -> int:
-    from facestyle.models.zoo import load_base_generator, load_encoder
+    from facestyle.models.zoo import load_base_generator
     from facestyle.runtime import tune_allocator
     from facestyle.training.ablation import CONSTRAINTS, LEVELS, ablate
     from facestyle.training.pipeline import PRESETS
@@ -518,11 +509,7 @@ def _ablate(args: argparse.Namespace) -> int:
     variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
     report = ablate(
         load_base_generator(), styles, args.output, config,
-        encoder_z=load_encoder(args.encoder_z, space="z_plus"),
-        encoder_w_plus=(
-            load_encoder(args.encoder_w_plus, space="w_plus") if LEVELS[2] in variants else None
-        ),
-        variants=variants,
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, variants=variants,
         samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
     )  # fmt: skip
     print(report)

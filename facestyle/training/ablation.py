@@ -6,7 +6,7 @@ pairs, differ. "baseline" is the adversarial loss alone.
 ::
 
     OUT/STYLE/star, pairs     made once for all variants
-    OUT/STYLE/VARIANT/        run, and metrics.json
+    OUT/STYLE/VARIANT/        run, and metrics.json; variants of equal settings share the first one's
     OUT/STYLE.png             G above every variant, the same people
     OUT/report.md             both tables
 """
@@ -31,12 +31,10 @@ from facestyle.evaluation.people import People, pil_pictures, sample_people
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.tables import comparison_table
 from facestyle.evaluation.weights import write_whole
-from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
-from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
-from facestyle.training.pairs import PairStore, make_pairs
-from facestyle.training.pipeline import TrainConfig
+from facestyle.training.pairs import PairStore
+from facestyle.training.pipeline import TrainConfig, find_pairs
 from facestyle.training.processes import Processes
 
 __all__ = ["CONSTRAINTS", "LEVELS", "ablate", "variant_config"]
@@ -73,8 +71,8 @@ def ablate(
     out: str | Path,
     config: TrainConfig,
     *,
-    encoder_z: Encoder,
-    encoder_w_plus: Encoder | None = None,
+    encoder_z: str | Path | None = None,
+    encoder_w_plus: str | Path | None = None,
     variants: Sequence[str] = (*CONSTRAINTS, *LEVELS),
     samples: int = 64,
     psi: float = 0.8,
@@ -94,8 +92,8 @@ def ablate(
         styles: name -> pictures.
         out: folder.
         config: of all runs; the level of ``style.pair_level`` is the one of +PC and +SC&PC.
-        encoder_z: E_z+.
-        encoder_w_plus: E_w+, for W3+.
+        encoder_z: file of E_z+; the bundled one when None.
+        encoder_w_plus: file of E_w+, for W3+; the bundled one when None.
         variants: of ``CONSTRAINTS`` and ``LEVELS``.
         samples: people of G, from seed 200 on, on whom variants are measured.
         psi: their truncation.
@@ -119,21 +117,24 @@ def ablate(
     rows: list[dict[str, Any]] = []
     for style, source in styles.items():
         here = folder / style
-        pictures = PictureSet(source, generator.preview_resolution)
         pairs: PairStore | None = None
         if level:
-            star = finetune(
-                generator, source, here / "star", config.star, processes=processes,
-                progress=progress,
-            )  # fmt: skip
-            pairs = make_pairs(
-                generator, pictures, here / "pairs", replace(config.pairs, level=level),
-                encoder_z=encoder_z, encoder_w_plus=encoder_w_plus, star=star,
-                processes=processes, progress=progress,
+            pairs = find_pairs(
+                generator, source, here / "pairs", replace(config.pairs, level=level),
+                star=here / "star", star_config=config.star, encoder_z=encoder_z,
+                encoder_w_plus=encoder_w_plus, processes=processes, progress=progress,
             )  # fmt: skip
         judge: StyleJudge | None = None
         drawn: dict[str, list[Any]] = {}
+        done: dict[FinetuneConfig, str] = {}
         for variant, plan in plans.items():
+            if plan in done:  # the same settings under two names, such as +SC&PC and W2+
+                if processes.is_main:
+                    drawn[variant] = drawn[done[plan]]
+                    same = read_metrics(here / _slug(done[plan]) / "metrics.json")
+                    rows.append({**same, "variant": variant})
+                continue
+            done[plan] = variant
             net = finetune(
                 generator, source, here / _slug(variant), plan,
                 pairs=pairs if plan.pair_weight else None, processes=processes, progress=progress,

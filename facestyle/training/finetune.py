@@ -418,16 +418,17 @@ class _Finetuning:
             meaning = self.semantic(img, source).mean()
             losses.append(config.sem_weight * meaning)
             row["sem"] = meaning.item()
-        if self.pairs and config.pair_weight:
-            w_plus, picture = self.pairs.batch(config.pair_batch, rng)
-            paired = self._pair_loss(_draw(self.target, w_plus, resolution), picture)
-            losses.append(config.pair_weight * paired)
-            row["pair"] = paired.item()
         g_optimizer.zero_grad(set_to_none=True)
         if losses:
             torch.stack(losses).sum().backward()
-            self.processes.average_gradients(self.target.parameters())
-            g_optimizer.step()
+        if self.pairs and config.pair_weight:  # apart, so that half the maps are in memory
+            w_plus, picture = self.pairs.batch(config.pair_batch, rng)
+            paired = self._pair_loss(_draw(self.target, w_plus, resolution), picture)
+            (config.pair_weight * paired).backward()
+            row["pair"] = paired.item()
+        self.processes.average_gradients(self.target.parameters())
+        g_optimizer.step()
+        return row
         return row
 
     def _pair_loss(self, img: Tensor, picture: Tensor) -> Tensor:

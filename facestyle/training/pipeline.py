@@ -15,7 +15,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from facestyle.training.state import TrainingState, write_json
 
 _log = logging.getLogger(__name__)
 
-__all__ = ["PRESETS", "TrainConfig", "train_star", "train_style"]
+__all__ = ["PRESETS", "TrainConfig", "find_pairs", "train_style"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,24 +97,61 @@ PRESETS: dict[str, TrainConfig] = {
 """By the time they take."""
 
 
-def train_star(
+def find_pairs(
     generator: Generator,
     pictures: str | Path | Sequence[str | Path],
     out: str | Path,
-    config: FinetuneConfig | None = None,
+    config: PairsConfig,
     *,
+    star: str | Path,
+    star_config: FinetuneConfig | None = None,
+    encoder_z: str | Path | None = None,
+    encoder_w_plus: str | Path | None = None,
     processes: Processes | None = None,
     progress: bool = True,
-) -> Generator:
-    """G*: the generator finetuned on a style by the adversarial loss alone (paper section 3.2).
+    timed: Callable[[str, float], None] = lambda stage, began: None,
+) -> PairStore:
+    """Pseudo-pairs of aligned pictures, and G* before them where the level needs it (paper section 3.2).
+
+    Args:
+        generator: G.
+        pictures: folder or zip files of aligned style pictures.
+        out: folder of the pairs; unfinished ones found there go on.
+        config: how pairs are made.
+        star: folder of the run of G*, the generator finetuned by the adversarial loss alone; it too goes on.
+        star_config: how G* is finetuned.
+        encoder_z: file of E_z+; the bundled one when None.
+        encoder_w_plus: file of E_w+, which level 3 needs; the bundled one when None.
+        processes: who shares the work.
+        progress: show progress bars.
+        timed: told each stage's name and ``time.monotonic()`` at its beginning when it ends.
 
     Raises:
-        ConfigError: the config has constraints, or ``out`` holds another run.
+        ConfigError: the star's config has constraints, or a folder holds another run.
         DatasetError: the pictures cannot be used.
+        CheckpointError: an encoder is absent, damaged or of another kind.
+        OutputError: a folder cannot be written.
     """
-    config = config or TrainConfig().star
-    TrainConfig(star=config)
-    return finetune(generator, pictures, out, config, processes=processes, progress=progress)
+    star_config = star_config or TrainConfig().star
+    TrainConfig(star=star_config)
+    net: Generator | None = None
+    if config.level >= 2:
+        began = time.monotonic()
+        net = finetune(
+            generator, pictures, star, star_config, processes=processes, progress=progress
+        )
+        timed("star", began)
+    began = time.monotonic()
+    pairs = make_pairs(
+        generator, PictureSet(pictures, generator.preview_resolution), out, config,
+        encoder_z=load_encoder(encoder_z, space="z_plus"),
+        encoder_w_plus=(
+            load_encoder(encoder_w_plus, space="w_plus") if config.level >= 3 else None
+        ),
+        star=net, processes=processes, progress=progress,
+    )  # fmt: skip
+    timed("pairs", began)
+    return pairs
 
 
 def train_style(
@@ -194,24 +231,11 @@ def train_style(
         seconds[stage] = round(time.monotonic() - began, 1)
 
     if pairs is None and config.uses_pairs:
-        star: Generator | None = None
-        if config.pairs.level >= 2:
-            began = time.monotonic()
-            star = train_star(
-                generator, sources, folder / "star", config.star, processes=processes,
-                progress=progress,
-            )  # fmt: skip
-            timed("star", began)
-        began = time.monotonic()
-        pairs = make_pairs(
-            generator, shown, folder / "pairs", config.pairs,
-            encoder_z=load_encoder(encoder_z, space="z_plus"),
-            encoder_w_plus=(
-                load_encoder(encoder_w_plus, space="w_plus") if config.pairs.level >= 3 else None
-            ),
-            star=star, processes=processes, progress=progress,
+        pairs = find_pairs(
+            generator, sources, folder / "pairs", config.pairs, star=folder / "star",
+            star_config=config.star, encoder_z=encoder_z, encoder_w_plus=encoder_w_plus,
+            processes=processes, progress=progress, timed=timed,
         )  # fmt: skip
-        timed("pairs", began)
     began = time.monotonic()
     net = finetune(
         generator, sources, folder / "run", config.style, pairs=pairs, init=init,
@@ -237,13 +261,13 @@ def _prepared(
 ) -> Path:
     """Folder of the pictures that are used, with a sheet of what was found; what is left out is logged."""
     if processes.is_main:
-        report = recall_report(folder, sources, aligned=aligned)
-        if report is None:
-            report = check_folder(sources, aligned=aligned, progress=progress)
+        known = recall_report(folder, sources, aligned=aligned)
+        report = known or check_folder(sources, aligned=aligned, progress=progress)
         for line in report.format().splitlines():
             _log.warning(line) if report.left_out else _log.info(line)
         prepare_pictures(report, folder, progress=progress)
-        if not (sheet := folder.parent / "pictures.png").is_file():
+        sheet = folder.parent / "pictures.png"
+        if known is None or not sheet.is_file():
             save_sheet(folder_sheet(report), sheet)
     processes.wait()
     return folder

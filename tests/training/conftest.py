@@ -1,10 +1,13 @@
 """A tiny generator and a tiny style set, shared by the training tests."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from facestyle.models.checkpoints import save_tensors
 from facestyle.models.encoder import Encoder
 from facestyle.models.mobile import MobileGenerator
 
@@ -57,3 +60,14 @@ def tiny_encoders(tiny) -> dict[str, Encoder]:
         torch.nn.init.normal_(net.by_row[-1].weight)
         made[space] = net.eval().requires_grad_(False)
     return made
+
+
+@pytest.fixture(scope="session")
+def encoder_files(tiny_encoders, tmp_path_factory) -> Path:
+    """Folder of the same encoders as z_plus.safetensors and w_plus.safetensors."""
+    folder = tmp_path_factory.mktemp("encoders")
+    for space, net in tiny_encoders.items():
+        save_tensors(
+            net.state_dict(), folder / f"{space}.safetensors", metadata={"config": net.config()}
+        )
+    return folder

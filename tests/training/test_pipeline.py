@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
-from facestyle.models.checkpoints import read_tensors, save_tensors
+from facestyle.models.checkpoints import read_tensors
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairsConfig, given_pairs
@@ -33,15 +33,10 @@ CONFIG = TrainConfig(
 
 
 @pytest.fixture(scope="module")
-def files(tiny, tiny_encoders, tmp_path_factory):
+def files(tiny, encoder_files):
     """The tiny networks as files, for another process."""
-    path = tmp_path_factory.mktemp("nets")
-    save_file(dict(tiny.state_dict()), path / "g.safetensors")
-    for space, net in tiny_encoders.items():
-        save_tensors(
-            net.state_dict(), path / f"{space}.safetensors", metadata={"config": net.config()}
-        )
-    return path
+    save_file(dict(tiny.state_dict()), encoder_files / "g.safetensors")
+    return encoder_files
 
 
 def train(tiny, folder, files, out, config=CONFIG, **more):
