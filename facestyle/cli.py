@@ -168,8 +168,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
     ablate.set_defaults(run=_ablate)
 
-    evaluate = commands.add_parser("evaluate", help="measure the encoder or a style")
-    evaluate.add_argument("what", choices=["encoder", "style", "gallery"])
+    evaluate = commands.add_parser("evaluate", help="measure the encoder or a style; galleries")
+    evaluate.add_argument(
+        "what",
+        choices=["encoder", "style", "gallery", "styles"],
+        help="gallery: a style's options; styles: every bundled style on the same 24 faces",
+    )
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
     evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
@@ -531,13 +535,15 @@ def _listed(config: Any) -> str:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from facestyle.evaluation import report
+    from facestyle.evaluation import gallery, report
     from facestyle.runtime import tune_allocator
 
     tune_allocator()
     folder = Path(args.output)
     if args.what == "gallery":
-        report.gallery(_load(args), folder)
+        gallery.gallery(_load(args), folder)
+    elif args.what == "styles":
+        gallery.styles_gallery(folder)
     elif args.what == "encoder":
         if not args.faces:
             raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")

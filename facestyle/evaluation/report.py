@@ -1,4 +1,4 @@
-"""Reports a person reads: how good the encoder is, how good a style is, and pictures of both.
+"""Reports a person reads: how good the encoder is, and how good a style is.
 
 Each leaves ``report.md`` and its numbers as JSON beside its sheets, with date, machine and the names of the networks
 that judged. None of these networks took part in training.
@@ -24,14 +24,7 @@ from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
 from facestyle.evaluation.judges import IdentityJudge, load_judge
 from facestyle.evaluation.metrics import MEASURES, StyleJudge, save_metrics, style_metrics
-from facestyle.evaluation.people import (
-    SAMPLE_SEED,
-    draw,
-    encode_people,
-    pil_pictures,
-    sample_people,
-    sample_w,
-)
+from facestyle.evaluation.people import encode_people, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.evaluation.tables import measured_on, metrics_table
@@ -46,71 +39,10 @@ from facestyle.picture_files import read_images
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
 
-__all__ = ["encoder_report", "gallery", "sample_faces", "style_report"]
+__all__ = ["encoder_report", "style_report"]
 
 SIDE_PX = 512
 """Side that styles are measured at."""
-
-HERO_SEEDS = (203, 213, 223, 207)
-"""The four people at the head of the README."""
-
-
-def sample_faces(
-    count: int, *, psi: float = 0.8, first_seed: int = SAMPLE_SEED
-) -> list[Image.Image]:
-    """Pictures of people who do not exist: samples of G at 1024 px, one seed each."""
-    generator = load_base_generator()
-    w = sample_w(generator, count, psi, first_seed)
-    levels = draw(generator, w, side_px=generator.resolution)
-    return list(pil_pictures(levels))
-
-
-def gallery(stylizer: FaceStylizer, folder: str | Path, *, count: int = 24) -> None:
-    """Before and after on sample people, and on the astronaut where scikit-image is installed.
-
-    Leaves ``before_after.png``, ``hero.png``, ``strength.png``, and ``astronaut.png``.
-    """
-    folder = Path(folder)
-    faces = sample_faces(count)
-    results = stylizer(list(faces), aligned=True)
-    after = [result.image for result in results]
-    save_sheet(before_after(faces, after, per_row=6, cell_px=200), folder / "before_after.png")
-    chosen = [seed - SAMPLE_SEED for seed in HERO_SEEDS if seed - SAMPLE_SEED < count]
-    hero = before_after([faces[i] for i in chosen], [after[i] for i in chosen], cell_px=256)
-    save_sheet(hero, folder / "hero.png")
-    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
-    rows = []
-    for face in faces[:4]:
-        drawn = [stylizer(face, aligned=True, strength=share).image for share in shares]
-        kept = stylizer(face, aligned=True, keep_color=1.0).image
-        rows.append([face, *drawn, kept])
-    titles = ["photo", *(f"strength {share:g}" for share in shares), "keep_color 1"]
-    save_sheet(contact_sheet(rows, cell_px=256, titles=titles), folder / "strength.png")
-    lines = [
-        f"# Gallery of {stylizer.config.name}",
-        "",
-        f"Samples of the base generator, seeds {SAMPLE_SEED} to {SAMPLE_SEED + count - 1}, psi 0.8.",
-        "",
-        "![](before_after.png)",
-        "![](strength.png)",
-    ]
-    try:
-        from skimage import data
-    except ImportError:
-        pass
-    else:
-        photo = Image.fromarray(data.astronaut())  # type: ignore[no-untyped-call]
-        rows = []
-        for steps in (0, 50):
-            result = stylizer(photo, refine=steps)
-            found = result.faces[0]
-            rows.append([photo, result.image, found.crop, found.portrait])
-        titles = ["photo", "pasted back", "aligned face", "portrait"]
-        labels = ["as encoded", "refine=50"]
-        sheet = contact_sheet(rows, cell_px=400, titles=titles, row_labels=labels)
-        save_sheet(sheet, folder / "astronaut.png")
-        lines += ["![](astronaut.png)"]
-    _write(folder / "report.md", "\n".join(lines) + "\n")
 
 
 def encoder_report(
@@ -202,7 +134,7 @@ def encoder_report(
         [to_pil(photos[index][0]), *(drawn[name][k] for name in names)]
         for k, index in enumerate(shown)
     ]
-    save_sheet(contact_sheet(sheet, cell_px=200, titles=titles), folder / "sheet.png")
+    save_sheet(contact_sheet(sheet, cell_px=200, titles=titles), folder / "sheet.jpg")
     lines = [
         f"# Encoder on {report['photos']}",
         "",
@@ -270,7 +202,7 @@ def style_report(
     """How much of the style there is in a style's portraits, and how much of the person is left.
 
     The people are samples of G, each drawn by its own code, so nothing of the encoder's error is in the numbers; with
-    ``photos`` also these, by the encoder's codes. Leaves ``metrics.json``, ``report.md`` and ``sheet.png``.
+    ``photos`` also these, by the encoder's codes. Leaves ``metrics.json``, ``report.md`` and ``sheet.jpg``.
 
     Args:
         stylizer: of the style.
@@ -319,7 +251,7 @@ def style_report(
     }
     before = list(pil_pictures(people["samples"].sources[:shown]))
     after = list(pil_pictures(drawn["samples"][:shown]))
-    save_sheet(before_after(before, after, per_row=5, cell_px=256), folder / "sheet.png")
+    save_sheet(before_after(before, after, per_row=5, cell_px=256), folder / "sheet.jpg")
     save_metrics(metrics, folder / "metrics.json")
     lines = [
         f"# {config.title}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -107,14 +108,23 @@ def before_after(
 
 
 def save_sheet(sheet: Image.Image, path: str | Path) -> None:
-    """Write a sheet as PNG, making its folder; whole or not at all.
+    """Write a sheet as PNG, or as JPEG, a tenth of the size, where the path ends in .jpg; whole or not at all.
+
+    Its folder is made.
 
     Raises:
         OutputError: it cannot be written.
     """
+    from facestyle.evaluation.weights import write_whole
     from facestyle.image import save_png
 
-    save_png(sheet, path)
+    path = Path(path)
+    if path.suffix != ".jpg":
+        save_png(sheet, path)
+        return
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="JPEG", quality=90, optimize=True)
+    write_whole(buffer.getvalue(), path)
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:

@@ -7,7 +7,7 @@ pairs, differ. "baseline" is the adversarial loss alone.
 
     OUT/STYLE/star, pairs     made once for all variants
     OUT/STYLE/VARIANT/        run, and metrics.json; variants of equal settings share the first one's
-    OUT/STYLE.png             G above every variant, the same people
+    OUT/STYLE.jpg             G above every variant, the same people
     OUT/report.md             both tables
 """
 
@@ -160,7 +160,7 @@ def ablate(
                 )  # fmt: skip
             rows.append(read_metrics(path))
         if processes.is_main:
-            _sheet(people, drawn, folder / f"{style}.png", sheet_faces)
+            _sheet(people, drawn, folder / f"{style}.jpg", sheet_faces)
     if processes.is_main:
         text = _report(rows, plans, list(styles))
         write_whole(text.encode(), folder / "report.md")
@@ -196,6 +196,6 @@ def _report(
         f"Every variant: {some.coarse_steps} steps of {some.coarse_batch} on the 256 px path, {some.full_steps} of "
         f"{some.full_batch} in full, seed {some.seed}.",
         "",
-        *(f"![{style}]({style}.png)" for style in styles),
+        *(f"![{style}]({style}.jpg)" for style in styles),
     ]
     return "\n".join(lines) + "\n"

@@ -410,7 +410,7 @@ def test_a_style_report_has_table_numbers_and_sheet(
     text = (out / "report.md").read_text()
     assert text.startswith("# Toy\n") and "| FID (samples of G, to the style set) |" in text
     assert "no AlexNet here" in text and "3 to 5 | grid |" in text
-    with Image.open(out / "sheet.png") as sheet:
+    with Image.open(out / "sheet.jpg") as sheet:
         assert sheet.width > 256
     report.style_report(
         stylizer, tmp_path, out, count=2, perceptual_name="hed-vgg16", judge_name="fields"

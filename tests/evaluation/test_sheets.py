@@ -98,3 +98,13 @@ def test_save_sheet_goes_through_the_one_png_writer(
     sheet = contact_sheet([[plain("red")]])
     save_sheet(sheet, tmp_path / "x.png")
     assert saved == [(sheet, tmp_path / "x.png")]
+
+
+def test_a_sheet_named_jpg_is_a_jpeg_close_to_it(tmp_path: Path) -> None:
+    sheet = contact_sheet([[plain("red"), plain("blue")]], cell_px=64)
+    save_sheet(sheet, tmp_path / "new" / "x.jpg")
+    with Image.open(tmp_path / "new" / "x.jpg") as written:
+        assert written.format == "JPEG" and written.size == sheet.size
+        difference = np.asarray(written, np.float32) - np.asarray(sheet, np.float32)
+    assert np.abs(difference).mean() < 4
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["x.jpg"]

@@ -96,7 +96,7 @@ def test_every_variant_is_trained_measured_and_tabled_once(
         "w3",
     }
     assert len({first[name]["pair"] for name in ("w1", "sc_pc", "w3")}) == 3
-    assert (tmp_path / "red.png").is_file()
+    assert (tmp_path / "red.jpg").is_file()
     stamps = {p: os.stat(p).st_mtime_ns for p in (tmp_path / "red").rglob("*.safetensors")}
     run()
     assert {p: os.stat(p).st_mtime_ns for p in stamps} == stamps
