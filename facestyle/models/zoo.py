@@ -34,6 +34,7 @@ BASE_FILE = "generator_ffhq_1024.safetensors"
 ENCODER_FILE = "encoder_w.safetensors"
 _ENCODER_FILES: dict[Space, str] = {
     "w": ENCODER_FILE,
+    "w_plus": "encoder_w_plus.safetensors",
     "z_plus": "encoder_z_plus.safetensors",
 }
 
@@ -79,13 +80,8 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> Encod
     """The encoder into a space, frozen, in eval mode, float32; the bundled one when no file is given.
 
     Raises:
-        CheckpointError: the file is damaged, of another architecture, or an encoder into another space; or none is
-            bundled for this one.
+        CheckpointError: the file is damaged, of another architecture, or an encoder into another space.
     """
-    if path is None and space not in _ENCODER_FILES:
-        raise CheckpointError(
-            f"no encoder into {space} is bundled; train one with: facestyle train-encoder --space {space}"
-        )
     path = bundled(_ENCODER_FILES[space]) if path is None else Path(path)
     config = _parsed_config(read_metadata(path), path)
     try:

@@ -189,7 +189,7 @@ def train_style(
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
         init: a style's folder or ``generator.safetensors`` that G' starts from, instead of G.
         encoder_z: file of E_z+; the bundled one when None.
-        encoder_w_plus: file of E_w+, which pairs of level 3 need; none is bundled.
+        encoder_w_plus: file of E_w+, which pairs of level 3 need; the bundled one when None.
         processes: who shares the work.
         progress: show progress bars.
 
