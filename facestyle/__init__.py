@@ -12,21 +12,30 @@ __version__ = "0.1.0"
 __all__ = [
     "FaceStylizer",
     "FacestyleError",
+    "ReferenceCode",
     "StylizeResult",
     "StylizedFace",
+    "Variation",
+    "Variations",
     "__version__",
     "list_styles",
 ]
 
 if TYPE_CHECKING:
     from facestyle.errors import FacestyleError
-    from facestyle.stylizer import FaceStylizer, StylizedFace, StylizeResult
+    from facestyle.multimodal import Variation, Variations
+    from facestyle.reference import ReferenceCode
+    from facestyle.results import StylizedFace, StylizeResult
+    from facestyle.stylizer import FaceStylizer
 
 _HOME = {
     "FaceStylizer": "facestyle.stylizer",
     "FacestyleError": "facestyle.errors",
-    "StylizeResult": "facestyle.stylizer",
-    "StylizedFace": "facestyle.stylizer",
+    "ReferenceCode": "facestyle.reference",
+    "StylizeResult": "facestyle.results",
+    "StylizedFace": "facestyle.results",
+    "Variation": "facestyle.multimodal",
+    "Variations": "facestyle.multimodal",
 }
 
 

@@ -10,11 +10,19 @@ import argparse
 import json
 import logging
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facestyle.cli_common import (
+    add_config,
+    add_style,
+    configured,
+    input_files,
+    listed,
+    load_stylizer,
+    output_files,
+)
 from facestyle.errors import (
     CheckpointError,
     ConfigError,
@@ -63,7 +71,7 @@ def _fail(error: FacestyleError, code: int) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from facestyle import __version__
+    from facestyle import __version__, portraits_cli
 
     parser = argparse.ArgumentParser(
         prog="facestyle",
@@ -77,29 +85,19 @@ def _parser() -> argparse.ArgumentParser:
     stylize = commands.add_parser("stylize", help="stylize photos or a folder of photos")
     stylize.add_argument("inputs", nargs="+", metavar="IN", help="picture files or folders")
     stylize.add_argument("-o", "--output", required=True, help="folder, or a .png for one input")
-    _add_style(stylize)
-    stylize.add_argument("--psi", type=float, help="truncation, 0 to 1; default: the style's")
-    stylize.add_argument("--strength", type=float, default=1.0, help="0 the photo, 1 full style")
-    stylize.add_argument("--keep-color", type=float, default=0.0, help="0 to 1")
-    stylize.add_argument("--refine", type=int, default=0, help="optimisation steps for likeness")
-    stylize.add_argument(
-        "--faces", type=_faces, default="all", help='"all", "largest" or "0,2" (0 is the largest)'
-    )
-    stylize.add_argument("--already-aligned", action="store_true", help="inputs are FFHQ crops")
-    stylize.add_argument("--on-no-face", choices=["error", "skip", "center"], default="error")
-    stylize.add_argument("--seed", type=int, default=0)
-    stylize.add_argument(
-        "--portraits", action="store_true", help="also save each face's 1024 px portrait"
-    )
-    stylize.add_argument("--json", action="store_true", help="print a summary as JSON")
+    add_style(stylize)
+    portraits_cli.add_psi_and_seed(stylize)
+    portraits_cli.add_stylizing(stylize, faces="all")
+    portraits_cli.add_portraits(stylize)
     stylize.set_defaults(run=_stylize)
+    portraits_cli.add_parsers(commands)
 
     info = commands.add_parser("info", help="styles, weights, licences, device, versions")
     info.add_argument("--json", action="store_true")
     info.set_defaults(run=_info)
 
     bench = commands.add_parser("bench", help="median seconds by stage, cold start, peak memory")
-    _add_style(bench)
+    add_style(bench)
     bench.add_argument("--runs", type=int, default=9, help="timed runs after the warm-up")
     bench.add_argument("--json", action="store_true")
     bench.set_defaults(run=_bench)
@@ -116,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     encoder.add_argument(
         "--space", choices=["w", "w_plus", "z_plus"], default="w", help="latent space of the codes"
     )
-    _add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
+    add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
     encoder.set_defaults(run=_train_encoder)
 
     train = commands.add_parser("train", help="train a style from a folder of pictures")
@@ -133,12 +131,14 @@ def _parser() -> argparse.ArgumentParser:
         "--data-license", required=True, help="licence of the pictures, kept with the style"
     )
     train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
-    train.add_argument("--preset", choices=["fast", "default", "quality"], default="default")
+    train.add_argument(
+        "--preset", choices=["fast", "default", "quality", "faithful"], default="default"
+    )
     train.add_argument("--init", help="style's folder or weights to start from, instead of G")
     train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
     _add_plus_encoders(train)
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
-    _add_config(train, "facestyle.training.pipeline", "TrainConfig")
+    add_config(train, "facestyle.training.pipeline", "TrainConfig")
     train.set_defaults(run=_train)
 
     pairs = commands.add_parser("pairs", help="make pseudo-pairs of style pictures and faces")
@@ -149,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
     pairs.add_argument("--codes", help="safetensors with known codes w, a row a picture: no search")
     _add_plus_encoders(pairs)
     pairs.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
-    _add_config(pairs, "facestyle.training.pairs", "PairsConfig")
+    add_config(pairs, "facestyle.training.pairs", "PairsConfig")
     pairs.set_defaults(run=_pairs)
 
     ablate = commands.add_parser("ablate", help="each constraint and pair level alone: two tables")
@@ -162,10 +162,12 @@ def _parser() -> argparse.ArgumentParser:
     ablate.add_argument("--variants", default="", help="comma-separated; default: all seven")
     ablate.add_argument("--samples", type=int, default=64, help="people on whom it is measured")
     ablate.add_argument("--judge", default="auto", help="identity network that judges")
-    ablate.add_argument("--preset", choices=["fast", "default", "quality"], default="fast")
+    ablate.add_argument(
+        "--preset", choices=["fast", "default", "quality", "faithful"], default="fast"
+    )
     _add_plus_encoders(ablate)
     ablate.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
-    _add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
+    add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
     ablate.set_defaults(run=_ablate)
 
     evaluate = commands.add_parser("evaluate", help="measure the encoder or a style; galleries")
@@ -187,107 +189,25 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--judge", default="auto", help="identity network that judges")
     evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
-    _add_style(evaluate)
+    add_style(evaluate)
     evaluate.set_defaults(run=_evaluate)
     return parser
 
 
-def _add_style(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--style", default="cartoon", help="name, ./folder or user/repository")
-    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
-
-
 def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder-z", help="file of E_z+; default: the bundled one")
-    parser.add_argument("--encoder-w-plus", help="file of E_w+, for level 3; none is bundled")
-
-
-def _add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
-    """``--dry-run`` and ``--set FIELD=VALUE`` for a command that a config dataclass steers."""
-    parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="FIELD=VALUE",
-        help=f"any field of {module}.{name}, such as seed=1; may be repeated",
-    )
-
-
-def _configured(base: Any, assignments: Sequence[str]) -> Any:
-    """A config dataclass with ``FIELD=VALUE`` assignments applied together; dots reach into nested ones.
-
-    Raises:
-        ConfigError: a field is unknown, its value does not parse, or the settings contradict each other.
-    """
-    changes: dict[str, Any] = {}
-    for text in assignments:
-        path, _, value = text.partition("=")
-        *groups, name = path.split(".")
-        config, into = base, changes
-        for group in groups:
-            config = _field_of(config, group, path)
-            into = into.setdefault(group, {})
-        old = _field_of(config, name, path)
-        if is_dataclass(old):
-            raise ConfigError(f"{path!r} is a group; set one of its fields, {path}.FIELD=VALUE")
-        into[name] = _parsed(value, type(old), path)
-    return _replaced(base, changes)
-
-
-def _field_of(config: Any, name: str, path: str) -> Any:
-    known = {f.name for f in fields(config)} if is_dataclass(config) else set()
-    if name not in known:
-        raise ConfigError(f"unknown setting {path!r}; known here: {', '.join(sorted(known))}")
-    return getattr(config, name)
-
-
-def _parsed(text: str, kind: type, path: str) -> Any:
-    try:
-        return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
-    except ValueError as error:
-        raise ConfigError(f"{path} must be of type {kind.__name__}, got {text!r}") from error
-
-
-def _replaced(config: Any, changes: dict[str, Any]) -> Any:
-    return replace(
-        config,
-        **{
-            name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
-            for name, value in changes.items()
-        },
-    )
-
-
-def _faces(text: str) -> str | list[int]:
-    if text in ("all", "largest"):
-        return text
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"not all, largest or numbers: {text!r}") from None
-
-
-def _load(args: argparse.Namespace) -> FaceStylizer:
-    from facestyle.stylizer import FaceStylizer
-
-    return FaceStylizer.from_pretrained(args.style, device=args.device, dtype=args.dtype)
+    parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the bundled one")
 
 
 def _stylize(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from facestyle.image import save_png
+    from facestyle.portraits_cli import print_row, save_result, stylizing_options, summary_row
 
-    inputs = _input_files(args.inputs)
-    outputs = _output_files(inputs, Path(args.output))
-    stylizer = _load(args)
-    options = {
-        "psi": args.psi, "strength": args.strength, "keep_color": args.keep_color,
-        "refine": args.refine, "faces": args.faces, "aligned": args.already_aligned,
-        "on_no_face": args.on_no_face, "seed": args.seed,
-    }  # fmt: skip
+    inputs = input_files(args.inputs)
+    outputs = output_files(inputs, Path(args.output))
+    stylizer = load_stylizer(args)
+    options = {"psi": args.psi, "seed": args.seed, **stylizing_options(args)}
     rows: list[dict[str, Any]] = []
     bar = tqdm(total=len(inputs), desc=args.style, disable=len(inputs) < 2 or args.json)
     for start in range(0, len(inputs), _CHUNK):
@@ -297,18 +217,8 @@ def _stylize(args: argparse.Namespace) -> int:
                 rows.append({"input": str(source), "error": type(outcome).__name__,
                              "message": str(outcome)})  # fmt: skip
             else:
-                target = outputs[source]
-                save_png(outcome.image, target, outcome.metadata())
-                written = [target]
-                if args.portraits:
-                    for i, face in enumerate(outcome.faces):
-                        written.append(target.with_stem(f"{target.stem}_face{i}"))
-                        save_png(face.portrait, written[-1], outcome.metadata())
-                rows.append({
-                    "input": str(source), "outputs": [str(path) for path in written],
-                    "faces": len(outcome.faces),
-                    "seconds": {k: round(v, 4) for k, v in outcome.seconds.items()},
-                })  # fmt: skip
+                written = save_result(outcome, outputs[source], portraits=args.portraits)
+                rows.append(summary_row(source, written, len(outcome.faces), outcome.seconds))
             bar.update()
     bar.close()
     failed = [row for row in rows if "error" in row]
@@ -318,8 +228,7 @@ def _stylize(args: argparse.Namespace) -> int:
     else:
         for row in rows:
             if "error" not in row:
-                print(f"{row['outputs'][0]}  {row['faces']} face(s)  "
-                      f"{sum(row['seconds'].values()):.2f} s")  # fmt: skip
+                print_row(row)
     for row in failed:
         print(f"facestyle: {row['error']}: {row['message']}", file=sys.stderr)
     return 1 if failed else 0
@@ -341,56 +250,6 @@ def _attempt(
         except ImageError as error:
             outcomes.append(error)
     return outcomes
-
-
-def _input_files(inputs: Sequence[str]) -> list[Path]:
-    """Files as given, folders replaced by the pictures in them.
-
-    Raises:
-        ConfigError: a folder holds no pictures.
-    """
-    from facestyle.image import iter_image_files
-
-    files: list[Path] = []
-    for text in inputs:
-        path = Path(text)
-        if not path.is_dir():
-            files.append(path)
-            continue
-        found = list(iter_image_files(path))
-        if not found:
-            raise ConfigError(f"the folder {path} holds no pictures")
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def _output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
-    """Where each input's picture goes; no two share a name, no input is overwritten.
-
-    Raises:
-        ConfigError: one .png for several inputs, or an output that is an input.
-    """
-    if output.suffix.lower() == ".png" and not output.is_dir():
-        if len(inputs) > 1:
-            raise ConfigError(
-                f"{len(inputs)} inputs cannot go into the one file {output}; name a folder"
-            )
-        targets = {inputs[0]: output}
-    else:
-        taken: set[str] = set()
-        targets = {path: output / next(_free_names(path.stem, taken)) for path in inputs}
-    sources = {path.resolve() for path in inputs}
-    if clash := [path for path in targets.values() if path.resolve() in sources]:
-        raise ConfigError(f"the output {clash[0]} is one of the inputs; name another folder")
-    return targets
-
-
-def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
-    name, count = f"{stem}.png", 1
-    while name.lower() in taken:
-        name, count = f"{stem}-{count}.png", count + 1
-    taken.add(name.lower())
-    yield name
 
 
 def _info(args: argparse.Namespace) -> int:
@@ -421,8 +280,8 @@ def _train_encoder(args: argparse.Namespace) -> int:
     from facestyle.runtime import tune_allocator
     from facestyle.training.encoder import EncoderConfig, train_encoder
 
-    config = _configured(EncoderConfig(space=args.space), args.set)
-    print(_listed(config))
+    config = configured(EncoderConfig(space=args.space), args.set)
+    print(listed(config))
     if args.dry_run:
         return 0
     tune_allocator()
@@ -441,9 +300,9 @@ def _train(args: argparse.Namespace) -> int:
     from facestyle.training.pipeline import PRESETS, train_style
     from facestyle.training.processes import Processes
 
-    config = _configured(PRESETS[args.preset], args.set)
+    config = configured(PRESETS[args.preset], args.set)
     known = PairStore.load(args.pairs) if args.pairs else None
-    print(_listed(config))
+    print(listed(config))
     if args.dry_run:
         if known is None:
             print(check_folder(args.pictures, aligned=args.aligned).format(examples=40))
@@ -470,8 +329,8 @@ def _pairs(args: argparse.Namespace) -> int:
     from facestyle.training.pipeline import find_pairs
     from facestyle.training.processes import Processes
 
-    config = _configured(PairsConfig(level=args.level), args.set)
-    print(_listed(config))
+    config = configured(PairsConfig(level=args.level), args.set)
+    print(listed(config))
     if args.dry_run:
         return 0
     tune_allocator()
@@ -505,8 +364,8 @@ def _ablate(args: argparse.Namespace) -> int:
     styles = dict(text.partition("=")[::2] for text in args.styles)
     if not all(styles.values()):
         raise ConfigError("give each style as NAME=PICTURES, such as anime=anime.zip")
-    config = _configured(PRESETS[args.preset], args.set)
-    print(_listed(config))
+    config = configured(PRESETS[args.preset], args.set)
+    print(listed(config))
     if args.dry_run:
         return 0
     tune_allocator()
@@ -520,20 +379,6 @@ def _ablate(args: argparse.Namespace) -> int:
     return 0
 
 
-def _listed(config: Any) -> str:
-    """A config, a field a line, nested ones with dots: what ``--set`` takes."""
-
-    def lines(part: Any, prefix: str) -> Iterator[str]:
-        for item in fields(part):
-            value = getattr(part, item.name)
-            if is_dataclass(value):
-                yield from lines(value, f"{prefix}{item.name}.")
-            else:
-                yield f"{prefix}{item.name}={value}"
-
-    return "\n".join(lines(config, ""))
-
-
 def _evaluate(args: argparse.Namespace) -> int:
     from facestyle.evaluation import gallery, report
     from facestyle.runtime import tune_allocator
@@ -541,7 +386,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     tune_allocator()
     folder = Path(args.output)
     if args.what == "gallery":
-        gallery.gallery(_load(args), folder)
+        gallery.gallery(load_stylizer(args), folder)
     elif args.what == "styles":
         gallery.styles_gallery(folder)
     elif args.what == "encoder":
@@ -555,7 +400,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if not args.pictures:
             raise ConfigError("evaluate style needs --pictures, the style's own pictures")
         report.style_report(
-            _load(args), args.pictures, folder, count=args.count, photos=args.faces,
+            load_stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
             limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
             cache=args.features_cache, allow_download=args.download_clip,
         )  # fmt: skip

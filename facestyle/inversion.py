@@ -1,4 +1,4 @@
-"""Optimise a code so that G draws a given face: the ``refine`` option, and the ceiling for an encoder."""
+"""Optimise a code so that a generator draws a given picture: ``refine``, references, and the ceiling for an encoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_n
 from facestyle.models.generator import Generator
 from facestyle.models.identity import load_identity
 
-__all__ = ["Inverter", "ReconstructionLoss", "ReconstructionTarget"]
+__all__ = ["Found", "Inverter", "OnStep", "ReconstructionLoss", "ReconstructionTarget"]
+
+OnStep = Callable[[int], object]
+"""Called with the number of steps done; ``False`` ends the search there, an exception goes through."""
+
+_COARSE_PX = 32
+"""Side at which colours are compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +66,12 @@ class ReconstructionLoss:
             return ReconstructionTarget(
                 self.perceptual.describe(photo),
                 self.identity(photo),
-                F.interpolate(photo, size=32, mode="area"),
+                F.interpolate(photo, size=_COARSE_PX, mode="area"),
             )
 
     def parts(self, img: Tensor, target: ReconstructionTarget) -> dict[str, Tensor]:
         """Unweighted terms, [B] each: "perceptual", "identity", "pixel"."""
-        small = F.interpolate(img, size=32, mode="area")
+        small = F.interpolate(img, size=_COARSE_PX, mode="area")
         return {
             "perceptual": self.perceptual.between(self.perceptual.describe(img), target.maps),
             "identity": 1 - (self.identity(img) * target.identity).sum(1),
@@ -77,17 +83,38 @@ class ReconstructionLoss:
         return torch.stack([self.weights[name] * value for name, value in parts.items()]).sum(0)
 
 
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search came to.
+
+    Attributes:
+        w_plus: [B, num_ws, w_dim], the best codes met.
+        score: [B], their loss.
+        steps: that were made.
+    """
+
+    w_plus: Tensor
+    score: Tensor
+    steps: int
+
+
 class Inverter:
-    """Finds w_plus codes whose pictures look like given faces, by gradient descent through the preview path.
+    """Finds w_plus codes whose pictures look like given ones, by gradient descent through the preview path.
 
     The code is one w plus small offsets per row: the offsets are held down, because a code far from W still draws the
     photo in G but falls apart in a style's G'.
 
     Args:
-        generator: G.
+        generator: G, or a style's G'.
         loss: built when None.
-        lr: Adam's rate in units of W's standard deviation (0.42 in FFHQ's W).
-        offset_weight: weight of the offsets' mean square.
+        lr: Adam's rate in units of the codes' standard deviation.
+        std: that standard deviation (0.42 in FFHQ's W).
+        offset_weight: weight of the offsets' mean square; None searches for one code for all rows.
+        look_every: steps between looks at the full picture, for a generator whose preview has drifted from it: its
+            broad colours correct the previews up to the next look, and only what was looked at can be the best. 0
+            never looks and scores every preview.
+        to_rows: from the coordinates of the search, [B, num_ws, D], to w_plus; None searches in W itself.
+        prior: [B], added to the loss of w_plus [B, num_ws, D].
     """
 
     def __init__(
@@ -96,29 +123,37 @@ class Inverter:
         loss: ReconstructionLoss | None = None,
         *,
         lr: float = 0.1,
-        offset_weight: float = 2.0,
+        std: float = 0.42,
+        offset_weight: float | None = 2.0,
+        look_every: int = 0,
+        to_rows: Callable[[Tensor], Tensor] | None = None,
+        prior: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         self.generator = generator
         self.device = generator.w_avg.device
         self.loss = loss or ReconstructionLoss(device=self.device)
-        self.lr = lr
+        self.rate = lr * std
         self.offset_weight = offset_weight
+        self.look_every = look_every
+        self.to_rows = to_rows
+        self.prior = prior
 
     def __call__(
-        self,
-        photos: Tensor,
-        start: Tensor,
-        steps: int,
-        *,
-        on_step: Callable[[int], object] | None = None,
+        self, photos: Tensor, start: Tensor, steps: int, *, on_step: OnStep | None = None
     ) -> Tensor:
-        """The best w_plus [B, num_ws, 512] met within ``steps`` steps; the start itself counts.
+        """The best w_plus [B, num_ws, 512] that `search` meets."""
+        return self.search(photos, start, steps, on_step=on_step).w_plus
+
+    def search(
+        self, photos: Tensor, start: Tensor, steps: int, *, on_step: OnStep | None = None
+    ) -> Found:
+        """The best codes met within ``steps`` steps, by picture; the start itself counts.
 
         Args:
             photos: [B, 3, S, S] aligned faces in [-1, 1].
-            start: w [B, 512] or w_plus [B, num_ws, 512].
+            start: [B, D] or [B, num_ws, D], in the coordinates of the search.
             steps: of Adam, rate rising for the first tenth and falling to 0 in the second half.
-            on_step: called with the number of steps done.
+            on_step: see `OnStep`.
 
         Raises:
             ConfigError: ``steps`` is negative.
@@ -130,27 +165,55 @@ class Inverter:
         target = self.loss.target(photos.clamp(-1, 1).contiguous(memory_format=torch.channels_last))
         origin = broadcast(start, self.generator.num_ws).detach().to(self.device)
         shared = torch.zeros_like(origin[:, :1]).requires_grad_(True)
-        offsets = torch.zeros_like(origin).requires_grad_(True)
-        optimizer = torch.optim.Adam([shared, offsets], lr=self.lr * 0.42, betas=(0.8, 0.99))
-        best = origin.clone()
+        offsets = torch.zeros_like(origin).requires_grad_(self.offset_weight is not None)
+        variables = [tensor for tensor in (shared, offsets) if tensor.requires_grad]
+        optimizer = torch.optim.Adam(variables, lr=self.rate, betas=(0.8, 0.99))
+        best = torch.zeros_like(origin)
         best_score = torch.full((origin.shape[0],), float("inf"), device=self.device)
-        for step in range(steps + 1):
-            w_plus = origin + shared + 0.5 * offsets
-            with torch.set_grad_enabled(step < steps):
+        gap = torch.zeros((), device=self.device)
+        step = 0
+        while True:
+            is_last = step == steps
+            is_scored = not self.look_every or step % self.look_every == 0 or is_last
+            with torch.set_grad_enabled(not is_last):
+                code = origin + shared + 0.5 * offsets
+                w_plus = code if self.to_rows is None else self.to_rows(code)
                 img = self.generator.synthesis(w_plus, resolution=side)
+                if self.look_every:
+                    if is_scored:
+                        gap = self._gap(w_plus, img)
+                    img = img + (gap if is_scored else _broad(gap))
                 score = self.loss.total(self.loss.parts(img, target))
-                score = score + self.offset_weight * offsets.square().mean((1, 2))
-            is_better = score.detach() < best_score
-            best_score = torch.where(is_better, score.detach(), best_score)
-            best[is_better] = w_plus.detach()[is_better]
-            if step == steps:
+                if self.offset_weight is not None:
+                    score = score + self.offset_weight * offsets.square().mean((1, 2))
+                if self.prior is not None:
+                    score = score + self.prior(w_plus)
+            if is_scored:
+                is_better = score.detach() < best_score
+                best_score = torch.where(is_better, score.detach(), best_score)
+                best[is_better] = w_plus.detach()[is_better]
+            if is_last:
                 break
             share = min(1.0, (step + 1) / max(1, steps // 10), 2 * (steps - step) / steps)
             for group in optimizer.param_groups:
-                group["lr"] = self.lr * 0.42 * share
+                group["lr"] = self.rate * share
             optimizer.zero_grad(set_to_none=True)
             score.sum().backward()
             optimizer.step()
-            if on_step is not None:
-                on_step(step + 1)
-        return best
+            step += 1
+            if on_step is not None and on_step(step) is False:
+                break
+        return Found(best, best_score, step)
+
+    def _gap(self, w_plus: Tensor, preview: Tensor) -> Tensor:
+        """What the full picture, at the preview's side, has more than the preview; no gradient goes through it."""
+        with torch.no_grad():
+            full = self.generator.synthesis(w_plus)
+            gap: Tensor = F.interpolate(full, size=preview.shape[-2:], mode="area") - preview
+        return gap
+
+
+def _broad(gap: Tensor) -> Tensor:
+    """The same without detail, which would not follow the picture's changes."""
+    coarse = F.interpolate(gap, size=_COARSE_PX, mode="area")
+    return F.interpolate(coarse, size=gap.shape[-2:], mode="bilinear")

@@ -6,12 +6,40 @@ rows 1-2 at 8 px, ...), coarse first.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from facestyle.errors import ConfigError, LatentShapeError
 
-__all__ = ["broadcast", "style_mix", "truncate"]
+__all__ = ["blend", "broadcast", "style_mix", "truncate"]
+
+
+def blend(codes: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
+    """The weighted mean of codes of one shape; weights are scaled to a sum of 1, None weighs all alike.
+
+    Raises:
+        ConfigError: no codes, another number of weights, a negative one, or nothing but zeros.
+        LatentShapeError: the codes differ in shape.
+
+    Example:
+        >>> blend([torch.zeros(2), torch.ones(2)], [3, 1]).tolist()
+        [0.25, 0.25]
+    """
+    if not codes:
+        raise ConfigError("there is no code to blend; give at least one")
+    weights = [1.0] * len(codes) if weights is None else list(weights)
+    if len(weights) != len(codes):
+        raise ConfigError(f"expected a weight for each of {len(codes)} codes, got {len(weights)}")
+    total = sum(weights)
+    if min(weights) < 0 or not 0 < total < float("inf"):
+        raise ConfigError(f"weights must be 0 or more and not all 0, got {weights}")
+    if any(code.shape != codes[0].shape for code in codes):
+        shapes = [list(code.shape) for code in codes]
+        raise LatentShapeError(f"expected codes of one shape, got {shapes}")
+    parts = [code * (weight / total) for code, weight in zip(codes, weights, strict=True)]
+    return torch.stack(parts).sum(0)
 
 
 def broadcast(w: Tensor, num_ws: int) -> Tensor:
@@ -64,17 +92,18 @@ def truncate(w: Tensor, w_avg: Tensor, psi: float) -> Tensor:
     return w_avg + psi * (w - w_avg)
 
 
-def style_mix(content: Tensor, style: Tensor, level: int) -> Tensor:
+def style_mix(content: Tensor, style: Tensor, level: int, alpha: float = 1.0) -> Tensor:
     """Rows below ``level`` from ``content``, the others from ``style`` (paper section 3.3).
 
     Args:
         content: [B, num_ws, 512].
         style: [B, num_ws, 512].
         level: 0 returns ``style``, ``num_ws`` or more returns ``content``.
+        alpha: share of ``style`` in the other rows; 0 returns ``content``.
 
     Raises:
         LatentShapeError: the two differ in shape.
-        ConfigError: ``level`` is negative.
+        ConfigError: ``level`` is negative, or ``alpha`` is not in [0, 1].
 
     Example:
         >>> a, b = torch.zeros(1, 4, 2), torch.ones(1, 4, 2)
@@ -87,4 +116,8 @@ def style_mix(content: Tensor, style: Tensor, level: int) -> Tensor:
         )
     if level < 0:
         raise ConfigError(f"the mixing level must be 0 or more, got {level}")
+    if not 0 <= alpha <= 1:
+        raise ConfigError(f"alpha must be in [0, 1], got {alpha}; 1 is all of the reference")
+    if alpha != 1:
+        style = torch.lerp(content, style, alpha)
     return torch.cat([content[:, :level], style[:, level:]], dim=1)

@@ -7,132 +7,66 @@ each taking its photo through all stages: two small convolutions side by side be
 
 from __future__ import annotations
 
-import copy
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypedDict, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 from typing_extensions import Unpack
 
-from facestyle import __version__
+from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import ConfigError, FaceTooSmallError, NoFaceError
 from facestyle.faces.align import align, full_image_quad, quad_side_px
 from facestyle.faces.detect import Face, FaceDetector
-from facestyle.faces.paste import paste
-from facestyle.image import load_image, to_pil, to_tensor
-from facestyle.inversion import Inverter
-from facestyle.latents import broadcast, truncate
-from facestyle.models.encoder import Encoder
+from facestyle.image import load_image, to_tensor
+from facestyle.inversion import Inverter, OnStep
+from facestyle.latents import blend, style_mix, truncate
+from facestyle.models.encoder import Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
-from facestyle.models.mobile import MobileSynthesis
-from facestyle.models.settled import SettledSynthesis
 from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
+from facestyle.multimodal import Latent, Variation, Variations, sample_styles
+from facestyle.options import (
+    CommonOptions,
+    Faces,
+    OnNoFace,
+    Options,
+    StylizeOptions,
+    check_psi,
+)
+from facestyle.reference import (
+    STEPS,
+    Init,
+    ReferenceCode,
+    ReferenceSpace,
+    check_search,
+    encode_reference,
+)
+from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
 from facestyle.styles import StyleConfig, find_style
+from facestyle.workers import side_by_side
 
 __all__ = ["FaceStylizer", "StylizeResult", "StylizedFace"]
-
-OnNoFace = Literal["error", "skip", "center"]
-Faces = Literal["all", "largest"] | Sequence[int]
 
 _SMALLEST_FACE_PX = 40
 """Side of the aligned square below which a face holds too little to go on."""
 
-_SWITCH_S = 5e-4
-"""Longest wait for the interpreter while photos are handled side by side, in seconds."""
+_BATCH = 8
+"""Portraits drawn together where that is faster than one by one."""
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, the bytes of a file, a PIL image, or an array [H, W, 3]."""
 
-_T = TypeVar("_T")
 _R = TypeVar("_R")
-
-
-@dataclass(frozen=True)
-class StylizedFace:
-    """One face of a photo and what became of it.
-
-    Attributes:
-        portrait: the stylized portrait, 1024 x 1024.
-        w: [512], the encoder's code, before truncation; with ``refine`` the mean over rows.
-        w_plus: [num_ws, 512], the code that was drawn.
-        quad: [4, 2], corners of the aligned square in photo pixels: upper left, lower left, lower right, upper right.
-        face: the detection; None for a photo that was passed as aligned or centre-cropped.
-        photo: the photo it was found in.
-    """
-
-    portrait: Image.Image
-    w: Tensor
-    w_plus: Tensor
-    quad: NDArray[np.float64]
-    face: Face | None
-    photo: Image.Image = field(repr=False)
-
-    @property
-    def box(self) -> tuple[float, float, float, float]:
-        """Left, upper, right, lower in photo pixels; of the whole square when nothing was detected."""
-        if self.face is not None:
-            return self.face.box
-        (left, upper), (right, lower) = self.quad.min(0), self.quad.max(0)
-        return float(left), float(upper), float(right), float(lower)
-
-    @cached_property
-    def crop(self) -> Image.Image:
-        """The aligned photo at the portrait's size, for before and after."""
-        return align(self.photo, self.quad, self.portrait.width)
-
-
-@dataclass(frozen=True)
-class StylizeResult:
-    """A stylized photo and everything on the way to it.
-
-    Attributes:
-        image: the full photo with every chosen face stylized; the portrait itself for an aligned input.
-        photo: the photo as it was read, upright, RGB.
-        faces: largest first; empty when there was none and ``on_no_face="skip"``.
-        seconds: by stage: "load", "detect", "align", "encode", "refine", "synthesize", "paste".
-        settings: what it was made with; goes into the PNG's metadata.
-    """
-
-    image: Image.Image
-    photo: Image.Image = field(repr=False)
-    faces: list[StylizedFace]
-    seconds: dict[str, float]
-    settings: dict[str, Any]
-
-    def metadata(self) -> dict[str, str]:
-        """Text chunks for the PNG: style, settings and version, nothing about the photo."""
-        return {
-            "Software": f"facestyle {__version__}",
-            "facestyle": ", ".join(f"{key}={value}" for key, value in self.settings.items()),
-        }
-
-
-class StylizeOptions(TypedDict, total=False):
-    """Keyword arguments of ``FaceStylizer.__call__``, which says what they mean."""
-
-    psi: float | None
-    strength: float
-    keep_color: float | bool
-    refine: int
-    faces: Faces
-    aligned: bool
-    on_no_face: OnNoFace
-    seed: int
-    progress: bool
 
 
 @dataclass
@@ -178,12 +112,13 @@ class FaceStylizer:
         self.device = choose_device(device)
         self.generator = generator.to(self.device)
         self.base = base.to(self.device)
-        self.encoder = encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder = self._placed(encoder)
         self.config = config
         self.dtype = parse_dtype(dtype) or choose_dtype(generator, self.device)
         self.detector = FaceDetector(
             device="cpu" if self.device.type == "mps" else str(self.device)
         )
+        self._encoders: dict[Space, Encoder] = {"w": self.encoder}
         self._blend: tuple[float, nn.Module] | None = None
 
     @classmethod
@@ -262,6 +197,7 @@ class FaceStylizer:
         strength: float = 1.0,
         keep_color: float | bool = 0.0,
         refine: int = 0,
+        content_space: Space = "w",
         faces: Faces = "all",
         aligned: bool = False,
         on_no_face: OnNoFace = "error",
@@ -276,6 +212,8 @@ class FaceStylizer:
             strength: 0 draws the photo's reconstruction, 1 the full style; in between G's and G''s weights are blended.
             keep_color: 0 to 1 (or True), how much of the photo's own colours comes back.
             refine: optimisation steps on the code for a closer likeness, 50 is plenty; about 0.5 s each on two cores.
+            content_space: where the face is encoded (paper section 6.2): "w" balances likeness and style; "z_plus" is
+                nearer to natural faces and is less alike; "w_plus" holds more detail, and more artifacts with it.
             faces: "all", "largest", or indices into the faces sorted by size, largest first.
             aligned: the photo is an FFHQ-aligned square already; nothing is detected or pasted.
             on_no_face: "error", "skip" (give the photo back as it is) or "center" (take the centre square).
@@ -284,46 +222,223 @@ class FaceStylizer:
 
         Raises:
             ConfigError: an option is out of range.
+            CheckpointError: the encoder into ``content_space`` cannot be read.
             ImageError: a photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
-        _check_options(psi, strength, float(keep_color), refine, on_no_face)
-        psi = self.config.psi if psi is None else psi
-        settings = {
-            "style": self.config.name, "psi": psi, "strength": strength, "keep_color": float(keep_color),
-            "refine": refine, "seed": seed,
-        }  # fmt: skip
+        options = Options(
+            psi=psi, strength=strength, keep_color=float(keep_color), refine=refine, content_space=content_space,
+            faces=faces, aligned=aligned, on_no_face=on_no_face, seed=seed, progress=progress,
+        )  # fmt: skip
+        settings = options.settings(self.config.name, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
-        network = self._synthesis_at(strength)
-        bar = tqdm(total=len(sources), desc="faces", disable=not progress)
+
+        def finish(job: _Job, network: nn.Module) -> StylizeResult:
+            return self._result(job, network, self._content(job, psi), options, settings)
+
+        results = self._run(sources, options, finish)
+        return results if isinstance(photos, list) else results[0]
+
+    def variations(
+        self,
+        photo: ImageSource,
+        n: int = 8,
+        *,
+        mixing_level: int = 6,
+        seed: int = 0,
+        psi_content: float | None = None,
+        psi_style: float | None = None,
+        latent: Latent = "z+",
+        faces: Faces = "largest",
+        **options: Unpack[CommonOptions],
+    ) -> Variations:
+        """``n`` portraits of one photo: layers from ``mixing_level`` up follow random style codes (paper section 3.3).
+
+        Portrait i is drawn with seed + i: asked for alone with that seed it comes out the same (to the bit on a CPU).
+        Of several faces each gets a code of its own from that seed, the largest the first.
+
+        Args:
+            photo: a path, the bytes of a file, a PIL image, or an array [H, W, 3].
+            n: how many.
+            mixing_level: first row of the code that is random: 3 changes features and hair, 6 hair and clothes, 9 and
+                12 colours; ``num_ws`` and above change nothing.
+            seed: of the first portrait.
+            psi_content: truncation of the face's code; None takes the style's.
+            psi_style: truncation of the random codes; None takes the style's.
+            latent: "z+" draws each row on its own, which evens colours out; "z" draws one code for all rows: bolder.
+            faces: "all", "largest", or indices into the faces sorted by size, largest first.
+            options: as in ``__call__``.
+
+        Raises:
+            ConfigError: an option is out of range.
+            ImageError: the photo cannot be used; NoFaceError and FaceTooSmallError among them.
+        """
+        chosen = Options(faces=faces, **options)
+        check_psi("psi_content", psi_content)
+        check_psi("psi_style", psi_style)
+        _check_mix(mixing_level)
+        if n < 1:
+            raise ConfigError(f"n must be 1 or more portraits, got {n}")
+        psi = self._psi(psi_style)
+
+        def styles(i: int, count: int) -> list[Tensor]:
+            return sample_styles(self.base, count, seed + i, latent=latent, psi=psi)
+
+        for i in (0, n - 1):
+            styles(i, 0)  # refuses a wrong seed or latent before any work
+        settings = chosen.settings(
+            self.config.name, psi_content=self._psi(psi_content), psi_style=psi, latent=latent,
+            mixing_level=mixing_level, faces=faces if isinstance(faces, str) else " ".join(map(str, faces)),
+        )  # fmt: skip
+
+        def finish(job: _Job, network: nn.Module) -> Variations:
+            content = self._content(job, psi_content)
+            differ = n if mixing_level < self.base.num_ws else 1
+            rounds = [_mixed(content, styles(i, len(content)), mixing_level) for i in range(differ)]
+            batch = 1 if self.device.type == "cpu" or differ == 1 else _BATCH
+            made = self._portray(job, network, rounds, chosen, batch=batch) * (n // differ)
+            results = [
+                Variation(job.photo, part, {**settings, "seed": seed + i}, job.is_aligned)
+                for i, part in enumerate(made)
+            ]
+            return Variations(results, job.seconds)
+
+        (variations,) = self._run([photo], chosen, finish)
+        return variations
+
+    def encode_reference(
+        self,
+        image: ImageSource,
+        *,
+        space: ReferenceSpace = "v",
+        init: Init = "encoder",
+        steps: int | None = None,
+        aligned: bool = False,
+        seed: int = 0,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+    ) -> ReferenceCode:
+        """The code with which this style's generator draws a picture; kept with ``save``, it serves any later call.
+
+        Args:
+            image: a path, the bytes of a file, a PIL image, or an array [H, W, 3]; of several faces the largest is
+                taken.
+            space: where to search (paper section 6.3): "v" and "w" give one code for all rows, which mixes well;
+                "w_plus" comes closer to the picture with artifacts when mixed; "z_plus" drifts from its colours.
+            init: "encoder" starts from the encoder's code of the picture, which takes far fewer steps and mostly ends
+                closer; "mean" from the mean face, for pictures that no encoder of photos understands.
+            steps: of the search; None takes `STEPS` of ``init``, under 30 s on two cores.
+            aligned: the picture is an FFHQ-aligned square already, as it must be where no face can be found in it.
+            seed: of the start in "z_plus"; nothing else is random.
+            progress: show a bar.
+            on_step: called with the number of steps done. ``False`` ends the search there, and the best code so far
+                comes back; an exception goes through.
+
+        Raises:
+            ConfigError: an option is out of range.
+            ImageError: the picture cannot be used; NoFaceError and FaceTooSmallError among them.
+        """
+        check_search(space, init, steps)
+        job = self._find(image, "largest", aligned, "error")
+        picture = to_tensor(align(job.photo, job.quads[0], self.generator.preview_resolution))
+        encoder = None
+        if init == "encoder":
+            encoder = self._encoder_into("w" if space == "v" else space)
+        steps = STEPS[init] if steps is None else steps
+        with tqdm(total=steps, desc="reference", disable=not progress) as bar:
+
+            def after(step: int) -> object:
+                bar.update()
+                return None if on_step is None else on_step(step)
+
+            return encode_reference(
+                self.generator, picture.to(self.device), self.config, space=space,
+                encoder=encoder, steps=steps, seed=seed, on_step=after,
+            )  # fmt: skip
+
+    def with_reference(
+        self,
+        photo: ImageSource,
+        references: ReferenceCode | ImageSource | list[ReferenceCode | ImageSource],
+        *,
+        mixing_level: int = 6,
+        alpha: float = 1.0,
+        weights: Sequence[float] | None = None,
+        **options: Unpack[StylizeOptions],
+    ) -> StylizeResult:
+        """The photo, stylized like a reference: layers from ``mixing_level`` up follow its code (paper section 3.3).
+
+        Args:
+            photo: a path, the bytes of a file, a PIL image, or an array [H, W, 3].
+            references: what ``encode_reference`` gave, or a picture, which is encoded first; or a list of these, which
+                are blended.
+            mixing_level: first row of the code taken from the reference: 3 takes features and hair over, 6 hair and
+                clothes, 9 and 12 colours; ``num_ws`` and above change nothing.
+            alpha: share of the reference in those rows, 0 to 1.
+            weights: of several references, scaled to a sum of 1; None weighs all alike.
+            options: as in ``__call__``; ``psi`` is of the photo's code, a reference is taken as it is.
+
+        Raises:
+            ConfigError: an option is out of range, or a code is of another style.
+            LatentShapeError: a code has other rows than this style's generator.
+            ImageError: a picture cannot be used; NoFaceError and FaceTooSmallError among them.
+        """
+        chosen = Options(**options)
+        _check_mix(mixing_level, alpha)
+        listed = references if isinstance(references, list) else [references]
+        blend([torch.zeros(1)] * len(listed), weights)  # refuses wrong weights before any work
+        for code in listed:
+            if isinstance(code, ReferenceCode):
+                code.check(self.generator, self.config)
+        codes = [
+            item
+            if isinstance(item, ReferenceCode)
+            else self.encode_reference(item, progress=chosen.progress)
+            for item in listed
+        ]
+        style = blend([code.w_plus for code in codes], weights).to(self.device)
+        settings = chosen.settings(
+            self.config.name, psi=self._psi(chosen.psi), mixing_level=mixing_level, alpha=alpha,
+            references="+".join(code.digest for code in codes), seed=chosen.seed,
+        )  # fmt: skip
+        if weights is not None:
+            settings["weights"] = "+".join(f"{weight:g}" for weight in weights)
+
+        def finish(job: _Job, network: nn.Module) -> StylizeResult:
+            content = self._content(job, chosen.psi)
+            codes = _mixed(content, [style] * len(content), mixing_level, alpha)
+            return self._result(job, network, codes, chosen, settings)
+
+        (result,) = self._run([photo], chosen, finish)
+        return result
+
+    def _run(
+        self,
+        sources: Sequence[ImageSource],
+        options: Options,
+        finish: Callable[[_Job, nn.Module], _R],
+    ) -> list[_R]:
+        """``finish`` of every photo, its faces found and encoded, with the network to draw with; several at a time."""
+        network = self._synthesis_at(options.strength)
+        encoder = self._encoder_into(options.content_space)
 
         def start(source: ImageSource) -> _Job:
-            job = self._find(source, faces, aligned, on_no_face)
-            self._describe(job)
+            job = self._find(source, options.faces, options.aligned, options.on_no_face)
+            self._describe(job, encoder)
             return job
 
-        def finish(job: _Job) -> StylizeResult:
-            drawn = [truncate(w, self.base.w_avg, psi) for w in job.codes]
-            with _timed([job], "synthesize"):
-                portraits = self._synthesize(network, drawn, job.crops, float(keep_color))
-            rows = zip(portraits, job.codes, drawn, job.quads, job.found, strict=True)
-            made = [
-                StylizedFace(portrait, w.mean(0).cpu(), w_plus.cpu(), quad, face, job.photo)
-                for portrait, w, w_plus, quad, face in rows
-            ]
-            with _timed([job], "paste"):
-                image = _paste_all(job, made)
-            bar.update()
-            return StylizeResult(image, job.photo, made, job.seconds, settings)
+        with tqdm(total=len(sources), desc="photos", disable=not options.progress) as bar:
 
-        if refine:  # faces of all photos together
-            jobs = self._map(start, sources)
-            with _timed(jobs, "refine"):
-                self._refine(jobs, refine, progress)
-            results = self._map(finish, jobs)
-        else:
-            results = self._map(lambda source: finish(start(source)), sources)
-        bar.close()
-        return results if isinstance(photos, list) else results[0]
+            def end(job: _Job) -> _R:
+                result = finish(job, network)
+                bar.update()
+                return result
+
+            if not options.refine:
+                return side_by_side(self.device, lambda source: end(start(source)), sources)
+            jobs = side_by_side(self.device, start, sources)
+            with _timed(jobs, "refine"):  # faces of all photos together
+                self._refine(jobs, options.refine, options.progress)
+            return side_by_side(self.device, end, jobs)
 
     def _find(self, source: ImageSource, faces: Faces, aligned: bool, on_no_face: OnNoFace) -> _Job:
         """Read one photo and decide which squares of it are faces."""
@@ -360,16 +475,18 @@ class FaceStylizer:
         job.quads, job.found = [face.quad for face in usable], list(usable)
         return job
 
-    def _describe(self, job: _Job) -> None:
-        """Cut a photo's faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512], all rows alike."""
-        side = self.encoder.input_px
+    def _describe(self, job: _Job, encoder: Encoder) -> None:
+        """Cut a photo's faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512]."""
+        side = encoder.input_px
         with _timed([job], "align"):
-            job.crops = self._map(lambda quad: to_tensor(align(job.photo, quad, side)), job.quads)
+            job.crops = side_by_side(
+                self.device, lambda quad: to_tensor(align(job.photo, quad, side)), job.quads
+            )
         with _timed([job], "encode"), torch.inference_mode():
             for i in range(0, len(job.crops), 8):
                 img = torch.cat(job.crops[i : i + 8]).to(self.device)
                 img = img.contiguous(memory_format=torch.channels_last)
-                job.codes += broadcast(self.encoder(img), self.base.num_ws).unbind()
+                job.codes += to_w_plus(encoder(img), encoder.space, self.base).unbind()
         job.seconds["refine"] = 0.0
 
     def _refine(self, jobs: Sequence[_Job], steps: int, progress: bool) -> None:
@@ -388,65 +505,79 @@ class FaceStylizer:
         for job in jobs:
             job.codes = [next(ready) for _ in job.codes]
 
+    def _encoder_into(self, space: Space) -> Encoder:
+        """The encoder into a space; others than E_w are loaded when they are first asked for."""
+        if space not in self._encoders:
+            self._encoders[space] = self._placed(load_encoder(space=space))
+        return self._encoders[space]
+
+    def _placed(self, encoder: Encoder) -> Encoder:
+        placed = encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        assert isinstance(placed, Encoder)
+        return placed
+
     @cached_property
     def _inverter(self) -> Inverter:
         return Inverter(self.base)
 
-    def _synthesize(
+    def _psi(self, psi: float | None) -> float:
+        """``psi``, or the style's."""
+        return self.config.psi if psi is None else psi
+
+    def _content(self, job: _Job, psi: float | None) -> list[Tensor]:
+        """Truncated codes [num_ws, 512] of a photo's faces."""
+        return [truncate(code, self.base.w_avg, self._psi(psi)) for code in job.codes]
+
+    def _result(
         self,
+        job: _Job,
         network: nn.Module,
-        codes: Sequence[Tensor],
-        crops: Sequence[Tensor],
-        keep_color: float,
-    ) -> list[Image.Image]:
-        """Portraits of the codes [num_ws, 512]."""
+        codes: list[Tensor],
+        options: Options,
+        settings: dict[str, Any],
+    ) -> StylizeResult:
+        """The photo with its faces drawn from ``codes`` [num_ws, 512]."""
+        (faces,) = self._portray(job, network, [codes], options)
+        with _timed([job], "paste"):
+            image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
+        return StylizeResult(image, job.photo, faces, job.seconds, settings)
 
-        def draw(pair: tuple[Tensor, Tensor]) -> Image.Image:
-            w_plus, crop = pair
-            with torch.inference_mode():
-                img = network(w_plus[None].to(self.dtype)).float()
-                if keep_color:
-                    img = _with_color_of(img, crop.to(self.device), keep_color)
-                return to_pil(img[0])
-
-        return self._map(draw, list(zip(codes, crops, strict=True)))
+    def _portray(
+        self,
+        job: _Job,
+        network: nn.Module,
+        rounds: Sequence[list[Tensor]],
+        options: Options,
+        *,
+        batch: int = 1,
+    ) -> list[list[StylizedFace]]:
+        """A photo's faces, once a round, each drawn from its code [num_ws, 512] in that round."""
+        codes = [code for round_ in rounds for code in round_]
+        is_shown = options.progress and len(rounds) > 1
+        with (
+            _timed([job], "synthesize"),
+            tqdm(total=len(codes), desc="portraits", disable=not is_shown) as bar,
+        ):
+            drawn = draw_portraits(
+                network, codes, job.crops * len(rounds), dtype=self.dtype,
+                keep_color=float(options.keep_color), batch=batch, on_drawn=bar.update,
+            )  # fmt: skip
+        portraits = iter(drawn)
+        return [
+            [
+                StylizedFace(next(portraits), w.mean(0).cpu(), w_plus.cpu(), quad, face, job.photo)
+                for w, w_plus, quad, face in zip(
+                    job.codes, round_, job.quads, job.found, strict=True
+                )
+            ]
+            for round_ in rounds
+        ]
 
     def _synthesis_at(self, strength: float) -> nn.Module:
-        """Synthesis network with weights between G's (0) and G''s (1); the last one asked for is kept."""
+        """Synthesis network of a strength; the last one asked for is kept."""
         if self._blend is None or self._blend[0] != strength:
-            network = copy.deepcopy(self.generator.synthesis)
-            if strength != 1:
-                base = self.base.synthesis.state_dict()
-                blended = {
-                    name: torch.lerp(base[name], tensor, strength)
-                    for name, tensor in network.state_dict().items()
-                }
-                network.load_state_dict(blended)
-            if isinstance(network, MobileSynthesis) and self.device.type == "cpu":
-                network = SettledSynthesis(network)
-            self._blend = strength, network.to(self.dtype)
+            self._blend = strength, synthesis_at(strength, self.generator, self.base, self.dtype)
         return self._blend[1]
-
-    def _map(self, function: Callable[[_T], _R], items: Sequence[_T]) -> list[_R]:
-        """``function`` of every item, in order; on a CPU by a single-threaded worker a core, and one to fill gaps.
-
-        A worker that comes here again does its items itself.
-        """
-        threads = torch.get_num_threads()
-        workers = min(len(items), threads + 1)
-        if workers < 2 or threads < 2 or self.device.type != "cpu":
-            return [function(item) for item in items]
-        interval = sys.getswitchinterval()
-        # A worker back from a computation waits for the interpreter: 5 ms by default, which batches feel.
-        sys.setswitchinterval(min(interval, _SWITCH_S))
-        try:
-            with ThreadPoolExecutor(
-                workers, initializer=torch.set_num_threads, initargs=(1,)
-            ) as pool:
-                return list(pool.map(function, items))
-        finally:
-            sys.setswitchinterval(interval)
-            torch.set_num_threads(threads)
 
 
 class _timed:
@@ -464,19 +595,16 @@ class _timed:
             job.seconds[self.stage] = elapsed
 
 
-def _check_options(
-    psi: float | None, strength: float, keep_color: float, refine: int, on_no_face: str
-) -> None:
-    if psi is not None and not 0 <= psi <= 1.5:
-        raise ConfigError(f"psi must be in [0, 1.5], got {psi}")
-    if not 0 <= strength <= 1.5:
-        raise ConfigError(f"strength must be in [0, 1.5], got {strength}; 1 is the full style")
-    if not 0 <= keep_color <= 1:
-        raise ConfigError(f"keep_color must be in [0, 1], got {keep_color}")
-    if refine < 0:
-        raise ConfigError(f"refine must be 0 or more steps, got {refine}")
-    if on_no_face not in ("error", "skip", "center"):
-        raise ConfigError(f'on_no_face must be "error", "skip" or "center", got {on_no_face!r}')
+def _check_mix(mixing_level: int, alpha: float = 1.0) -> None:
+    style_mix(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), mixing_level, alpha)
+
+
+def _mixed(
+    content: Sequence[Tensor], styles: Sequence[Tensor], level: int, alpha: float = 1.0
+) -> list[Tensor]:
+    """Codes [num_ws, 512] of the faces with the upper rows of their styles."""
+    pairs = zip(content, styles, strict=True)
+    return [style_mix(code[None], style[None], level, alpha)[0] for code, style in pairs]
 
 
 def _choose(found: list[Face], faces: Faces) -> list[Face]:
@@ -500,30 +628,3 @@ def _centre_quad(size: tuple[int, int]) -> NDArray[np.float64]:
     offset = np.array([(size[0] - side) / 2, (size[1] - side) / 2])
     quad: NDArray[np.float64] = full_image_quad((side, side)) + offset
     return quad
-
-
-def _paste_all(job: _Job, made: list[StylizedFace]) -> Image.Image:
-    """The photo with every portrait in its place, far (small) ones first."""
-    if job.is_aligned:
-        return made[0].portrait
-    image = job.photo
-    for face in sorted(made, key=lambda item: quad_side_px(item.quad)):
-        image = paste(image, face.portrait, face.quad)
-    return image
-
-
-def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
-    """``img`` with the broad colours of ``photo``: the difference of both, blurred, is added back, brightness less so.
-
-    Args:
-        img: [1, 3, R, R] in about [-1, 1].
-        photo: [1, 3, S, S], the same face.
-        share: 0 changes nothing, 1 takes the photo's colours over.
-    """
-    coarse = 6
-    wanted = F.interpolate(photo, size=(coarse, coarse), mode="area")
-    present = F.interpolate(img.clamp(-1, 1), size=(coarse, coarse), mode="area")
-    change = wanted - present
-    brightness = (change * change.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
-    change = (change - brightness) + 0.5 * brightness
-    return img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")

@@ -1,0 +1,159 @@
+"""What the commands share: which style, which files, and settings from ``--set FIELD=VALUE``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from facestyle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from facestyle.stylizer import FaceStylizer
+
+__all__ = [
+    "add_config",
+    "add_style",
+    "configured",
+    "input_files",
+    "listed",
+    "load_stylizer",
+    "output_files",
+]
+
+
+def add_style(parser: argparse.ArgumentParser) -> None:
+    """``--style``, ``--device`` and ``--dtype``; `load_stylizer` reads them."""
+    parser.add_argument("--style", default="cartoon", help="name, ./folder or user/repository")
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+
+
+def load_stylizer(args: argparse.Namespace) -> FaceStylizer:
+    """The stylizer that the options name."""
+    from facestyle.stylizer import FaceStylizer
+
+    return FaceStylizer.from_pretrained(args.style, device=args.device, dtype=args.dtype)
+
+
+def input_files(inputs: Sequence[str]) -> list[Path]:
+    """Files as given, folders replaced by the pictures in them.
+
+    Raises:
+        ConfigError: a folder holds no pictures.
+    """
+    from facestyle.image import iter_image_files
+
+    files: list[Path] = []
+    for text in inputs:
+        path = Path(text)
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = list(iter_image_files(path))
+        if not found:
+            raise ConfigError(f"the folder {path} holds no pictures")
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+    """Where each input's picture goes; no two share a name, no input is overwritten.
+
+    Raises:
+        ConfigError: one .png for several inputs, or an output that is an input.
+    """
+    if output.suffix.lower() == ".png" and not output.is_dir():
+        if len(inputs) > 1:
+            raise ConfigError(
+                f"{len(inputs)} inputs cannot go into the one file {output}; name a folder"
+            )
+        targets = {inputs[0]: output}
+    else:
+        taken: set[str] = set()
+        targets = {path: output / next(_free_names(path.stem, taken)) for path in inputs}
+    sources = {path.resolve() for path in inputs}
+    if clash := [path for path in targets.values() if path.resolve() in sources]:
+        raise ConfigError(f"the output {clash[0]} is one of the inputs; name another folder")
+    return targets
+
+
+def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
+    name, count = f"{stem}.png", 1
+    while name.lower() in taken:
+        name, count = f"{stem}-{count}.png", count + 1
+    taken.add(name.lower())
+    yield name
+
+
+def add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
+    """``--dry-run`` and ``--set FIELD=VALUE`` for a command that a config dataclass steers."""
+    parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help=f"any field of {module}.{name}, such as seed=1; may be repeated",
+    )
+
+
+def configured(base: Any, assignments: Sequence[str]) -> Any:
+    """A config dataclass with ``FIELD=VALUE`` assignments applied together; dots reach into nested ones.
+
+    Raises:
+        ConfigError: a field is unknown, its value does not parse, or the settings contradict each other.
+    """
+    changes: dict[str, Any] = {}
+    for text in assignments:
+        path, _, value = text.partition("=")
+        *groups, name = path.split(".")
+        config, into = base, changes
+        for group in groups:
+            config = _field_of(config, group, path)
+            into = into.setdefault(group, {})
+        old = _field_of(config, name, path)
+        if is_dataclass(old):
+            raise ConfigError(f"{path!r} is a group; set one of its fields, {path}.FIELD=VALUE")
+        into[name] = _parsed(value, type(old), path)
+    return _replaced(base, changes)
+
+
+def _field_of(config: Any, name: str, path: str) -> Any:
+    known = {f.name for f in fields(config)} if is_dataclass(config) else set()
+    if name not in known:
+        raise ConfigError(f"unknown setting {path!r}; known here: {', '.join(sorted(known))}")
+    return getattr(config, name)
+
+
+def _parsed(text: str, kind: type, path: str) -> Any:
+    try:
+        return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+    except ValueError as error:
+        raise ConfigError(f"{path} must be of type {kind.__name__}, got {text!r}") from error
+
+
+def _replaced(config: Any, changes: dict[str, Any]) -> Any:
+    return replace(
+        config,
+        **{
+            name: _replaced(getattr(config, name), value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        },
+    )
+
+
+def listed(config: Any) -> str:
+    """A config, a field a line, nested ones with dots: what ``--set`` takes."""
+
+    def lines(part: Any, prefix: str) -> Iterator[str]:
+        for item in fields(part):
+            value = getattr(part, item.name)
+            if is_dataclass(value):
+                yield from lines(value, f"{prefix}{item.name}.")
+            else:
+                yield f"{prefix}{item.name}={value}"
+
+    return "\n".join(lines(config, ""))

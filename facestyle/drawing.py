@@ -1,0 +1,94 @@
+"""From codes to portraits: the network of a strength, and the photo's own colours brought back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from facestyle.image import to_pil
+from facestyle.models.generator import Generator
+from facestyle.models.mobile import MobileSynthesis
+from facestyle.models.settled import SettledSynthesis
+from facestyle.workers import side_by_side
+
+__all__ = ["draw_portraits", "synthesis_at"]
+
+
+def synthesis_at(
+    strength: float, generator: Generator, base: Generator, dtype: torch.dtype
+) -> nn.Module:
+    """A synthesis network of its own with weights between G's (0) and G''s (1), ready to draw."""
+    network = copy.deepcopy(generator.synthesis)
+    if strength != 1:
+        start = base.synthesis.state_dict()
+        blended = {
+            name: torch.lerp(start[name], tensor, strength)
+            for name, tensor in network.state_dict().items()
+        }
+        network.load_state_dict(blended)
+    if isinstance(network, MobileSynthesis) and generator.w_avg.device.type == "cpu":
+        network = SettledSynthesis(network)
+    return network.to(dtype)
+
+
+def draw_portraits(
+    network: nn.Module,
+    codes: Sequence[Tensor],
+    crops: Sequence[Tensor],
+    *,
+    dtype: torch.dtype,
+    keep_color: float = 0.0,
+    batch: int = 1,
+    on_drawn: Callable[[int], object] | None = None,
+) -> list[Image.Image]:
+    """Portraits of the codes, on a CPU side by side.
+
+    Args:
+        network: synthesis.
+        codes: [num_ws, 512] each, on the network's device.
+        crops: the face of each, [1, 3, S, S], whose colours ``keep_color`` brings back.
+        dtype: number type of the network.
+        keep_color: share of these colours, 0 to 1.
+        batch: how many are drawn at a time.
+        on_drawn: called with the number of portraits just drawn.
+    """
+
+    def draw(first: int) -> list[Image.Image]:
+        part = slice(first, first + batch)
+        with torch.inference_mode():
+            w_plus = torch.stack(list(codes[part])).to(dtype)
+            imgs = network(w_plus).float()
+            if keep_color:
+                photos = torch.cat(list(crops[part])).to(imgs.device)
+                imgs = _with_color_of(imgs, photos, keep_color)
+            portraits = [to_pil(img) for img in imgs]
+        if on_drawn is not None:
+            on_drawn(len(portraits))
+        return portraits
+
+    if not codes:
+        return []
+    groups = side_by_side(codes[0].device, draw, range(0, len(codes), batch))
+    return [portrait for group in groups for portrait in group]
+
+
+def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
+    """``img`` with the broad colours of ``photo``: the difference of both, blurred, is added back, brightness less so.
+
+    Args:
+        img: [1, 3, R, R] in about [-1, 1].
+        photo: [1, 3, S, S], the same face.
+        share: 0 changes nothing, 1 takes the photo's colours over.
+    """
+    coarse = 6
+    wanted = F.interpolate(photo, size=(coarse, coarse), mode="area")
+    present = F.interpolate(img.clamp(-1, 1), size=(coarse, coarse), mode="area")
+    change = wanted - present
+    brightness = (change * change.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
+    change = (change - brightness) + 0.5 * brightness
+    return img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")

@@ -1,0 +1,91 @@
+"""Options of stylizing, checked once for every way of doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+from facestyle.errors import ConfigError
+from facestyle.models.encoder import SPACES, Space
+
+__all__ = ["CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_psi"]
+
+OnNoFace = Literal["error", "skip", "center"]
+Faces = Literal["all", "largest"] | Sequence[int]
+
+
+class CommonOptions(TypedDict, total=False):
+    """Keyword arguments that every way of stylizing takes; ``FaceStylizer.__call__`` says what they mean."""
+
+    strength: float
+    keep_color: float | bool
+    refine: int
+    content_space: Space
+    aligned: bool
+    on_no_face: OnNoFace
+    progress: bool
+
+
+class StylizeOptions(CommonOptions, total=False):
+    """Keyword arguments of ``FaceStylizer.__call__``."""
+
+    psi: float | None
+    faces: Faces
+    seed: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The same, checked.
+
+    Raises:
+        ConfigError: one is out of range; the message names it.
+    """
+
+    psi: float | None = None
+    strength: float = 1.0
+    keep_color: float = 0.0
+    refine: int = 0
+    content_space: Space = "w"
+    faces: Faces = "all"
+    aligned: bool = False
+    on_no_face: OnNoFace = "error"
+    seed: int = 0
+    progress: bool = False
+
+    def __post_init__(self) -> None:
+        check_psi("psi", self.psi)
+        if not 0 <= self.strength <= 1.5:
+            raise ConfigError(
+                f"strength must be in [0, 1.5], got {self.strength}; 1 is the full style"
+            )
+        if not 0 <= self.keep_color <= 1:
+            raise ConfigError(f"keep_color must be in [0, 1], got {self.keep_color}")
+        if self.refine < 0:
+            raise ConfigError(f"refine must be 0 or more steps, got {self.refine}")
+        if self.content_space not in SPACES:
+            raise ConfigError(
+                f"content_space must be one of {', '.join(SPACES)}, got {self.content_space!r}"
+            )
+        if self.on_no_face not in ("error", "skip", "center"):
+            raise ConfigError(
+                f'on_no_face must be "error", "skip" or "center", got {self.on_no_face!r}'
+            )
+
+    def settings(self, style: str, **more: Any) -> dict[str, Any]:
+        """What a picture was made with, for its metadata."""
+        return {
+            "style": style, **more, "strength": self.strength, "keep_color": float(self.keep_color),
+            "refine": self.refine, "content_space": self.content_space,
+        }  # fmt: skip
+
+
+def check_psi(name: str, psi: float | None) -> None:
+    """Refuse a truncation outside [0, 1.5] under its name; None is the style's.
+
+    Raises:
+        ConfigError: it is outside.
+    """
+    if psi is not None and not 0 <= psi <= 1.5:
+        raise ConfigError(f"{name} must be in [0, 1.5], got {psi}")

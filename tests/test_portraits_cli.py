@@ -1,0 +1,94 @@
+"""``facestyle variations`` and ``facestyle reference``: what they write, and how they end."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from facestyle import ReferenceCode
+from facestyle.bench import sample_photo
+from facestyle.cli import main
+
+
+def pixels(path):
+    with Image.open(path) as image:
+        return np.asarray(image)
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "me.png"
+    Image.open(sample_photo()).resize((300, 300)).save(path)
+    return path
+
+
+def test_variations_writes_portraits_with_their_seeds_and_a_grid(photo, tmp_path, capsys):
+    out = tmp_path / "new" / "out"
+    arguments = ["variations", str(photo), "-o", str(out), "-n", "2", "--seed", "4", "--photos",
+                 "--mixing-level", "3", "--psi-style", "0.5", "--latent", "z", "--json"]  # fmt: skip
+    assert main(arguments) == 0
+    summary = json.loads(capsys.readouterr().out)
+    names = ["grid", "me_seed4", "me_seed4_photo", "me_seed5", "me_seed5_photo"]
+    assert [p.rsplit("/", 1)[-1] for p in summary["outputs"]] == [f"{n}.png" for n in names]
+    assert sorted(p.name for p in out.iterdir()) == sorted(f"{n}.png" for n in names)
+    for seed in (4, 5):
+        with Image.open(out / f"me_seed{seed}.png") as portrait:
+            assert portrait.size == (1024, 1024)
+            text = portrait.text["facestyle"]
+        assert f"seed={seed}" in text and "mixing_level=3" in text and "latent=z," in text
+        assert pixels(out / f"me_seed{seed}_photo.png").shape == (300, 300, 3)
+    assert pixels(out / "grid.png").shape == (4 + 260, 4 + 2 * 260, 3)
+    again = ["variations", str(photo), "-o", str(tmp_path / "again"), "-n", "1", "--seed", "5",
+             "--mixing-level", "3", "--psi-style", "0.5", "--latent", "z"]  # fmt: skip
+    assert main(again) == 0
+    assert "1 face(s)" in capsys.readouterr().out
+    assert np.array_equal(pixels(out / "me_seed5.png"), pixels(tmp_path / "again" / "me_seed5.png"))
+
+
+def test_reference_encodes_keeps_and_reuses_a_code(photo, tmp_path, capsys):
+    kept, out = tmp_path / "codes" / "c.safetensors", tmp_path / "a.png"
+    common = ["--already-aligned", "--mixing-level", "6"]
+    first = ["reference", str(photo), "--reference", str(sample_photo()), "-o", str(out), *common,
+             "--reference-aligned", "--steps", "1", "--save-code", str(kept), "--portraits"]  # fmt: skip
+    assert main(first) == 0
+    assert "a.png" in capsys.readouterr().out
+    assert ReferenceCode.load(kept).steps == 1
+    assert pixels(tmp_path / "a_face0.png").shape == (1024, 1024, 3)
+    second = ["reference", str(photo), "--reference", str(kept), str(kept), "--weights", "1", "3",
+              "-o", str(tmp_path / "b"), *common, "--json"]  # fmt: skip
+    assert main(second) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["faces"] == 1
+    with Image.open(summary["outputs"][0]) as again:
+        assert "weights=1+3" in again.text["facestyle"]
+    assert np.array_equal(pixels(summary["outputs"][0]), pixels(out))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["variations", "{photo}", "-o", "{out}", "-n", "0"], 2, "n must be"),
+        (["variations", "{photo}", "-o", "{out}.png"], 2, "folder"),
+        (["variations", "{photo}", "-o", "{out}", "--mixing-level", "-2"], 2, "mixing level"),
+        (["variations", "{absent}", "-o", "{out}"], 2, "absent"),
+        (["reference", "{photo}", "--reference", "{absent}", "-o", "{out}"], 2, "absent"),
+        (["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}"], 3, "nocode"),
+        (["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}", "--save-code", "x"],
+         2, "--save-code"),
+        (["reference", "{photo}", "--reference", "a.png", "b.png", "-o", "{out}",
+          "--save-code", "c.safetensors"], 2, "folder"),
+        (["reference", "{photo}", "--reference", "x/a.png", "y/a.png", "-o", "{out}",
+          "--save-code", "codes"], 2, "share a name"),
+        (["reference", "{photo}", "--reference", "{out}/me.png", "-o", "{out}"], 2, "references"),
+        (["reference", "{photo}", "--reference", "{photo}", "-o", "{photo}"], 2, "inputs"),
+    ],
+)  # fmt: skip
+def test_mistakes_end_in_one_line_and_their_code(photo, arguments, code, says, tmp_path, capsys):
+    (tmp_path / "nocode.safetensors").write_bytes(b"no code")
+    names = {"photo": photo, "out": tmp_path / "out", "absent": tmp_path / "absent.png",
+             "nocode": tmp_path / "nocode.safetensors"}  # fmt: skip
+    assert main([part.format(**names) for part in arguments]) == code
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("facestyle: ") and says in line
+    assert not (tmp_path / "out").exists()
