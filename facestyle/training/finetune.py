@@ -429,7 +429,6 @@ class _Finetuning:
         self.processes.average_gradients(self.target.parameters())
         g_optimizer.step()
         return row
-        return row
 
     def _pair_loss(self, img: Tensor, picture: Tensor) -> Tensor:
         """Paper eq. 2, mean over the batch, plus texture and plain difference where they have a weight."""
