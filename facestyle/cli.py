@@ -72,6 +72,7 @@ def _fail(error: FacestyleError, code: int) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     from facestyle import __version__, portraits_cli
+    from facestyle.baselines.cli import add_parser as add_baseline
 
     parser = argparse.ArgumentParser(
         prog="facestyle",
@@ -191,6 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
     add_style(evaluate)
     evaluate.set_defaults(run=_evaluate)
+    add_baseline(commands)
     return parser
 
 

@@ -1,0 +1,383 @@
+"""StyleGAN2's generator (arXiv:1912.04958, config f: skip pictures, resampled convolutions), in plain PyTorch.
+
+Weights are stored near N(0, 1) and scaled when used (equalised learning rate). Modulated convolutions scale their
+input, run one convolution for the whole batch, and scale their output, which is the same as a convolution a sample.
+
+Rows of w_plus: ``b4.conv1`` reads row 0 and ``b4.torgb`` row 1; with r = 8 << i, ``b{r}.conv0`` reads row 2i+1,
+``b{r}.conv1`` 2i+2 and ``b{r}.torgb`` 2i+3, so that a head shares its row with the first convolution of the next block.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
+from facestyle.models.generator import Generator, Noise, sample_z
+
+__all__ = [
+    "EqualLinear",
+    "StyleGAN2Generator",
+    "StyleGAN2Mapping",
+    "StyleGAN2Synthesis",
+    "estimate_w_avg",
+    "from_rosinality",
+    "scaled_leaky_relu",
+]
+
+AfterConv = Callable[[int, Tensor], Tensor]
+"""Changes the features behind the convolution that reads row i: (i, [B, C, H, W]) -> the same shape."""
+
+
+def scaled_leaky_relu(x: Tensor) -> Tensor:
+    """Leaky ReLU of slope 0.2, times sqrt 2, which keeps the variance of normal inputs about the same."""
+    return F.leaky_relu(x, 0.2) * math.sqrt(2.0)
+
+
+def _fir() -> Tensor:
+    """[4, 4] of sum 4: the filter [1, 3, 3, 1] in both directions, for pictures of twice the side."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    return torch.outer(taps, taps) * (4 / taps.sum().square())
+
+
+class EqualLinear(nn.Module):
+    """Linear layer with equalised learning rate.
+
+    Args:
+        before: numbers in.
+        after: numbers out.
+        bias: what it starts as.
+        rate: learning-rate multiplier: weights are stored larger, and scaled down, by this.
+    """
+
+    def __init__(self, before: int, after: int, *, bias: float = 0.0, rate: float = 1.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(after, before) / rate)
+        self.bias = nn.Parameter(torch.full((after,), bias / rate))
+        self.rate = rate
+        self.gain = rate / math.sqrt(before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., before] -> [..., after]."""
+        return F.linear(x, self.weight * self.gain, self.bias * self.rate)
+
+
+class StyleGAN2Mapping(nn.Module):
+    """z to w: each z to length sqrt(w_dim), then ``depth`` layers, the last one activated too.
+
+    Attributes:
+        w_avg: [w_dim], mean of W.
+    """
+
+    w_avg: Tensor
+
+    def __init__(self, w_dim: int = 512, depth: int = 8) -> None:
+        super().__init__()
+        self.fc = nn.ModuleList(EqualLinear(w_dim, w_dim, rate=0.01) for _ in range(depth))
+        self.register_buffer("w_avg", torch.zeros(w_dim))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """[..., w_dim] -> [..., w_dim]."""
+        x = z * torch.rsqrt(z.square().mean(dim=-1, keepdim=True) + 1e-8)
+        for layer in self.fc:
+            x = scaled_leaky_relu(layer(x))
+        return x
+
+
+class _StyledConv(nn.Module):
+    """Modulated, demodulated 3x3 convolution, to twice the side where ``up``; then noise, bias, activation."""
+
+    noise_const: Tensor
+    fir: Tensor
+
+    def __init__(
+        self, before: int, after: int, w_dim: int, resolution: int, *, up: bool = False
+    ) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, before, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(after, before, 3, 3))
+        self.bias = nn.Parameter(torch.zeros(after))
+        self.noise_strength = nn.Parameter(torch.zeros(()))
+        self.register_buffer("noise_const", torch.randn(resolution, resolution))
+        self.register_buffer("fir", _fir(), persistent=False)
+        self.up = up
+
+    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
+        style = self.affine(w)
+        power = self.weight.square().sum((2, 3))
+        scale = torch.rsqrt(style.square() @ power.T + 1e-8)
+        x = x * style[:, :, None, None]
+        if self.up:
+            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
+            x = F.conv2d(x, self.fir.expand(x.shape[1], 1, 4, 4), padding=1, groups=x.shape[1])
+        else:
+            x = F.conv2d(x, self.weight, padding=1)
+        x = x * scale[:, :, None, None]
+        if noise == "const":
+            x = x + self.noise_const * self.noise_strength
+        return scaled_leaky_relu(x + self.bias[:, None, None])
+
+
+class _ToRgb(nn.Module):
+    """Modulated 1x1 convolution to colours, not demodulated, without activation."""
+
+    def __init__(self, before: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = EqualLinear(w_dim, before, bias=1.0)
+        self.weight = nn.Parameter(torch.randn(3, before, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(3))
+        self.gain = 1 / math.sqrt(before)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        style = self.affine(w) * self.gain
+        return F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
+
+
+class _Block(nn.Module):
+    """The layers of one resolution; the first has no ``conv0``."""
+
+    def __init__(self, before: int, after: int, w_dim: int, resolution: int) -> None:
+        super().__init__()
+        if resolution > 4:
+            self.conv0 = _StyledConv(before, after, w_dim, resolution, up=True)
+        self.conv1 = _StyledConv(after, after, w_dim, resolution)
+        self.torgb = _ToRgb(after, w_dim)
+
+
+class StyleGAN2Synthesis(nn.Module):
+    """w_plus to picture.
+
+    Args:
+        resolution: side of the full picture, a power of two from 8.
+        w_dim: numbers in a row of w_plus.
+        channel_base: a resolution r has ``channel_base / r`` channels, but at most ``channel_max``.
+        channel_max: most channels.
+    """
+
+    fir: Tensor
+
+    def __init__(self, resolution: int, *, w_dim: int, channel_base: int, channel_max: int) -> None:
+        super().__init__()
+        self.resolution = resolution
+        self.w_dim = w_dim
+        self.sides = [4 << i for i in range(round(math.log2(resolution)) - 1)]
+        self.num_ws = 2 * len(self.sides)
+        self.channels = [min(channel_base // side, channel_max) for side in self.sides]
+        self.const = nn.Parameter(torch.randn(self.channels[0], 4, 4))
+        befores = self.channels[:1] + self.channels
+        for side, before, after in zip(self.sides, befores, self.channels, strict=False):
+            self.add_module(f"b{side}", _Block(before, after, w_dim, side))
+        self.register_buffer("fir", _fir(), persistent=False)
+
+    def forward(
+        self,
+        w_plus: Tensor,
+        *,
+        noise: Noise = "const",
+        resolution: int | None = None,
+        after_conv: AfterConv | None = None,
+    ) -> Tensor:
+        """Picture [B, 3, R, R] in about [-1, 1] (not clamped) from w_plus [B, num_ws, w_dim].
+
+        Args:
+            w_plus: one row a layer, coarse first.
+            noise: "const" adds the stored noise planes, "none" leaves them out.
+            resolution: None for the full side, or the side of an earlier block.
+            after_conv: changes the features behind each convolution.
+
+        Raises:
+            LatentShapeError: ``w_plus`` has another shape.
+            ConfigError: there is no block of that resolution, or the noise mode is unknown.
+        """
+        last = self._checked(w_plus, noise, resolution)
+        rows = w_plus.unbind(1)
+        x = self.const.expand(len(w_plus), -1, -1, -1)
+        img: Tensor | None = None
+        for side in self.sides[: self.sides.index(last) + 1]:
+            block = self.get_submodule(f"b{side}")
+            assert isinstance(block, _Block)
+            first = 0 if side == 4 else 2 * self.sides.index(side) - 1
+            convs = [block.conv1] if side == 4 else [block.conv0, block.conv1]
+            for row, conv in enumerate(convs, start=first):
+                x = conv(x, rows[row], noise)
+                if after_conv is not None:
+                    x = after_conv(row, x)
+            color = block.torgb(x, rows[first + len(convs)]).float()
+            img = color if img is None else self._doubled(img) + color
+        assert img is not None
+        return img
+
+    def _doubled(self, img: Tensor) -> Tensor:
+        """Twice the side; as bilinear, except that the border fades to 0."""
+        kernel = self.fir.to(img.dtype).expand(3, 1, 4, 4)
+        return F.conv_transpose2d(img, kernel, stride=2, padding=1, groups=3)
+
+    def _checked(self, w_plus: Tensor, noise: Noise, resolution: int | None) -> int:
+        if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_ws, self.w_dim):
+            raise LatentShapeError(
+                f"expected w_plus [B, {self.num_ws}, {self.w_dim}] for a {self.resolution} px StyleGAN2, "
+                f"got {list(w_plus.shape)}; give a [B, {self.w_dim}] code to facestyle.latents.broadcast first"
+            )
+        if noise not in ("const", "none"):
+            raise ConfigError(f'noise must be "const" or "none", got {noise!r}')
+        if resolution is not None and resolution not in self.sides:
+            raise ConfigError(f"this generator draws at {self.sides} px, not {resolution}")
+        return resolution or self.resolution
+
+
+class StyleGAN2Generator(Generator):
+    """StyleGAN2 behind the generator contract.
+
+    Args:
+        resolution: side of the full picture, a power of two from 8.
+        w_dim: numbers in z, w and a row of w_plus.
+        channel_base: a resolution r has ``channel_base / r`` channels: 32768 in config f.
+        channel_max: but at most so many.
+        mapping_depth: layers of the mapping network.
+
+    Raises:
+        ConfigError: the sizes cannot be built.
+    """
+
+    architecture: ClassVar[str] = "stylegan2"
+
+    def __init__(
+        self,
+        resolution: int = 1024,
+        *,
+        w_dim: int = 512,
+        channel_base: int = 32_768,
+        channel_max: int = 512,
+        mapping_depth: int = 8,
+    ) -> None:
+        super().__init__()
+        if resolution not in [8 << i for i in range(8)]:
+            raise ConfigError(f"resolution must be a power of two from 8 to 1024, got {resolution}")
+        if channel_base < resolution or min(channel_max, w_dim, mapping_depth) < 1:
+            raise ConfigError(
+                f"expected channel_base of {resolution} or more and other sizes of 1 or more, got {channel_base}, "
+                f"{channel_max}, {w_dim}, {mapping_depth}"
+            )
+        self.resolution = resolution
+        self.preview_resolution = min(256, resolution)
+        self.w_dim = w_dim
+        self.channel_base, self.channel_max = channel_base, channel_max
+        self.mapping_depth = mapping_depth
+        self.mapping: nn.Module = StyleGAN2Mapping(w_dim, mapping_depth)
+        self.synthesis: nn.Module = StyleGAN2Synthesis(
+            resolution, w_dim=w_dim, channel_base=channel_base, channel_max=channel_max
+        )
+        self.num_ws = 2 * round(math.log2(resolution)) - 2
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-able."""
+        return {
+            "resolution": self.resolution,
+            "w_dim": self.w_dim,
+            "channel_base": self.channel_base,
+            "channel_max": self.channel_max,
+            "mapping_depth": self.mapping_depth,
+        }
+
+
+def estimate_w_avg(generator: Generator, count: int = 10_000, *, seed: int = 0) -> Tensor:
+    """[w_dim], the mean of ``count`` mapped z's, for checkpoints that do not store it."""
+    z = sample_z(count, seed, generator.w_dim).to(generator.w_avg.device)
+    with torch.no_grad():
+        w = torch.cat([generator.mapping(part) for part in z.split(1000)])
+    return w.mean(0)
+
+
+def from_rosinality(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Arguments and tensors of a :class:`StyleGAN2Generator`, from a ``g_ema`` of rosinality's PyTorch code.
+
+    The resolution, widths and depth are read off the tensors. ``mapping.w_avg`` is not among them: such files keep it
+    beside ``g_ema``, or not at all. Files of old versions have no noise planes; theirs are drawn from seed 0.
+
+    Raises:
+        CheckpointError: a tensor has no place in the generator, or one that tells its size is absent.
+    """
+    names = {name: _clean_name(name) for name in tensors}
+    if unknown := sorted(name for name, clean in names.items() if clean is None):
+        raise CheckpointError(
+            f"has {len(unknown)} tensors with no place in a StyleGAN2 generator: {unknown[:3]}",
+            unexpected=unknown,
+        )
+    clean = {
+        new: _clean_shape(new, tensors[name]) for name, new in names.items() if new
+    }  # blur kernels, whose new name is empty, are constants
+    sides = [
+        int(match[1]) for name in clean if (match := re.search(r"\.b(\d+)\.torgb\.bias", name))
+    ]
+    try:
+        side = max(sides)
+        top = clean[f"synthesis.b{side}.conv1.weight"].shape[0]
+        config = {
+            "resolution": side,
+            "w_dim": clean["mapping.fc.0.weight"].shape[1],
+            "channel_base": top * side,
+            "channel_max": clean["synthesis.const"].shape[0],
+            "mapping_depth": sum(
+                re.fullmatch(r"mapping\.fc\.\d+\.weight", name) is not None for name in clean
+            ),
+        }
+    except (KeyError, ValueError, IndexError) as error:
+        raise CheckpointError(f"holds no StyleGAN2 generator ({error})") from error
+    if not any(name.endswith("noise_const") for name in clean):
+        rng = torch.Generator().manual_seed(0)
+        for name in sorted(name for name in clean if name.endswith("noise_strength")):
+            match = re.search(r"\.b(\d+)\.", name)
+            assert match is not None
+            plane = torch.randn(int(match[1]), int(match[1]), generator=rng)
+            clean[name.replace("noise_strength", "noise_const")] = plane
+    return config, clean
+
+
+_LAYER = {
+    "conv.weight": "weight", "conv.modulation.weight": "affine.weight",
+    "conv.modulation.bias": "affine.bias", "activate.bias": "bias",
+    "noise.weight": "noise_strength", "bias": "bias",
+    "conv.blur.kernel": "", "upsample.kernel": "",
+}  # fmt: skip
+
+
+def _clean_name(name: str) -> str | None:
+    """Our name of a tensor of rosinality's; empty for constants, None where there is no such layer."""
+    if name == "input.input":
+        return "synthesis.const"
+    if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", name):
+        return f"mapping.fc.{int(match[1]) - 1}.{match[2]}"
+    if match := re.fullmatch(r"noises\.noise_(\d+)", name):
+        number = int(match[1])
+        conv = "b4.conv1" if number == 0 else f"b{8 << (number - 1) // 2}.conv{(number - 1) % 2}"
+        return f"synthesis.{conv}.noise_const"
+    match = re.fullmatch(r"(conv1|to_rgb1|convs\.(\d+)|to_rgbs\.(\d+))\.(.+)", name)
+    if match is None or match[4] not in _LAYER:
+        return None
+    if not (part := _LAYER[match[4]]):
+        return ""
+    if match[2] is not None:
+        place = f"b{8 << int(match[2]) // 2}.conv{int(match[2]) % 2}"
+    elif match[3] is not None:
+        place = f"b{8 << int(match[3])}.torgb"
+    else:
+        place = "b4.conv1" if match[1] == "conv1" else "b4.torgb"
+    return f"synthesis.{place}.{part}"
+
+
+def _clean_shape(name: str, tensor: Tensor) -> Tensor:
+    """The tensor without the leading axes of length 1 that only rosinality's has."""
+    if name.endswith("noise_strength"):
+        return tensor.reshape(())
+    if name.endswith("noise_const"):
+        return tensor.reshape(tensor.shape[-2:])
+    if name.endswith("torgb.bias"):
+        return tensor.reshape(-1)
+    is_conv = name.endswith(("conv0.weight", "conv1.weight", "torgb.weight"))
+    return tensor[0] if is_conv or name == "synthesis.const" else tensor

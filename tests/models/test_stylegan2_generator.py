@@ -1,0 +1,307 @@
+"""StyleGAN2's generator: published sizes, each form of its arithmetic against another, and rosinality's names."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
+from facestyle.latents import broadcast
+from facestyle.models.checkpoints import load_strict, unfilled
+from facestyle.models.generator import sample_z
+from facestyle.models.stylegan2_generator import (
+    EqualLinear,
+    StyleGAN2Generator,
+    estimate_w_avg,
+    from_rosinality,
+)
+
+SIZES = {  # side: (all, synthesis) at channel_base 32768, then at 16384
+    64: ((27_032_600, 24_931_352), (23_819_544, 21_718_296)),
+    128: ((29_328_669, 27_227_421), (24_525_213, 22_423_965)),
+    256: ((30_034_338, 27_933_090), (24_767_458, 22_666_210)),
+    512: ((30_276_583, 28_175_335), (24_860_935, 22_759_687)),
+    1024: ((30_370_060, 28_268_812), (24_900_764, 22_799_516)),
+}
+BLOCKS = {
+    4: 2_894_852, 8: 5_509_125, 16: 5_509_125, 32: 5_509_125, 64: 5_509_125, 128: 2_296_069,
+    256: 705_669, 512: 242_245, 1024: 93_477,
+}  # fmt: skip
+
+
+def count(net):
+    return sum(p.numel() for p in net.parameters())
+
+
+def make(resolution=32, seed=0, **more):
+    torch.manual_seed(seed)
+    sizes = {"w_dim": 8, "channel_base": 128, "channel_max": 8, "mapping_depth": 2} | more
+    net = StyleGAN2Generator(resolution, **sizes)
+    with torch.no_grad():
+        net.w_avg.normal_()
+        for name, p in net.named_parameters():
+            if name.endswith(("noise_strength", "bias")):
+                p.normal_()
+    return net.eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def net():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def w_plus(net):
+    return torch.randn(2, net.num_ws, 8, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("side", SIZES)
+def test_sizes_are_the_published_ones(side):
+    with unfilled():
+        for base, sizes in zip((32_768, 16_384), SIZES[side], strict=True):
+            made = StyleGAN2Generator(side, channel_base=base)
+            assert (count(made), count(made.synthesis)) == sizes
+            assert made.num_ws == {64: 10, 128: 12, 256: 14, 512: 16, 1024: 18}[side]
+
+
+def test_every_block_and_the_noise_of_config_f():
+    with unfilled():
+        made = StyleGAN2Generator()
+    for side, wanted in BLOCKS.items():
+        own = count(made.synthesis.get_submodule(f"b{side}"))
+        assert own + (512 * 16 if side == 4 else 0) == wanted
+    assert count(made.mapping) == 2_101_248
+    planes = [b.numel() for n, b in made.named_buffers() if n.endswith("noise_const")]
+    assert sum(planes) == 2_796_176
+
+
+def conv_per_sample(conv, x, w):
+    """A modulated convolution with weights of its own for every sample; upsampled by zeros and a FIR filter."""
+    style = conv.affine(w)
+    rows = []
+    for one, s in zip(x, style, strict=True):
+        weight = conv.weight * s[None, :, None, None]
+        weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
+        if conv.up:
+            h = one.shape[-1]
+            spread = torch.zeros(1, one.shape[0], 2 * h + 3, 2 * h + 3)
+            spread[0, :, 2 : 2 * h + 2 : 2, 2 : 2 * h + 2 : 2] = one
+            out = F.conv2d(
+                spread, weight.flip(2, 3)
+            )  # side 2 h + 1: what stride 2 transposed gives
+            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+            fir = torch.outer(taps, taps) / 64 * 4
+            channels = out.shape[1]
+            out = F.conv2d(out, fir.repeat(channels, 1, 1, 1), padding=1, groups=channels)
+        else:
+            out = F.conv2d(one[None], weight, padding=1)
+        rows.append(out)
+    out = torch.cat(rows) + conv.noise_strength * conv.noise_const
+    return F.leaky_relu(out + conv.bias[None, :, None, None], 0.2) * 2**0.5
+
+
+@pytest.mark.parametrize("name", ["b4.conv1", "b8.conv0", "b32.conv0", "b32.conv1"])
+def test_scaling_inputs_and_outputs_is_a_convolution_a_sample(net, name):
+    conv = net.synthesis.get_submodule(name)
+    side = int(name[1:].split(".")[0]) // (2 if conv.up else 1)
+    rng = torch.Generator().manual_seed(2)
+    x = torch.randn(3, conv.weight.shape[1], side, side, generator=rng)
+    w = torch.randn(3, 8, generator=rng)
+    torch.testing.assert_close(
+        conv(x, w, "const"), conv_per_sample(conv, x, w), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_demodulated_convolutions_ignore_the_weights_scale(net):
+    conv = net.synthesis.b8.conv1
+    x, w = torch.randn(1, 8, 8, 8), torch.randn(1, 8)
+    before = conv(x, w, "none")
+    saved = conv.weight.clone()
+    conv.weight.mul_(3.0)
+    torch.testing.assert_close(conv(x, w, "none"), before, rtol=1e-4, atol=1e-5)
+    conv.weight.copy_(saved)
+
+
+def test_pictures_are_doubled_bilinearly_but_for_the_border(net):
+    img = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    doubled = net.synthesis._doubled(img)
+    wanted = F.interpolate(img, scale_factor=2, mode="bilinear")
+    torch.testing.assert_close(doubled[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1])
+    torch.testing.assert_close(doubled[..., 0, 1:-1], 0.75 * wanted[..., 0, 1:-1])
+
+
+def test_the_picture_is_the_sum_over_resolutions(net, w_plus):
+    small = net.synthesis(w_plus, resolution=16)
+    assert small.shape == (2, 3, 16, 16)
+    features = {}
+    net.synthesis(w_plus, after_conv=lambda row, x: features.setdefault(row, x))
+    color = net.synthesis.b32.torgb(features[6], w_plus[:, 7])
+    torch.testing.assert_close(net.synthesis(w_plus), net.synthesis._doubled(small) + color)
+
+
+def test_rows_reach_the_layers_of_their_resolution(net, w_plus):
+    def features(code):
+        kept = []
+        net.synthesis(code, after_conv=lambda row, x: (kept.append((row, x)), x)[1])
+        assert [row for row, _ in kept] == list(range(net.num_ws - 1))
+        return [x for _, x in kept]
+
+    before = features(w_plus)
+    assert [x.shape[-1] for x in before] == [4, 8, 8, 16, 16, 32, 32]
+    for row in range(net.num_ws):
+        changed = w_plus.clone()
+        changed[:, row] += 1
+        for i, (a, b) in enumerate(zip(before, features(changed), strict=True)):
+            assert torch.equal(a, b) == (i < row)
+        assert not torch.equal(net.synthesis(w_plus), net.synthesis(changed))
+
+
+def test_what_follows_a_convolution_can_be_changed(net, w_plus):
+    plain = net.synthesis(w_plus)
+    same = net.synthesis(w_plus, after_conv=lambda row, x: x)
+    assert torch.equal(plain, same)
+    cut = net.synthesis(w_plus, after_conv=lambda row, x: x * (row != 6))
+    small = net.synthesis(w_plus, resolution=16)
+    last = net.synthesis.b32.torgb.bias[:, None, None]
+    torch.testing.assert_close(cut, net.synthesis._doubled(small) + last)
+
+
+def test_noise_comes_from_its_planes_or_not_at_all(net, w_plus):
+    without = make()
+    for name, p in without.named_parameters():
+        if name.endswith("noise_strength"):
+            p.zero_()
+    torch.testing.assert_close(
+        net.synthesis(w_plus, noise="none"), without.synthesis(w_plus, noise="const")
+    )
+    assert not torch.equal(net.synthesis(w_plus), net.synthesis(w_plus, noise="none"))
+
+
+def test_samples_of_a_batch_do_not_mix(net, w_plus):
+    torch.testing.assert_close(
+        net.synthesis(w_plus)[1:], net.synthesis(w_plus[1:]), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_the_mapping_ignores_the_length_of_z(net):
+    z = sample_z(3, 0, 8)
+    torch.testing.assert_close(net.mapping(z), net.mapping(7 * z), rtol=1e-4, atol=1e-4)
+    rows = net.mapping(z[None])
+    torch.testing.assert_close(rows[0], net.mapping(z))
+
+
+def test_a_rate_leaves_the_function_alone_and_slows_its_weights():
+    torch.manual_seed(0)
+    fast = EqualLinear(8, 4, bias=1.0)
+    slow = EqualLinear(8, 4, bias=1.0, rate=0.01)
+    with torch.no_grad():
+        slow.weight.copy_(fast.weight * 100)
+    x = torch.randn(2, 8)
+    torch.testing.assert_close(fast(x), slow(x))
+    fast(x).sum().backward()
+    slow(x).sum().backward()
+    torch.testing.assert_close(slow.weight.grad, fast.weight.grad * 0.01)
+
+
+def test_configs_build_the_same_network_again(net):
+    again = StyleGAN2Generator(**net.config())
+    again.load_state_dict(net.state_dict())
+    z = sample_z(1, 0, 8)
+    assert torch.equal(again(z), net(z))
+    assert net.preview_resolution == 32
+
+
+def test_requests_are_checked(net, w_plus):
+    with pytest.raises(LatentShapeError, match=r"\[B, 8, 8\]"):
+        net.synthesis(w_plus[:, :4])
+    with pytest.raises(ConfigError, match="draws at"):
+        net.synthesis(w_plus, resolution=48)
+    with pytest.raises(ConfigError, match="noise"):
+        net.synthesis(w_plus, noise="random")
+    for wrong in ({"resolution": 48}, {"resolution": 64, "channel_base": 32}, {"w_dim": 0}):
+        with pytest.raises(ConfigError):
+            StyleGAN2Generator(**wrong)
+
+
+def rosinality_state(net):
+    """The generator's tensors under rosinality's names, by a table of its own."""
+    state, named = net.state_dict(), {}
+    for k in range(net.mapping_depth):
+        for part in ("weight", "bias"):
+            named[f"style.{k + 1}.{part}"] = state[f"mapping.fc.{k}.{part}"]
+    named["input.input"] = state["synthesis.const"][None]
+
+    def conv(new, old):
+        named[f"{new}.conv.weight"] = state[f"{old}.weight"][None]
+        for part in ("weight", "bias"):
+            named[f"{new}.conv.modulation.{part}"] = state[f"{old}.affine.{part}"]
+
+    def styled(new, old, number):
+        conv(new, old)
+        named[f"{new}.activate.bias"] = state[f"{old}.bias"]
+        named[f"{new}.noise.weight"] = state[f"{old}.noise_strength"][None]
+        named[f"noises.noise_{number}"] = state[f"{old}.noise_const"][None, None]
+
+    def rgb(new, old):
+        conv(new, old)
+        named[f"{new}.bias"] = state[f"{old}.bias"].reshape(1, 3, 1, 1)
+
+    styled("conv1", "synthesis.b4.conv1", 0)
+    rgb("to_rgb1", "synthesis.b4.torgb")
+    for i, side in enumerate((8, 16, 32)):
+        styled(f"convs.{2 * i}", f"synthesis.b{side}.conv0", 2 * i + 1)
+        styled(f"convs.{2 * i + 1}", f"synthesis.b{side}.conv1", 2 * i + 2)
+        rgb(f"to_rgbs.{i}", f"synthesis.b{side}.torgb")
+        named[f"convs.{2 * i}.conv.blur.kernel"] = torch.ones(4, 4)
+        named[f"to_rgbs.{i}.upsample.kernel"] = torch.ones(4, 4)
+    return named
+
+
+def test_rosinalitys_files_become_the_same_generator(net, w_plus):
+    config, tensors = from_rosinality(rosinality_state(net))
+    again = StyleGAN2Generator(**config)
+    load_strict(again, tensors | {"mapping.w_avg": net.w_avg})
+    assert torch.equal(again.synthesis(w_plus), net.synthesis(w_plus))
+    z = sample_z(2, 0, 8)
+    assert torch.equal(again.mapping(z), net.mapping(z))
+
+
+def test_old_files_without_noise_get_planes_of_their_own(net, w_plus):
+    state = {k: v for k, v in rosinality_state(net).items() if not k.startswith("noises.")}
+    config, tensors = from_rosinality(state)
+    again = StyleGAN2Generator(**config)
+    load_strict(again, tensors | {"mapping.w_avg": net.w_avg})
+    assert torch.equal(again.synthesis(w_plus, noise="none"), net.synthesis(w_plus, noise="none"))
+    assert 0.5 < again.synthesis.b32.conv1.noise_const.std() < 1.5
+    _, once_more = from_rosinality(state)
+    assert torch.equal(
+        once_more["synthesis.b8.conv0.noise_const"], tensors["synthesis.b8.conv0.noise_const"]
+    )
+
+
+def test_foreign_and_incomplete_files_are_named(net):
+    state = rosinality_state(net)
+    with pytest.raises(CheckpointError, match="no place") as caught:
+        from_rosinality({**state, "convs.0.conv.extra": torch.zeros(1)})
+    assert caught.value.unexpected == ("convs.0.conv.extra",)
+    with pytest.raises(CheckpointError, match="no StyleGAN2 generator"):
+        from_rosinality({"style.1.weight": torch.zeros(8, 8)})
+    del state["convs.3.activate.bias"]
+    config, tensors = from_rosinality(state)
+    with pytest.raises(CheckpointError) as caught:
+        load_strict(StyleGAN2Generator(**config), tensors | {"mapping.w_avg": net.w_avg})
+    assert caught.value.missing == ("synthesis.b16.conv1.bias",)
+
+
+def test_the_mean_of_w_is_estimated():
+    made = make(8, mapping_depth=1, w_dim=4)
+    w_avg = estimate_w_avg(made, 20_000)
+    other = estimate_w_avg(made, 20_000, seed=1)
+    torch.testing.assert_close(w_avg, other, atol=0.05, rtol=0)
+    assert torch.equal(w_avg, estimate_w_avg(made, 20_000))
+
+
+def test_it_meets_the_contract(net):
+    img = net(sample_z(2, 0, 8))
+    assert img.shape == (2, 3, 32, 32) and img.isfinite().all()
+    w = net.mapping(sample_z(2, 0, 8))
+    assert torch.equal(img, net.synthesis(broadcast(w, net.num_ws)))
