@@ -1,7 +1,7 @@
-"""Average snapshots of one finetuning run: an early one keeps more of the person, a late one has more of the style.
+"""Average snapshots of finetuning, and G: an early one keeps more of the person, a late one has more of the style.
 
-All snapshots of a run descend from one start, so their weights can be averaged (arXiv:2203.05482); the average is also
-cleaner than either, because what training was still undecided about cancels out.
+All descend from G, so their weights can be averaged (arXiv:2203.05482); the average is also cleaner than either,
+because what training was still undecided about cancels out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
     """Weighted mean of generator files, float32.
 
     Args:
-        files: safetensors files of one architecture.
+        files: safetensors files of one architecture; "base" is the bundled G.
         shares: one weight a file, not negative, of sum 1.
 
     Raises:
@@ -38,7 +38,7 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
         raise ConfigError(f"the shares must not be negative and sum to 1, got {list(shares)}")
     total: dict[str, Tensor] = {}
     for path, share in zip(files, shares, strict=True):
-        tensors = read_tensors(path)
+        tensors = _synthesis_of_base() if path == "base" else read_tensors(path)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
             raise CheckpointError("holds other tensors than the file before", path=path)
@@ -48,10 +48,16 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
     return total
 
 
+def _synthesis_of_base() -> dict[str, Tensor]:
+    from facestyle.models.zoo import load_base_generator
+
+    return load_base_generator().synthesis.state_dict()
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m facestyle.training.blend A B --shares 0.4 0.6 -o OUT``: write the weighted mean."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("files", nargs="+")
+    parser.add_argument("files", nargs="+", help='generator files; "base" is the bundled G')
     parser.add_argument("--shares", nargs="+", type=float, required=True)
     parser.add_argument(
         "-o", "--output", required=True, help="such as RUN/style/generator.safetensors"

@@ -10,6 +10,8 @@ from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
 from facestyle.models.checkpoints import read_tensors, save_tensors
+from facestyle.models.zoo import load_base_generator
+from facestyle.styles import bundled_style
 from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
@@ -295,6 +297,10 @@ def test_blending_is_a_weighted_mean(tmp_path):
     save_tensors({"y": torch.ones(3)}, files[1], metadata={})
     with pytest.raises(CheckpointError, match="other tensors"):
         blend_files(files, [0.5, 0.5])
+    style = bundled_style("illustration") / "generator.safetensors"
+    plain = load_base_generator().synthesis.state_dict()
+    for name, tensor in blend_files(["base", style], [1.0, 0.0]).items():
+        torch.testing.assert_close(tensor, plain[name])
     out = tmp_path / "out.safetensors"
     assert blend_main([str(files[0]), "--shares", "1", "-o", str(out)]) == 0
     assert read_tensors(out)["x"].dtype == torch.float16
