@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facestyle.errors import ConfigError
+from facestyle.models.stylegan2_generator import EqualLinear
 
 __all__ = ["StyleGAN2Critic", "channels_at"]
 
@@ -59,19 +60,6 @@ class _Conv(nn.Module):
         return x if self.bias is None else F.leaky_relu(x, _SLOPE) * math.sqrt(2.0)
 
 
-class _Linear(nn.Module):
-    def __init__(self, before: int, after: int, *, activate: bool) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(after, before))
-        self.bias = nn.Parameter(torch.zeros(after))
-        self.gain = 1 / math.sqrt(before)
-        self.activate = activate
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.linear(x, self.weight * self.gain, self.bias)
-        return F.leaky_relu(x, _SLOPE) * math.sqrt(2.0) if self.activate else x
-
-
 class _Halving(nn.Module):
     """Two convolutions to half the side beside a skip path, their sum over sqrt 2."""
 
@@ -114,14 +102,14 @@ class StyleGAN2Critic(nn.Module):
         )
         last = channels_at(4, width=width)
         self.conv = _Conv(last + 1, last, 3)
-        self.hidden = _Linear(last * 16, last, activate=True)
-        self.out = _Linear(last, 1, activate=False)
+        self.hidden = EqualLinear(last * 16, last)
+        self.out = EqualLinear(last, 1)
 
     def forward(self, img: Tensor) -> Tensor:
         """[B, 3, R, R] -> [B, 1]."""
         x = self.blocks(self.from_rgb(img))
         x = self.hidden(self.conv(self._with_spread(x)).flatten(1))
-        logits = self.out(x)
+        logits = self.out(F.leaky_relu(x, _SLOPE) * math.sqrt(2.0))
         assert isinstance(logits, Tensor)
         return logits
 
