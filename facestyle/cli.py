@@ -21,6 +21,7 @@ from facestyle.cli_common import (
     input_files,
     listed,
     load_stylizer,
+    named_pictures,
     output_files,
 )
 from facestyle.errors import (
@@ -73,6 +74,8 @@ def _fail(error: FacestyleError, code: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     from facestyle import __version__, portraits_cli
     from facestyle.baselines.cli import add_parser as add_baseline
+    from facestyle.compare_cli import add_parser as add_compare
+    from facestyle.evaluation.cli import add_parser as add_evaluate
 
     parser = argparse.ArgumentParser(
         prog="facestyle",
@@ -171,28 +174,9 @@ def _parser() -> argparse.ArgumentParser:
     add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
     ablate.set_defaults(run=_ablate)
 
-    evaluate = commands.add_parser("evaluate", help="measure the encoder or a style; galleries")
-    evaluate.add_argument(
-        "what",
-        choices=["encoder", "style", "gallery", "styles"],
-        help="gallery: a style's options; styles: every bundled style on the same 24 faces",
-    )
-    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
-    evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
-    evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
-    evaluate.add_argument("--limit", type=int, help="use so many test photos")
-    evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
-    evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
-    evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
-    evaluate.add_argument(
-        "--download-clip", action="store_true", help="fetch CLIP, 1.7 GB, for CMMD (style)"
-    )
-    evaluate.add_argument("--judge", default="auto", help="identity network that judges")
-    evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
-    evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
-    add_style(evaluate)
-    evaluate.set_defaults(run=_evaluate)
+    add_evaluate(commands)
     add_baseline(commands)
+    add_compare(commands)
     return parser
 
 
@@ -363,9 +347,7 @@ def _ablate(args: argparse.Namespace) -> int:
     from facestyle.training.pipeline import PRESETS
     from facestyle.training.processes import Processes
 
-    styles = dict(text.partition("=")[::2] for text in args.styles)
-    if not all(styles.values()):
-        raise ConfigError("give each style as NAME=PICTURES, such as anime=anime.zip")
+    styles = named_pictures(args.styles)
     config = configured(PRESETS[args.preset], args.set)
     print(listed(config))
     if args.dry_run:
@@ -378,33 +360,4 @@ def _ablate(args: argparse.Namespace) -> int:
         samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
     )  # fmt: skip
     print(report)
-    return 0
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from facestyle.evaluation import gallery, report
-    from facestyle.runtime import tune_allocator
-
-    tune_allocator()
-    folder = Path(args.output)
-    if args.what == "gallery":
-        gallery.gallery(load_stylizer(args), folder)
-    elif args.what == "styles":
-        gallery.styles_gallery(folder)
-    elif args.what == "encoder":
-        if not args.faces:
-            raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")
-        report.encoder_report(
-            args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise,
-            judge_name=args.judge, perceptual_name=args.perceptual,
-        )  # fmt: skip
-    else:
-        if not args.pictures:
-            raise ConfigError("evaluate style needs --pictures, the style's own pictures")
-        report.style_report(
-            load_stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
-            limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
-            cache=args.features_cache, allow_download=args.download_clip,
-        )  # fmt: skip
-    print(folder / "report.md")
     return 0

@@ -20,6 +20,7 @@ __all__ = [
     "input_files",
     "listed",
     "load_stylizer",
+    "named_pictures",
     "output_files",
 ]
 
@@ -57,6 +58,18 @@ def input_files(inputs: Sequence[str]) -> list[Path]:
             raise ConfigError(f"the folder {path} holds no pictures")
         files += found
     return list(dict.fromkeys(files))
+
+
+def named_pictures(texts: Sequence[str]) -> dict[str, str]:
+    """Style -> pictures, of STYLE=PICTURES.
+
+    Raises:
+        ConfigError: a text names no pictures.
+    """
+    named = dict(text.partition("=")[::2] for text in texts)
+    if not all(named.values()):
+        raise ConfigError("give each style as NAME=PICTURES, such as anime=anime.zip")
+    return named
 
 
 def output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:

@@ -13,7 +13,15 @@ from typing_extensions import Self
 
 from facestyle.errors import ConfigError
 
-__all__ = ["Baseline", "PictureSources", "check_crops", "count_parameters", "prepared", "resize"]
+__all__ = [
+    "Baseline",
+    "PictureSources",
+    "ProjectingBaseline",
+    "check_crops",
+    "count_parameters",
+    "prepared",
+    "resize",
+]
 
 PictureSources = str | Path | Sequence[str | Path]
 """Folders or zip files of aligned style pictures."""
@@ -87,6 +95,36 @@ class Baseline(ABC):
         Raises:
             ConfigError: no style was prepared or loaded yet, or ``crops`` has another shape.
         """
+
+
+class ProjectingBaseline(Baseline):
+    """A method that finds the photo's code in G by optimisation, which takes long and is the same for every style."""
+
+    @abstractmethod
+    def project(self, crops: Tensor, *, progress: bool = False) -> Tensor:
+        """Codes [B, ...] of photos [B, 3, S, S]; no style need be loaded."""
+
+    @abstractmethod
+    def check_ready(self) -> None:
+        """Refuse to begin without a style.
+
+        Raises:
+            ConfigError: no style was prepared or loaded yet.
+        """
+
+    @abstractmethod
+    def draw(self, codes: Tensor, *, first: int = 0) -> Tensor:
+        """Portraits [B, 3, R, R] in [-1, 1] of codes that ``project`` found; ``first`` as in ``stylize``.
+
+        Raises:
+            ConfigError: no style was prepared or loaded yet.
+        """
+
+    def stylize(self, crops: Tensor, *, first: int = 0, progress: bool = False) -> Tensor:
+        """Project, then draw; see :meth:`Baseline.stylize`."""
+        check_crops(crops)
+        self.check_ready()
+        return self.draw(self.project(crops, progress=progress), first=first)
 
 
 def prepared(part: T | None, method: Baseline) -> T:

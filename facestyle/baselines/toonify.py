@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from facestyle.baselines.base import Baseline, PictureSources, check_crops, prepared
+from facestyle.baselines.base import PictureSources, ProjectingBaseline, prepared
 from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.errors import ConfigError
@@ -63,7 +63,7 @@ class ToonifyConfig:
         switch_position(self.switch_px, self.switch_level)
 
 
-class Toonify(Baseline):
+class Toonify(ProjectingBaseline):
     """Layer-blended generators behind a projection into W+.
 
     The noise planes stay as they are; the original optimises them too, and then draws with others.
@@ -115,13 +115,14 @@ class Toonify(Baseline):
         self.blended = blend_layers(coarse, fine, switch, width=config.width)
         return self
 
-    def stylize(self, crops: Tensor, *, first: int = 0, progress: bool = False) -> Tensor:
-        """Project into W+ of G, then draw with the blend; see :meth:`Baseline.stylize`."""
-        check_crops(crops)
-        blended = prepared(self.blended, self)
-        w_plus = self.project(crops, progress=progress)
+    def check_ready(self) -> None:
+        """Refuse to begin without a style; see :meth:`ProjectingBaseline.check_ready`."""
+        prepared(self.blended, self)
+
+    def draw(self, codes: Tensor, *, first: int = 0) -> Tensor:
+        """Pictures [B, 3, R, R] of codes w_plus by the blend; nothing is drawn at random."""
         with torch.inference_mode():
-            img: Tensor = blended.synthesis(w_plus)
+            img: Tensor = prepared(self.blended, self).synthesis(codes)
         return img.float().clamp(-1, 1)
 
     def project(self, crops: Tensor, *, progress: bool = False) -> Tensor:

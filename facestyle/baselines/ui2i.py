@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from facestyle.baselines.base import Baseline, PictureSources, check_crops, prepared
+from facestyle.baselines.base import PictureSources, ProjectingBaseline, prepared
 from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.baselines.toonify import own_parameters
@@ -65,7 +65,7 @@ class Ui2iConfig:
             raise ConfigError(f"steps must be 0 or more, got {self.steps}")
 
 
-class Ui2i(Baseline):
+class Ui2i(ProjectingBaseline):
     """Features swapped between G and G*, behind a projection into V of G.
 
     Args:
@@ -129,12 +129,17 @@ class Ui2i(Baseline):
             self.reference = self._code_in(star, picture, progress, look_every=_LOOK_EVERY)
         return self
 
-    def stylize(self, crops: Tensor, *, first: int = 0, progress: bool = False) -> Tensor:
-        """Find the content's code in V of G, then draw with the swapped layers; see :meth:`Baseline.stylize`."""
-        check_crops(crops)
-        swapped = prepared(self.swapped, self)
-        content = self._code_in(self.base, crops, progress)
-        return self.draw(content, self.style_codes(len(crops), first), swapped)
+    def check_ready(self) -> None:
+        """Refuse to begin without a style; see :meth:`ProjectingBaseline.check_ready`."""
+        prepared(self.swapped, self)
+
+    def project(self, crops: Tensor, *, progress: bool = False) -> Tensor:
+        """Codes w [B, w_dim] of the content, searched in V of G."""
+        return self._code_in(self.base, crops, progress)
+
+    def draw(self, codes: Tensor, *, first: int = 0) -> Tensor:
+        """Pictures [B, 3, R, R] of the content's codes w, with the styles of crops numbered from ``first``."""
+        return self.mix(codes, self.style_codes(len(codes), first))
 
     def style_codes(self, count: int, first: int = 0) -> Tensor:
         """Codes w [count, w_dim]: the reference's, or random ones of the crops numbered from ``first``."""
@@ -149,14 +154,14 @@ class Ui2i(Baseline):
             w = self.base.mapping(torch.stack(rows).to(w_avg.device))
         return truncate(w, w_avg, self.config.psi)
 
-    def draw(self, content: Tensor, style: Tensor, swapped: Generator) -> Tensor:
+    def mix(self, content: Tensor, style: Tensor) -> Tensor:
         """Pictures [B, 3, R, R] from codes w [B, w_dim] of content and style."""
         rows = self.base.num_ws
         w_plus = style_mix(
             broadcast(content, rows), broadcast(style, rows), self.config.swap_layer + 2
         )
         with torch.inference_mode():
-            img: Tensor = swapped.synthesis(w_plus)
+            img: Tensor = prepared(self.swapped, self).synthesis(w_plus)
         return img.float().clamp(-1, 1)
 
     def _code_in(

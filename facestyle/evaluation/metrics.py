@@ -49,6 +49,7 @@ __all__ = [
     "MEASURES",
     "QUICK",
     "StyleJudge",
+    "portrait_metrics",
     "read_metrics",
     "save_metrics",
     "style_metrics",
@@ -335,15 +336,7 @@ def style_metrics(
         "format", "version", "style", "variant", "machine", "date", "seconds" by stage, and the groups: their entries
         under the groups' names.
     """
-    metrics: dict[str, Any] = {
-        "format": "facestyle-metrics",
-        "version": 1,
-        "style": style,
-        "variant": variant,
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
-        "missing": judge.missing,
-    }
+    metrics = _header(judge, style, variant)
     seconds: dict[str, float] = {}
     for name, group in people.items():
         start = time.perf_counter()
@@ -357,6 +350,23 @@ def style_metrics(
         metrics["plain"] = judge.score(people["samples"].sources, measures=sets)
         seconds["plain"] = round(time.perf_counter() - start, 1)
     return {**metrics, "seconds": seconds}
+
+
+def portrait_metrics(
+    judge: StyleJudge, portraits: Tensor, photos: Tensor, *, style: str, variant: str, who: str
+) -> dict[str, Any]:
+    """The metrics of a method's portraits beside the photos they were made from, likewise: the group "photos".
+
+    Args:
+        judge: of the style set.
+        portraits: uint8 [N, 3, S, S].
+        photos: the same people's, likewise.
+        style: its name.
+        variant: the method.
+        who: the photos in words.
+    """
+    scores = {"who": who, **judge.score(portraits, photos)}
+    return {**_header(judge, style, variant), "photos": scores}
 
 
 def save_metrics(metrics: Mapping[str, Any], path: str | Path) -> Path:
@@ -382,6 +392,18 @@ def read_metrics(path: str | Path) -> dict[str, Any]:
     if not isinstance(metrics, dict) or metrics.get("format") != "facestyle-metrics":
         raise ConfigError(f"{path} holds no metrics of facestyle evaluate")
     return metrics
+
+
+def _header(judge: StyleJudge, style: str, variant: str) -> dict[str, Any]:
+    return {
+        "format": "facestyle-metrics",
+        "version": 1,
+        "style": style,
+        "variant": variant,
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+        "missing": judge.missing,
+    }
 
 
 def _checked(measures: Sequence[str]) -> tuple[str, ...]:

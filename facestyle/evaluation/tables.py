@@ -17,6 +17,8 @@ COLUMNS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "CMMD": (("cmmd",), ".3f", "CMMD to the style set"),
     "Dis.": (("lpips", "perceptual"), ".3f", "distance of each portrait to G's picture of the same code"),
     "ID": (("identity_distance",), ".3f", "identity distance, 1 - cosine, to G's picture of the same code"),
+    "Perc.": (("lpips", "perceptual"), ".3f", "distance of each portrait to its photo"),
+    "Person": (("identity_distance",), ".3f", "identity distance, 1 - cosine, of each portrait to its photo"),
 }  # fmt: skip
 """Column -> (entries, the first that every row has; number format; what it is). All are better lower."""
 
@@ -158,6 +160,7 @@ def _check_networks(rows: Sequence[Metrics], keys: Iterable[str], people: str) -
 
 def _notes(rows: Sequence[Metrics], entries: Mapping[str, str], people: str) -> list[str]:
     lines = []
+    reasons: dict[tuple[str, str], list[str]] = {}
     for column, key in entries.items():
         found = [(row, row[people].get(key, {})) for row in rows]
         measured = [(row, entry) for row, entry in found if entry.get("value") is not None]
@@ -172,19 +175,23 @@ def _notes(rows: Sequence[Metrics], entries: Mapping[str, str], people: str) -> 
                 if "n_style" in entry
             )
             lines.append(text + (f"; style pictures: {', '.join(pictures)}." if pictures else "."))
-        reasons: dict[str, list[str]] = {}
+        absent: dict[str, list[str]] = {}
         for row, entry in found:
             if entry.get("value") is None:
-                reasons.setdefault(entry.get("why", "not measured"), []).append(_called(row))
-        for why, names in reasons.items():
+                why = entry.get("why") or row.get("why", "not measured")
+                absent.setdefault(why, []).append(_called(row))
+        for why, names in absent.items():
             whose = "" if len(names) == len(rows) else f" ({', '.join(names)})"
-            lines.append(f"- {column}: –{whose}: {_safe(why)}.")
+            reasons.setdefault((whose, why), []).append(column)
+    for (whose, why), columns in reasons.items():
+        lines.append(f"- {', '.join(columns)}: –{whose}: {_safe(why)}.")
     people_of = _once(row[people].get("who", "") for row in rows)
     return [*lines, f"- People: {'; '.join(people_of)}."]
 
 
 def measured_on(rows: Sequence[Metrics]) -> str:
     """The sentence that names machine and date of metrics and reports; of several, all."""
+    rows = [row for row in rows if "machine" in row]
     machines = _once(f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in rows)
     dates = sorted({row["date"] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"

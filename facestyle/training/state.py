@@ -13,7 +13,7 @@ import torch
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 
-__all__ = ["TrainingState", "write_json"]
+__all__ = ["TrainingState", "logged_seconds", "write_json"]
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +56,7 @@ class TrainingState:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every line of ``log.jsonl``."""
-        path = self.folder / "log.jsonl"
-        lines = path.read_text().splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        return _rows(self.folder)
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drop a stage's lines beyond ``step``: they are of steps that will be run again."""
@@ -121,6 +119,20 @@ class TrainingState:
             ) from error
 
 
+def logged_seconds(folder: str | Path) -> float:
+    """Seconds that a run's steps took, all stages and sittings together, by its ``log.jsonl``.
+
+    A sitting's clock starts anew, or goes on where the one before stopped.
+    """
+    total = last = 0.0
+    for row in _rows(Path(folder)):
+        seconds = float(row.get("seconds", 0.0))
+        if seconds < last:
+            total += last
+        last = seconds
+    return total + last
+
+
 def write_json(path: str | Path, content: Any) -> None:
     """Write a JSON file, whole or not at all.
 
@@ -128,6 +140,12 @@ def write_json(path: str | Path, content: Any) -> None:
         OutputError: it cannot be written.
     """
     _replace(Path(path), json.dumps(content, indent=2) + "\n")
+
+
+def _rows(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "log.jsonl"
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
 
 
 def _replace(path: Path, text: str) -> None:

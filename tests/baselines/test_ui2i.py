@@ -18,7 +18,7 @@ def codes(tiny):
 def test_a_swap_past_the_last_block_is_the_contents_picture(tiny, star_run):
     content, style = codes(tiny)
     method = Ui2i(tiny, Ui2iConfig(swap_layer=7)).load(star_run)
-    img = method.draw(content, style, method.swapped)
+    img = method.mix(content, style)
     expected = tiny.synthesis(broadcast(content, tiny.num_ws)).clamp(-1, 1)
     assert torch.equal(img, expected)
     with pytest.raises(ConfigError, match="at most 7"):
@@ -41,7 +41,7 @@ def test_features_up_to_the_swap_are_the_contents_and_no_further(tiny, star_run,
         ]
 
     hooks = listen(method.swapped, "swapped") + listen(tiny, "content")
-    img = method.draw(content, style, method.swapped)
+    img = method.mix(content, style)
     own = tiny.synthesis(broadcast(content, tiny.num_ws)).clamp(-1, 1)
     for hook in hooks:
         hook.remove()
@@ -54,9 +54,9 @@ def test_features_up_to_the_swap_are_the_contents_and_no_further(tiny, star_run,
 def test_the_style_code_rules_above_the_swap_only(tiny, star_run):
     content, style = codes(tiny)
     method = Ui2i(tiny, Ui2iConfig(swap_layer=3)).load(star_run)
-    img = method.draw(content, style, method.swapped)
-    assert not torch.equal(img, method.draw(content, style.flip(0), method.swapped))
-    assert not torch.equal(img, method.draw(content.flip(0), style, method.swapped))
+    img = method.mix(content, style)
+    assert not torch.equal(img, method.mix(content, style.flip(0)))
+    assert not torch.equal(img, method.mix(content.flip(0), style))
 
 
 def test_random_codes_belong_to_a_crops_number_and_are_truncated(tiny):

@@ -1,0 +1,116 @@
+"""``facestyle evaluate``: reports and sheets of the encoder and of styles."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from facestyle.cli_common import add_style, load_stylizer
+from facestyle.errors import ConfigError
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to a command line's subparsers."""
+    evaluate = commands.add_parser("evaluate", help="measure the encoder or a style; galleries")
+    evaluate.add_argument(
+        "what",
+        choices=list(_WHAT),
+        help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
+        "many portraits of a few people",
+    )
+    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
+    evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
+    evaluate.add_argument(
+        "--references", nargs="+", default=[], help="aligned pictures to follow (reference)"
+    )
+    evaluate.add_argument(
+        "--ui2i", help="folder of a trained ui2i, for rows of its results (multimodal)"
+    )
+    evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
+    evaluate.add_argument("--limit", type=int, help="use so many test photos")
+    evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
+    evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
+    evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
+    evaluate.add_argument(
+        "--download-clip", action="store_true", help="fetch CLIP, 1.7 GB, for CMMD (style)"
+    )
+    evaluate.add_argument("--judge", default="auto", help="identity network that judges")
+    evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
+    evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
+    add_style(evaluate)
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from facestyle.runtime import tune_allocator
+
+    tune_allocator()
+    print(_WHAT[args.what](args, Path(args.output)))
+    return 0
+
+
+def _encoder(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.report import encoder_report
+
+    if not args.faces:
+        raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")
+    encoder_report(
+        args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise,
+        judge_name=args.judge, perceptual_name=args.perceptual,
+    )  # fmt: skip
+    return folder / "report.md"
+
+
+def _style(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.report import style_report
+
+    if not args.pictures:
+        raise ConfigError("evaluate style needs --pictures, the style's own pictures")
+    style_report(
+        load_stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
+        limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
+        cache=args.features_cache, allow_download=args.download_clip,
+    )  # fmt: skip
+    return folder / "report.md"
+
+
+def _gallery(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.gallery import gallery
+
+    gallery(load_stylizer(args), folder)
+    return folder / "report.md"
+
+
+def _styles(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.gallery import styles_gallery
+
+    styles_gallery(folder)
+    return folder / "report.md"
+
+
+def _multimodal(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.baselines.ui2i import Ui2i
+    from facestyle.evaluation.portraits_gallery import multimodal_gallery
+
+    stylizer = load_stylizer(args)
+    ui2i = Ui2i(stylizer.base).load(args.ui2i) if args.ui2i else None
+    return multimodal_gallery(stylizer, folder, ui2i=ui2i)
+
+
+def _reference(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.portraits_gallery import reference_gallery
+
+    return reference_gallery(load_stylizer(args), folder, references=args.references)
+
+
+_WHAT = {
+    "encoder": _encoder,
+    "gallery": _gallery,
+    "multimodal": _multimodal,
+    "reference": _reference,
+    "style": _style,
+    "styles": _styles,
+}

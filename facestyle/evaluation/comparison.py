@@ -1,0 +1,289 @@
+"""Every method on the same photos, measured in one run (the paper's Tables 1, 3 and 6).
+
+::
+
+    OUT/config.json            what is compared; a killed run goes on
+    OUT/codes/                 codes that a method searches for once, for all styles
+    OUT/STYLE/METHOD/          metrics.json, and the portraits of the sheet
+    OUT/STYLE.jpg              the photos above every method's portraits
+    OUT/report.md              the tables
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from facestyle.baselines.base import PictureSources, ProjectingBaseline
+from facestyle.errors import ConfigError, FacestyleError, ImageError
+from facestyle.evaluation.comparison_methods import (
+    METHODS,
+    ComparisonConfig,
+    Method,
+    make_method,
+    settings_of,
+)
+from facestyle.evaluation.comparison_report import comparison_report
+from facestyle.evaluation.features import Pictures, iter_pictures
+from facestyle.evaluation.metrics import (
+    StyleJudge,
+    portrait_metrics,
+    read_metrics,
+    save_metrics,
+)
+from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.evaluation.weights import write_whole
+from facestyle.image import load_image, save_png
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.generator import Generator
+from facestyle.training.state import TrainingState, logged_seconds
+
+__all__ = ["compare"]
+
+_log = logging.getLogger(__name__)
+
+MEASURES = ("fid", "kid", "lpips", "perceptual", "identity")
+
+
+@dataclass(frozen=True, eq=False)
+class _Photos:
+    """Aligned photos, uint8 [N, 3, S, S]."""
+
+    levels: Tensor
+    who: str
+
+    def digest(self) -> str:
+        return hashlib.sha256(self.levels.numpy().tobytes()).hexdigest()
+
+    def batches(self, size: int) -> list[tuple[int, Tensor]]:
+        """Number of the first photo, and [B, 3, S, S] in [-1, 1]."""
+        return [
+            (start, self.levels[start : start + size].float().div(127.5).sub(1))
+            for start in range(0, len(self.levels), size)
+        ]
+
+
+def compare(
+    styles: Mapping[str, PictureSources],
+    out: str | Path,
+    config: ComparisonConfig | None = None,
+    *,
+    base: Generator,
+    methods: Sequence[str] = METHODS,
+    runs: str | Path | None = None,
+    faces: Pictures | None = None,
+    measures: Sequence[str] = MEASURES,
+    judge_name: str = "auto",
+    device: str | None = None,
+    progress: bool = True,
+) -> Path:
+    """Measure methods on photos, in several styles; the path of ``OUT/report.md``.
+
+    A method that cannot run here has its row in every table all the same, with the reason; the next run tries again.
+
+    Args:
+        styles: name -> pictures of the style.
+        out: folder.
+        config: how many photos, and how the methods are set.
+        base: G.
+        methods: of `METHODS`.
+        runs: folder with ``METHOD/STYLE``, as trained or imported; ``ours/STYLE`` may be a style's folder.
+        faces: FFHQ-aligned photos, squares of 128 px or more; samples of G, from seed 200 on, when None.
+        measures: see ``evaluation.metrics.MEASURES``.
+        judge_name: identity network that judges.
+        device: where methods run; the best there is when None.
+        progress: show bars.
+
+    Raises:
+        ConfigError: unknown methods, no styles, or ``out`` holds a comparison of other photos or settings.
+        ImageError: a photo is no square of 128 px or more.
+        DatasetError: photos or pictures cannot be read.
+        OutputError: ``out`` cannot be written.
+    """
+    config = config or ComparisonConfig()
+    if not styles or not methods or (unknown := set(methods) - set(METHODS)):
+        unknown = set(methods) - set(METHODS)
+        raise ConfigError(
+            f"expected styles, and methods of {', '.join(METHODS)}; got {len(styles)} styles and "
+            f"{', '.join(sorted(unknown) or methods) or 'no methods'}"
+        )
+    folder = Path(out)
+    photos = _photos(faces, base, config)
+    TrainingState(folder, {"config": dataclasses.asdict(config), "photos": photos.digest()})
+    rows = []
+    for style, pictures in styles.items():
+        judge: StyleJudge | None = None
+        for name in methods:
+            here = folder / style / name
+            if (here / "metrics.json").is_file():
+                rows.append(read_metrics(here / "metrics.json"))
+                continue
+            try:
+                method = make_method(name, style, pictures, runs, config, base, device=device)
+            except FacestyleError as error:
+                _log.warning("%s in %s is left out: %s", name, style, error)
+                rows.append(_absent(name, style, photos, str(error)))
+                continue
+            portraits, seconds = _portraits(method, name, photos, folder, config, progress)
+            judge = judge or StyleJudge.load(
+                pictures, measures=measures, judge_name=judge_name, cache=folder / style / "style.safetensors"
+            )  # fmt: skip
+            row = {
+                **portrait_metrics(
+                    judge, portraits, photos.levels, style=style, variant=name, who=photos.who
+                ),
+                "parameters": method.parameters,
+                "resolution": method.resolution,
+                "seconds_per_photo": seconds,
+                "training_seconds": _training_seconds(name, style, runs),
+                "settings": _described(settings_of(name, config)),
+            }
+            shown = pil_pictures(portraits[_shown(len(portraits), config)])
+            for i, picture in enumerate(shown):
+                save_png(picture, here / f"{i}.png")
+            save_metrics(row, here / "metrics.json")
+            rows.append(row)
+        _sheet(photos, folder, style, methods, config)
+    text = comparison_report(rows, list(styles), photos.who)
+    write_whole(text.encode(), folder / "report.md")
+    return folder / "report.md"
+
+
+def _photos(faces: Pictures | None, base: Generator, config: ComparisonConfig) -> _Photos:
+    side = min(config.side_px, base.resolution)
+    if faces is None:
+        people = sample_people(base, config.photos, psi=config.psi, side_px=side)
+        return _Photos(people.sources, people.who)
+    kept: list[Tensor] = []
+    for image in iter_pictures(faces):
+        if len(kept) == config.photos:
+            break
+        if image.width != image.height or image.width < 128:
+            raise ImageError(
+                "expected FFHQ-aligned photos, squares of 128 px or more, got "
+                f"{image.width}x{image.height}"
+            )
+        resized = image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
+        kept.append(_levels_of(resized))
+    if not kept:
+        raise ConfigError("expected 1 photo or more to compare on, got none")
+    return _Photos(torch.stack(kept), f"{len(kept)} photos")
+
+
+def _levels_of(image: Image.Image) -> Tensor:
+    """uint8 [3, S, S]."""
+    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
+    return flat.view(image.height, image.width, 3).permute(2, 0, 1)
+
+
+def _portraits(
+    method: Method,
+    name: str,
+    photos: _Photos,
+    folder: Path,
+    config: ComparisonConfig,
+    progress: bool,
+) -> tuple[Tensor, float]:
+    """uint8 [N, 3, S, S] of all photos, and the seconds that one photo takes from end to end."""
+    side = photos.levels.shape[-1]
+    batches = photos.batches(config.batch)
+    searched = 0.0
+    codes: list[Tensor] = []
+    if isinstance(method, ProjectingBaseline):
+        for start, crops in tqdm(batches, desc=f"{name}: codes", disable=not progress):
+            found, seconds = _codes(
+                method, crops, folder / "codes" / f"{name}_{start:05d}.safetensors"
+            )
+            codes.append(found)
+            searched += seconds
+    else:
+        method.stylize(batches[0][1][:1])  # what is built at the first call is not a photo's time
+    drawn = []
+    began = time.monotonic()
+    for i, (start, crops) in enumerate(tqdm(batches, desc=name, disable=not progress)):
+        with torch.inference_mode():
+            if isinstance(method, ProjectingBaseline):
+                img = method.draw(codes[i], first=start)
+            else:
+                img = method.stylize(crops, first=start)
+            drawn.append(to_levels(_resized(img.float(), side)))
+    total = searched + time.monotonic() - began
+    return torch.cat(drawn), total / len(photos.levels)
+
+
+def _codes(method: ProjectingBaseline, crops: Tensor, path: Path) -> tuple[Tensor, float]:
+    """Codes of a batch and the seconds they took, from the file where an earlier run or style left them."""
+    if path.is_file():
+        return read_tensors(path)["codes"], float(read_metadata(path)["seconds"])
+    began = time.monotonic()
+    codes = method.project(crops).cpu()
+    seconds = time.monotonic() - began
+    save_tensors({"codes": codes}, path, metadata={"seconds": f"{seconds:.2f}"})
+    return codes, seconds
+
+
+def _resized(img: Tensor, side_px: int) -> Tensor:
+    if img.shape[-1] % side_px == 0:
+        return F.interpolate(img, size=side_px, mode="area")
+    return F.interpolate(img, size=(side_px, side_px), mode="bilinear", antialias=True)
+
+
+def _absent(name: str, style: str, photos: _Photos, why: str) -> dict[str, Any]:
+    return {"style": style, "variant": name, "why": why, "photos": {"who": photos.who}}
+
+
+def _training_seconds(name: str, style: str, runs: str | Path | None) -> float | None:
+    """What the style's own weights took to train, if that is known."""
+    run = Path(runs or ".") / name.partition("-")[0] / style
+    if not name.startswith("ours"):
+        found = [logged_seconds(log.parent) for log in run.rglob("log.jsonl")]
+        return sum(found) if found else None
+    from facestyle.styles import find_style
+
+    origin = find_style(run if runs is not None and run.is_dir() else style) / "training.json"
+    if not origin.is_file():
+        return None
+    seconds = json.loads(origin.read_text()).get("seconds")
+    return float(sum(seconds.values())) if seconds else None
+
+
+def _described(settings: Any) -> dict[str, Any]:
+    """Settings that are not the method's own defaults."""
+    if settings is None:
+        return {}
+    defaults = dataclasses.asdict(type(settings)())
+    return {k: v for k, v in dataclasses.asdict(settings).items() if v != defaults[k]}
+
+
+def _shown(count: int, config: ComparisonConfig) -> list[int]:
+    """Numbers of the photos on the sheets, spread over all."""
+    shown = min(count, config.sheet_faces)
+    return [i * count // shown for i in range(shown)]
+
+
+def _sheet(
+    photos: _Photos, folder: Path, style: str, methods: Sequence[str], config: ComparisonConfig
+) -> None:
+    """Photos above the portraits of every method that could run."""
+    chosen = _shown(len(photos.levels), config)
+    rows = {"photo": list(pil_pictures(photos.levels[chosen]))}
+    for name in methods:
+        here = folder / style / name
+        if (here / "metrics.json").is_file():
+            rows[name] = [load_image(here / f"{i}.png") for i in range(len(chosen))]
+    sheet = contact_sheet(list(rows.values()), cell_px=200, row_labels=list(rows))
+    save_sheet(sheet, folder / f"{style}.jpg")

@@ -1,0 +1,197 @@
+"""The methods of a comparison under one interface: ours, with and without a reference, and the baselines."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from facestyle.baselines.base import PictureSources, count_parameters
+from facestyle.baselines.dualstylegan import DualStyleConfig
+from facestyle.baselines.registry import make_baseline
+from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.baselines.ui2i import Ui2iConfig
+from facestyle.errors import ConfigError
+from facestyle.evaluation.features import iter_pictures
+from facestyle.image import to_pil, to_tensor
+from facestyle.models.generator import Generator
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from facestyle.reference import ReferenceCode
+    from facestyle.stylizer import FaceStylizer
+
+__all__ = ["METHODS", "ComparisonConfig", "Method", "make_method", "settings_of"]
+
+METHODS = (
+    "ours", "toonify", "ugatit", "ntc", "ours-ref", "ui2i", "dualstylegan", "inst", "styleid",
+)  # fmt: skip
+"""The paper's Table 1: first those that take the style as a whole, then those that follow a picture of it."""
+
+_NOT_HERE = dict.fromkeys(
+    ("ntc", "inst", "styleid"),
+    "draws with Stable Diffusion, which this version of facestyle has no code for",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonConfig:
+    """What is compared, and how the methods are set.
+
+    Attributes:
+        photos: how many.
+        side_px: side at which pictures are measured.
+        psi: truncation of the samples of G that stand in for photos where none are given.
+        batch: photos that a method gets at once.
+        references: pictures of the style, spread over the set, that "ours-ref" follows in turn.
+        mixing_level: from which layer it follows them.
+        sheet_faces: people on a style's sheet.
+        toonify, ui2i, dualstylegan: settings of these methods.
+    """
+
+    photos: int = 200
+    side_px: int = 512
+    psi: float = 0.8
+    batch: int = 4
+    references: int = 4
+    mixing_level: int = 6
+    sheet_faces: int = 8
+    toonify: ToonifyConfig = field(default_factory=ToonifyConfig)
+    ui2i: Ui2iConfig = field(default_factory=Ui2iConfig)
+    dualstylegan: DualStyleConfig = field(default_factory=DualStyleConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("photos", "batch", "references", "sheet_faces"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+class Method(Protocol):
+    """What a comparison needs of a method; every `Baseline` has it."""
+
+    @property
+    def resolution(self) -> int:
+        """Side in pixels of the pictures."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in the networks that encode and draw."""
+
+    def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
+        """Portraits [B, 3, R, R] in [-1, 1] of aligned photos, see `Baseline.stylize`."""
+
+
+class _Ours:
+    """A style of this library, by the path a user's photo takes."""
+
+    def __init__(self, stylizer: FaceStylizer) -> None:
+        self.stylizer = stylizer
+
+    @property
+    def resolution(self) -> int:
+        return self.stylizer.generator.resolution
+
+    @property
+    def parameters(self) -> int:
+        return count_parameters(self.stylizer.encoder, self.stylizer.generator.synthesis)
+
+    def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
+        photos = [to_pil(crop) for crop in crops]
+        return _stacked([made.image for made in self.stylizer(list(photos), aligned=True)])
+
+
+class _OursLikeReferences(_Ours):
+    """The same, each photo like one of several pictures of the style."""
+
+    def __init__(
+        self, stylizer: FaceStylizer, codes: Sequence[ReferenceCode], mixing_level: int
+    ) -> None:
+        super().__init__(stylizer)
+        self.codes = codes
+        self.mixing_level = mixing_level
+
+    def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
+        made = [
+            self.stylizer.with_reference(
+                to_pil(crop),
+                self.codes[(first + i) % len(self.codes)],
+                mixing_level=self.mixing_level,
+                aligned=True,
+            )
+            for i, crop in enumerate(crops)
+        ]
+        return _stacked([result.image for result in made])
+
+
+def make_method(
+    name: str,
+    style: str,
+    pictures: PictureSources,
+    runs: str | Path | None,
+    config: ComparisonConfig,
+    base: Generator,
+    *,
+    device: str | None = None,
+) -> Method:
+    """A method with the style loaded.
+
+    Args:
+        name: of `METHODS`.
+        style: its name; ours is looked for in ``RUNS/ours/STYLE``, then under this name.
+        pictures: of the style.
+        runs: holds ``METHOD/STYLE``, what ``facestyle baseline train`` or ``import`` left.
+        config: how the methods are set.
+        base: G.
+        device: where it runs; the best there is when None.
+
+    Raises:
+        FacestyleError: it cannot run here; the message says why.
+    """
+    if name in _NOT_HERE:
+        raise ConfigError(_NOT_HERE[name])
+    run = Path(runs) / name.partition("-")[0] / style if runs is not None else None
+    if name.startswith("ours"):
+        return _ours(
+            name, style if run is None or not run.is_dir() else run, pictures, config, device
+        )
+    method = make_baseline(name, stylize=settings_of(name, config), base=base, device=device)
+    if run is None or not run.is_dir():
+        raise ConfigError(
+            f"there is no folder {name}/{style} among the runs; make it with `facestyle baseline train {name}`"
+            if name != "dualstylegan"
+            else f"its authors' files are not here; `facestyle baseline import {name}` reads them"
+        )
+    return method.load(run)
+
+
+def settings_of(name: str, config: ComparisonConfig) -> Any:
+    """The method's own settings in a comparison; None where it has none."""
+    return getattr(config, name) if name in ("toonify", "ui2i", "dualstylegan") else None
+
+
+def _ours(
+    name: str,
+    style: str | Path,
+    pictures: PictureSources,
+    config: ComparisonConfig,
+    device: str | None,
+) -> Method:
+    from facestyle.stylizer import FaceStylizer
+
+    stylizer = FaceStylizer.from_pretrained(style, device=device)
+    if name == "ours":
+        return _Ours(stylizer)
+    known = list(iter_pictures(pictures))
+    step = max(1, len(known) // config.references)
+    chosen = known[::step][: config.references]
+    codes = [stylizer.encode_reference(picture, aligned=True) for picture in chosen]
+    return _OursLikeReferences(stylizer, codes, config.mixing_level)
+
+
+def _stacked(images: Sequence[Image.Image]) -> Tensor:
+    return torch.cat([to_tensor(image) for image in images])

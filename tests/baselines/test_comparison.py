@@ -1,0 +1,185 @@
+"""Methods on the same photos: every row is there, done once, and the arithmetic of the tables."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.baselines.ugatit_networks import UgatitGenerator
+from facestyle.baselines.ugatit_training import save_generator
+from facestyle.cli import main
+from facestyle.errors import ConfigError, ImageError
+from facestyle.evaluation.comparison import compare
+from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig, make_method
+from facestyle.evaluation.comparison_report import comparison_report, cost_table, ratio_table
+from facestyle.evaluation.features import iter_pictures
+from facestyle.evaluation.metrics import StyleJudge, read_metrics
+from facestyle.evaluation.people import sample_people
+from facestyle.models.zoo import load_base_generator
+from facestyle.stylizer import FaceStylizer
+
+CONFIG = ComparisonConfig(
+    photos=3, side_px=64, batch=2, sheet_faces=2, toonify=ToonifyConfig(switch_px=16, steps=2)
+)
+
+
+class Grid:
+    name = "nine fields"
+
+    def __call__(self, images):
+        small = [image.resize((3, 3), Image.Resampling.BOX) for image in images]
+        return np.stack([np.asarray(image, np.float32).ravel() / 255 for image in small])
+
+
+@pytest.fixture
+def judged(style_folder, monkeypatch):
+    def load(pictures, **_):
+        style = Grid()(list(iter_pictures(style_folder)))
+        return StyleJudge({"inception": style}, inception=Grid(), measures=("kid", "fid"))
+
+    monkeypatch.setattr(StyleJudge, "load", load)
+
+
+@pytest.fixture
+def runs(tmp_path, star_run):
+    """A G* for toonify, an untrained U-GAT-IT; nothing for the others."""
+    shutil.copytree(star_run, tmp_path / "runs" / "toonify" / "red")
+    torch.manual_seed(0)
+    save_generator(UgatitGenerator(32, width=4, blocks=1), tmp_path / "runs" / "ugatit" / "red")
+    return tmp_path / "runs"
+
+
+def test_every_method_has_its_row_and_is_measured_once(
+    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+):
+    def run(**changes):
+        options = {"methods": ("toonify", "ugatit", "ui2i", "dualstylegan", "ntc"), "runs": runs}
+        return compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, progress=False, **(options | changes)
+        )  # fmt: skip
+
+    text = run().read_text()
+    out = tmp_path / "out"
+    row = read_metrics(out / "red" / "toonify" / "metrics.json")
+    assert row["photos"]["kid_x1000"]["n"] == 3
+    assert row["resolution"] == 64 and row["seconds_per_photo"] > 0 and row["training_seconds"] > 0
+    assert row["settings"] == {"steps": 2, "switch_px": 16}
+    drawn = read_metrics(out / "red" / "ugatit" / "metrics.json")
+    assert drawn["resolution"] == 32 and drawn["training_seconds"] is None
+    assert drawn["photos"]["kid_x1000"] != row["photos"]["kid_x1000"]
+    for name in ("ui2i", "dualstylegan", "ntc"):
+        assert f"| {name} | –" in text, "a method that cannot run keeps its row"
+    assert "no folder ui2i/red" in text and "Stable Diffusion" in text
+    with Image.open(out / "red.jpg") as sheet:
+        assert sheet.height > 3 * 200, "photos and two methods"
+
+    def refuse(*_):
+        raise AssertionError("was drawn again")
+
+    monkeypatch.setattr("facestyle.evaluation.comparison._portraits", refuse)
+    assert run().read_text() == text
+    with pytest.raises(ConfigError, match="other settings"):
+        run(faces=[Image.new("RGB", (128, 128))])
+
+
+def test_codes_are_searched_once_for_all_styles(
+    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+):
+    shutil.copytree(runs / "toonify" / "red", runs / "toonify" / "rouge")
+    compare(
+        {"red": style_folder, "rouge": style_folder}, tmp_path / "out", CONFIG, base=tiny,
+        methods=("toonify",), runs=runs, progress=False,
+    )  # fmt: skip
+    files = sorted((tmp_path / "out" / "codes").iterdir())
+    assert [f.name for f in files] == ["toonify_00000.safetensors", "toonify_00002.safetensors"]
+    rows = [
+        read_metrics(tmp_path / "out" / s / "toonify" / "metrics.json") for s in ("red", "rouge")
+    ]
+    assert rows[0]["photos"] == rows[1]["photos"]
+
+
+def test_bad_input_is_refused(tiny, style_folder, tmp_path):
+    with pytest.raises(ConfigError, match="expected styles"):
+        compare({"red": style_folder}, tmp_path, CONFIG, base=tiny, methods=["gatys"])
+    with pytest.raises(ConfigError, match="expected styles"):
+        compare({}, tmp_path, CONFIG, base=tiny)
+    with pytest.raises(ImageError, match="squares"):
+        compare({"red": style_folder}, tmp_path, CONFIG, base=tiny,
+                faces=[Image.new("RGB", (200, 100))])  # fmt: skip
+    with pytest.raises(ConfigError, match="photos must be 1"):
+        ComparisonConfig(photos=0)
+
+
+def row(method, style="red", **facts):
+    entries = {
+        key: {"value": facts[key], "n": 2, "n_style": 2, "by": "a network"}
+        for key in ("fid", "kid_x1000", "perceptual", "identity_distance")
+    }
+    return {
+        "style": style, "variant": method, "photos": {"who": "2 photos", **entries},
+        "parameters": facts["size"], "resolution": 64, "seconds_per_photo": facts["test"],
+        "training_seconds": facts["training"], "settings": {}, "date": "2026-01-02",
+        "machine": {"processor": "abacus", "cores": 2},
+    }  # fmt: skip
+
+
+OURS = {"fid": 50.0, "kid_x1000": 10.0, "perceptual": 1.0, "identity_distance": 0.2,
+        "size": 10_000_000, "test": 0.5, "training": 600.0}  # fmt: skip
+PEER = {"fid": 100.0, "kid_x1000": -1.0, "perceptual": 4.0, "identity_distance": 0.4,
+        "size": 40_000_000, "test": 500.0, "training": None}  # fmt: skip
+
+
+def test_ratios_are_geometric_means_of_ours_to_the_peer():
+    rows = [
+        row("ours", **OURS), row("peer", **PEER),
+        row("ours", "blue", **OURS), row("peer", "blue", **(PEER | {"fid": 12.5})),
+    ]  # fmt: skip
+    table = ratio_table(rows)
+    # fid: sqrt(50/100 * 50/12.5) = sqrt(2); KID is not above 0; training is not known
+    assert "| peer | 1.41 | – | 0.25 | 0.50 | 0.25 | 0.0010 | – |" in table
+    assert "| ours |" not in table
+
+
+def test_costs_are_means_over_styles():
+    rows = [row("ours", **OURS), row("ours", "blue", **(OURS | {"test": 1.5, "training": None}))]
+    absent = {"style": "red", "variant": "ntc", "why": "no GPU", "photos": {"who": "2 photos"}}
+    table = cost_table([*rows, absent])
+    assert "| ours | 10.0 | 64 | 1.00 | 10.0 |" in table
+    assert "| ntc | – | – | – | – |" in table
+    assert "no GPU" in comparison_report([*rows, absent], ["red", "blue"], "2 photos")
+
+
+def test_ours_takes_the_users_path_and_references_change_it(style_folder):
+    base = load_base_generator()
+    config = ComparisonConfig(references=2)
+    crops = sample_people(base, 2, psi=0.8).sources.float().div(127.5).sub(1)
+    ours = make_method("ours", "cartoon", style_folder, None, config, base, device="cpu")
+    img = ours.stylize(crops)
+    assert img.shape == (2, 3, 1024, 1024)
+    assert ours.resolution == 1024 and 10e6 < ours.parameters < 60e6
+    with pytest.MonkeyPatch.context() as patch:
+        search = FaceStylizer.encode_reference
+        patch.setattr(
+            FaceStylizer, "encode_reference", lambda *a, **k: search(*a, **k | {"steps": 0})
+        )
+        like = make_method("ours-ref", "cartoon", style_folder, None, config, base, device="cpu")
+    followed = like.stylize(crops[:1], first=1)
+    assert (followed - img[:1]).abs().mean() > 0.02
+    assert torch.equal(like.stylize(crops[:1], first=3), followed), "the second of two, again"
+
+
+def test_unknown_styles_and_methods_say_what_to_do(tiny, style_folder, tmp_path):
+    for name in set(METHODS) - {"ours", "ours-ref"}:
+        with pytest.raises(ConfigError, match=r"facestyle baseline|Stable Diffusion"):
+            make_method(name, "red", style_folder, tmp_path, ComparisonConfig(), tiny, device="cpu")
+
+
+def test_the_command_prints_settings_and_stops(style_folder, tmp_path, capsys):
+    arguments = ["compare", "--table", "--pictures", f"red={style_folder}", "-o", str(tmp_path)]
+    assert main([*arguments, "--dry-run", "--set", "toonify.steps=7"]) == 0
+    assert "toonify.steps=7" in capsys.readouterr().out
+    assert main([*arguments[:3], "red=", *arguments[4:]]) == 2
+    assert not list(tmp_path.iterdir())
