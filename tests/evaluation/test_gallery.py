@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image
 
 from facestyle.evaluation.gallery import PEOPLE, styles_gallery
+from facestyle.evaluation.portraits_gallery import multimodal_gallery, reference_gallery
 
 
 def test_every_style_draws_the_same_people(tmp_path):
@@ -23,3 +24,44 @@ def test_every_style_draws_the_same_people(tmp_path):
     columns = [change[round(i * cell) + 12 : round((i + 1) * cell) - 12].mean() for i in range(4)]
     assert columns[0] == columns[2] == 0
     assert min(columns[1], columns[3]) > 3
+
+
+def cells(path, columns):
+    """Middles of a sheet's cells, [rows][columns], each [h, w, 3]."""
+    with Image.open(path) as sheet:
+        picture = np.asarray(sheet.convert("RGB"), np.float32)
+    step = 228
+    left, top = picture.shape[1] - columns * step, picture.shape[0] % step
+    return [
+        [
+            picture[y + 14 : y + 210, x + 14 : x + 210]
+            for x in range(left, left + columns * step, step)
+        ]
+        for y in range(top, picture.shape[0], step)
+    ]
+
+
+def apart(a, b):
+    return float(np.abs(a - b).mean())
+
+
+def test_a_level_above_all_rows_repeats_the_general_portrait(tiny_stylizer, tmp_path):
+    path = multimodal_gallery(tiny_stylizer, tmp_path, people=PEOPLE[:1], count=2, levels=(3, 99))
+    assert path.is_file() and path.with_suffix(".md").is_file()
+    low, high = cells(path, 4)
+    assert apart(low[0], high[0]) == 0 and apart(low[1], high[1]) < 1
+    assert min(apart(low[1], low[2]), apart(low[2], low[3])) > 3
+    assert max(apart(high[1], high[2]), apart(high[2], high[3])) < 1
+
+
+def test_people_follow_the_given_references(tiny_stylizer, astronaut, tmp_path):
+    astronaut.save(tmp_path / "one.png")
+    astronaut.rotate(180).save(tmp_path / "two.png")
+    path = reference_gallery(
+        tiny_stylizer, tmp_path, references=[tmp_path / "one.png", tmp_path / "two.png"],
+        people=PEOPLE[:1], levels=(3, 99),
+    )  # fmt: skip
+    one, two = cells(path, 5)
+    assert apart(one[2], two[2]) > 10, "the references themselves"
+    assert apart(one[1], one[3]) > 3 and apart(one[1], one[4]) < 1
+    assert apart(one[3], two[3]) > 1, "each by its own code"
