@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+import facestyle.reference
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.baselines.ugatit_networks import UgatitGenerator
 from facestyle.baselines.ugatit_training import save_generator
@@ -19,7 +20,6 @@ from facestyle.evaluation.features import iter_pictures
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
 from facestyle.evaluation.people import sample_people
 from facestyle.models.zoo import load_base_generator
-from facestyle.stylizer import FaceStylizer
 
 CONFIG = ComparisonConfig(
     photos=3, side_px=64, batch=2, sheet_faces=2, toonify=ToonifyConfig(switch_px=16, steps=2)
@@ -152,7 +152,7 @@ def test_costs_are_means_over_styles():
     assert "no GPU" in comparison_report([*rows, absent], ["red", "blue"], "2 photos")
 
 
-def test_ours_takes_the_users_path_and_references_change_it(style_folder):
+def test_ours_takes_the_users_path_and_references_change_it(style_folder, monkeypatch):
     base = load_base_generator()
     config = ComparisonConfig(references=2)
     crops = sample_people(base, 2, psi=0.8).sources.float().div(127.5).sub(1)
@@ -160,12 +160,8 @@ def test_ours_takes_the_users_path_and_references_change_it(style_folder):
     img = ours.stylize(crops)
     assert img.shape == (2, 3, 1024, 1024)
     assert ours.resolution == 1024 and 10e6 < ours.parameters < 60e6
-    with pytest.MonkeyPatch.context() as patch:
-        search = FaceStylizer.encode_reference
-        patch.setattr(
-            FaceStylizer, "encode_reference", lambda *a, **k: search(*a, **k | {"steps": 0})
-        )
-        like = make_method("ours-ref", "cartoon", style_folder, None, config, base, device="cpu")
+    monkeypatch.setitem(facestyle.reference.STEPS, "encoder", 0)
+    like = make_method("ours-ref", "cartoon", style_folder, None, config, base, device="cpu")
     followed = like.stylize(crops[:1], first=1)
     assert (followed - img[:1]).abs().mean() > 0.02
     assert torch.equal(like.stylize(crops[:1], first=3), followed), "the second of two, again"
