@@ -39,11 +39,26 @@ _HOME = {
 }
 
 
-def list_styles() -> list[str]:
-    """Names of the styles that come with the package, sorted."""
+def list_styles(*, hub: bool = False, token: str | bool | None = None) -> list[str]:
+    """Names of styles that ``FaceStylizer.from_pretrained`` takes.
+
+    Args:
+        hub: also ask the Hugging Face Hub for repositories tagged "facestyle".
+        token: Hub token, to see private ones; the stored one when None.
+
+    Returns:
+        The bundled styles, sorted, then "user/name" of those on the Hub, sorted.
+
+    Raises:
+        DownloadError: the Hub cannot be asked.
+    """
     from facestyle.styles import bundled_styles
 
-    return bundled_styles()
+    if not hub:
+        return bundled_styles()
+    from facestyle.hub.download import hub_styles
+
+    return [*bundled_styles(), *hub_styles(token=token)]
 
 
 def __getattr__(name: str) -> Any:

@@ -34,6 +34,7 @@ from facestyle.errors import (
     MissingDependencyError,
     OutputError,
     StyleNotFoundError,
+    UploadError,
 )
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error, 2)
     except (StyleNotFoundError, CheckpointError, DownloadError) as error:
         return _fail(error, 3)
-    except OutputError as error:
+    except (OutputError, UploadError) as error:
         return _fail(error, 4)
     except KeyboardInterrupt:
         print("facestyle: interrupted", file=sys.stderr)
@@ -76,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     from facestyle.baselines.cli import add_parser as add_baseline
     from facestyle.compare_cli import add_parser as add_compare
     from facestyle.evaluation.cli import add_parser as add_evaluate
+    from facestyle.hub.cli import add_parsers as add_hub
 
     parser = argparse.ArgumentParser(
         prog="facestyle",
@@ -177,6 +179,7 @@ def _parser() -> argparse.ArgumentParser:
     add_evaluate(commands)
     add_baseline(commands)
     add_compare(commands)
+    add_hub(commands)
     return parser
 
 

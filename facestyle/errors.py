@@ -16,6 +16,7 @@
     ├── DownloadError(ConnectionError)   a package or Hub repository could not be had
     ├── MissingDependencyError(ImportError)  an optional package is not installed
     ├── DatasetError(ValueError)         .path   a folder or zip of training pictures cannot be used
+    ├── UploadError(ConnectionError)     a style could not be uploaded to the Hub
     └── OutputError(OSError)             .path   the result cannot be written
 """
 
@@ -40,6 +41,7 @@ __all__ = [
     "NotAnImageError",
     "OutputError",
     "StyleNotFoundError",
+    "UploadError",
 ]
 
 
@@ -144,6 +146,10 @@ class CheckpointError(FacestyleError):
 
 class DownloadError(FacestyleError, ConnectionError):
     """A package or a Hub repository could not be fetched."""
+
+
+class UploadError(FacestyleError, ConnectionError):
+    """A style could not be uploaded to the Hub; the message holds the command that goes on."""
 
 
 class MissingDependencyError(FacestyleError, ImportError):

@@ -14,10 +14,13 @@ from typing import Any
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError, StyleNotFoundError
 
-__all__ = ["StyleConfig", "bundled_style", "bundled_styles", "find_style"]
+__all__ = ["OWN_ENCODER", "StyleConfig", "bundled_style", "bundled_styles", "find_style"]
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
 _VERSION = 1
+
+OWN_ENCODER = "encoder.safetensors"
+"""A style's encoder, where it has its own."""
 
 HUB_ALIASES: dict[str, tuple[str, str]] = {}
 """Short name to (Hub repository, revision) of styles that are not bundled."""
@@ -37,7 +40,8 @@ class StyleConfig:
         psi: default truncation of content codes.
         license: of the weights.
         data: what it was trained on: source, count, licence.
-        encoder: "base" for the bundled E_w, or a file name in the style's folder.
+        encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
+        alignment: how faces are cut out; "ffhq" is all there is.
         format: always "facestyle-style".
         version: of the format.
     """
@@ -52,6 +56,7 @@ class StyleConfig:
     license: str = "unknown"
     data: dict[str, Any] = field(default_factory=dict)
     encoder: str = "base"
+    alignment: str = "ffhq"
     format: str = "facestyle-style"
     version: int = _VERSION
 
@@ -62,6 +67,10 @@ class StyleConfig:
             )
         if not 0 <= self.psi <= 1.5:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
+        if self.encoder not in ("base", OWN_ENCODER):
+            raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
+        if self.alignment != "ffhq":
+            raise ConfigError(f'alignment must be "ffhq", got {self.alignment!r}')
 
     def to_json(self) -> str:
         """Text of ``config.json``."""

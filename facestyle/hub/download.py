@@ -1,14 +1,23 @@
-"""Fetch a style from the Hugging Face Hub: its config and safetensors files, nothing that can be executed."""
+"""Fetch styles from the Hugging Face Hub: config, safetensors and texts, nothing that can be executed."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from facestyle.errors import DownloadError, StyleNotFoundError
+from facestyle.errors import StyleNotFoundError
+from facestyle.hub.client import downloading
+from facestyle.styles import OWN_ENCODER
 
-__all__ = ["download_style"]
+__all__ = ["FILES", "TAG", "download_style", "hub_styles", "pull_style"]
 
-_FILES = ["config.json", "*.safetensors", "training.json", "LICENSE*", "README.md"]
+TAG = "facestyle"
+"""Tag, and library name, of styles on the Hub."""
+
+FILES = (
+    "config.json", "generator.safetensors", OWN_ENCODER, "training.json", "LICENSE*", "NOTICE*",
+    "README.md", "samples/*.jpg", "samples/*.png", "samples/*.webp",
+)  # fmt: skip
+"""What of a style's folder or repository is ever uploaded or fetched."""
 
 
 def download_style(
@@ -24,13 +33,14 @@ def download_style(
 
     Raises:
         StyleNotFoundError: no such repository or revision, or it is no facestyle style.
+        CheckpointError: its weights are there as a pickle alone, or not at all.
         DownloadError: the network, the token or the disk failed.
     """
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    from facestyle.styles import bundled_styles
+    from facestyle.models.zoo import refuse_pickles
 
-    try:
+    with downloading(repo, revision):
         folder = Path(
             snapshot_download(
                 repo,
@@ -39,29 +49,65 @@ def download_style(
                 cache_dir=cache_dir,
                 local_files_only=local_files_only,
                 force_download=force_download,
-                allow_patterns=_FILES,
+                allow_patterns=list(FILES),
             )
         )
-    except (
-        errors.RepositoryNotFoundError,
-        errors.RevisionNotFoundError,
-        errors.HFValidationError,
-    ) as error:
-        raise StyleNotFoundError(
-            f"the Hub has no repository {repo!r} at revision {revision or 'main'!r} that you may read; "
-            f"check the name, or log in for a private one; bundled styles: {', '.join(bundled_styles())}",
-            name=repo,
-            available=bundled_styles(),
-        ) from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise DownloadError(
-            f"{repo} could not be fetched from the Hub ({error}); check the network, or use a bundled style: "
-            f"{', '.join(bundled_styles())}"
-        ) from error
     if not (folder / "config.json").is_file():
+        from facestyle.styles import bundled_styles
+
         raise StyleNotFoundError(
             f"the Hub repository {repo!r} holds no facestyle style (no config.json)",
             name=repo,
             available=bundled_styles(),
         )
+    if not (folder / "generator.safetensors").is_file():
+        refuse_pickles(repo, _listed(repo, revision, token, local_files_only))
     return folder
+
+
+def pull_style(
+    repo: str,
+    out: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    force_download: bool = False,
+) -> Path:
+    """A style's files from the Hub in a folder of their own, read once to see that they are whole; the folder.
+
+    Raises:
+        StyleNotFoundError, CheckpointError, DownloadError: see :func:`download_style`.
+        OutputError: the folder is not empty, or cannot be written.
+    """
+    from facestyle.hub.package import copy_style
+    from facestyle.models.zoo import load_base_generator, load_style_generator
+
+    folder = download_style(repo, revision=revision, token=token, force_download=force_download)
+    load_style_generator(folder, load_base_generator())
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    copy_style(folder, Path(out), names)
+    return Path(out)
+
+
+def hub_styles(*, token: str | bool | None = None) -> list[str]:
+    """Names of the Hub's repositories that are tagged as facestyle styles, sorted.
+
+    Raises:
+        DownloadError: the Hub cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    with downloading("the list of styles"):
+        return sorted(model.id for model in HfApi(token=token).list_models(filter=TAG))
+
+
+def _listed(
+    repo: str, revision: str | None, token: str | bool | None, is_offline: bool
+) -> list[str]:
+    """Names of the repository's files, as far as they can be had."""
+    from huggingface_hub import HfApi
+
+    if is_offline:
+        return []
+    with downloading(repo, revision):
+        return HfApi(token=token).list_repo_files(repo, revision=revision)

@@ -1,17 +1,29 @@
-"""Write a style as a folder: ``config.json`` and ``generator.safetensors``."""
+"""A style as a folder that others can use: weights, config, licence, card and sample pictures."""
 
 from __future__ import annotations
 
+import dataclasses
+import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
 from facestyle.errors import OutputError
+from facestyle.evaluation.weights import write_whole
 from facestyle.models.checkpoints import save_tensors
+from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
-from facestyle.styles import StyleConfig
+from facestyle.styles import OWN_ENCODER, StyleConfig
 
-__all__ = ["write_style"]
+if TYPE_CHECKING:
+    from facestyle.stylizer import FaceStylizer
+
+__all__ = ["SAMPLES", "complete", "copy_style", "draw_samples", "write_package", "write_style"]
+
+SAMPLES = "samples/before_after.jpg"
+_SEEDS = (203, 233, 263, 242)
+"""People on the sample sheet: base samples who do not exist."""
 
 
 def write_style(generator: Generator, config: StyleConfig, folder: str | Path) -> None:
@@ -29,7 +41,7 @@ def write_style(generator: Generator, config: StyleConfig, folder: str | Path) -
         generator.synthesis.state_dict(),
         folder / "generator.safetensors",
         metadata={
-            "format": "facestyle-style",
+            "format": config.format,
             "version": str(config.version),
             "style": config.name,
             "base_sha256": config.base_sha256,
@@ -37,3 +49,106 @@ def write_style(generator: Generator, config: StyleConfig, folder: str | Path) -
         dtype=torch.float16,
     )
     config.save(folder / "config.json")
+
+
+def write_package(
+    stylizer: FaceStylizer,
+    folder: str | Path,
+    *,
+    include_encoder: bool = False,
+    samples: bool = True,
+    repo_id: str | None = None,
+) -> None:
+    """Write all that a repository of the style should hold; what is there of the card and samples is kept.
+
+    ``config.json``, ``generator.safetensors``, ``LICENSE.md``, ``training.json`` where its origin is known, the sample
+    sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), and the encoder where it is asked for or
+    the style's own.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    folder, config = Path(folder), stylizer.config
+    if include_encoder or config.encoder != "base":
+        config = dataclasses.replace(config, encoder=OWN_ENCODER)
+        _write_encoder(stylizer.encoder, folder / OWN_ENCODER)
+    write_style(stylizer.generator, config, folder)
+    origin = stylizer.folder / "training.json" if stylizer.folder else None
+    if origin is not None and origin.is_file() and origin.parent.resolve() != folder.resolve():
+        write_whole(origin.read_bytes(), folder / "training.json")
+    complete(folder, stylizer if samples else None, repo_id=repo_id)
+
+
+def complete(folder: Path, stylizer: FaceStylizer | None, *, repo_id: str | None = None) -> None:
+    """Add licence, samples (by ``stylizer``, if given) and card to a style's folder, where they lack."""
+    from facestyle.hub.cards import render_card
+
+    config = StyleConfig.from_file(folder / "config.json")
+    if not list(folder.glob("LICENSE*")):
+        write_whole(_license(config).encode(), folder / "LICENSE.md")
+    if stylizer is not None and not (folder / "samples").is_dir():
+        draw_samples(stylizer, folder / SAMPLES)
+    if not (folder / "README.md").is_file():
+        write_whole(render_card(folder, repo_id=repo_id).encode(), folder / "README.md")
+
+
+def draw_samples(stylizer: FaceStylizer, path: str | Path) -> None:
+    """A sheet of people who do not exist beside their portraits.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    from facestyle.evaluation.people import draw, pil_pictures, sample_w
+    from facestyle.evaluation.sheets import before_after, save_sheet
+
+    base = stylizer.base
+    w = torch.cat([sample_w(base, 1, 0.8, seed) for seed in _SEEDS])
+    people = list(pil_pictures(draw(base, w, side_px=base.resolution)))
+    portraits = [result.image for result in stylizer(list(people), aligned=True)]
+    save_sheet(before_after(people, portraits, per_row=2, cell_px=384), path)
+
+
+def copy_style(source: Path, target: Path, names: list[str]) -> None:
+    """Copy files of a style's folder to a new or empty one, all or nothing.
+
+    Raises:
+        OutputError: the target holds something, or cannot be written.
+    """
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise OutputError("is there and not empty; name another folder", path=target)
+    partial = target.with_name(f"{target.name}.part")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        for name in names:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, partial / name)
+        if target.is_dir():
+            target.rmdir()
+        partial.replace(target)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise OutputError(f"the style cannot be copied ({error})", path=target) from error
+
+
+def _write_encoder(encoder: Encoder, path: Path) -> None:
+    save_tensors(
+        encoder.state_dict(),
+        path,
+        metadata={"format": "facestyle-encoder", "version": "1", "config": encoder.config()},
+        dtype=torch.float16,
+    )
+
+
+def _license(config: StyleConfig) -> str:
+    """What holds for the weights, for the pictures, and for what the weights grew from."""
+    data = config.data.get("license") or "unknown"
+    source = config.data.get("source") or ", ".join(config.data.get("sources", [])) or "unknown"
+    return f"""# Licence of the style {config.name}
+
+- The weights in this folder: **{config.license}**.
+- The pictures they were trained on: **{data}** (source: {source}). The pictures are not part of this folder.
+- They were finetuned from a MobileStyleGAN trained on FFHQ, whose photos are under CC BY-NC-SA 4.0; what holds for
+  derived weights differs from place to place. facestyle's NOTICE file names every weight's source.
+
+Licences are named by their [SPDX identifiers](https://spdx.org/licenses/) where they have one.
+"""

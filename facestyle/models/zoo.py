@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +25,18 @@ from facestyle.styles import StyleConfig
 __all__ = [
     "BASE_FILE",
     "ENCODER_FILE",
+    "GENERATOR_FILE",
     "base_sha256",
     "load_base_generator",
     "load_encoder",
     "load_style_generator",
+    "refuse_pickles",
 ]
 
 BASE_FILE = "generator_ffhq_1024.safetensors"
 ENCODER_FILE = "encoder_w.safetensors"
+GENERATOR_FILE = "generator.safetensors"
+_PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _ENCODER_FILES: dict[Space, str] = {
     "w": ENCODER_FILE,
     "w_plus": "encoder_w_plus.safetensors",
@@ -63,7 +68,9 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     """
     folder = Path(folder)
     config = StyleConfig.from_file(folder / "config.json")
-    path = folder / "generator.safetensors"
+    path = folder / GENERATOR_FILE
+    refuse_pickles(folder)
+    _check_header(read_metadata(path), config, path)
     if config.base_sha256 != base_sha256():
         raise CheckpointError(
             "was finetuned from another base generator than the one this facestyle carries",
@@ -95,6 +102,52 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> Encod
         )
     load_strict(encoder, read_tensors(path), path=path)
     return encoder.eval().requires_grad_(False)
+
+
+def refuse_pickles(folder: str | Path, names: Iterable[str] | None = None) -> None:
+    """Say so where a style's weights are there as a pickle alone, which may run anything when opened.
+
+    Args:
+        folder: of the style, or its repository's name.
+        names: of the files that are there; those in the folder when None.
+
+    Raises:
+        CheckpointError: there is no `GENERATOR_FILE`; the message names the pickles.
+    """
+    if names is None:
+        names = [path.name for path in Path(folder).iterdir() if path.is_file()]
+    names = list(names)
+    if GENERATOR_FILE in names:
+        return
+    if pickles := [name for name in names if Path(name).suffix.lower() in _PICKLES]:
+        raise CheckpointError(
+            f"holds {', '.join(sorted(pickles)[:3])}, which may run anything when opened, so facestyle never does; ask "
+            f"for {GENERATOR_FILE}",
+            path=folder,
+            unexpected=sorted(pickles),
+        )
+    raise CheckpointError(f"holds no {GENERATOR_FILE}, so it is no whole style", path=folder)
+
+
+def _check_header(metadata: dict[str, str], config: StyleConfig, path: Path) -> None:
+    """The generator file must say that it is of this style and base."""
+    version = metadata.get("version", "")
+    if version.isdecimal() and int(version) > config.version:
+        raise CheckpointError(
+            f"has format version {version}, this facestyle reads up to {config.version}; update facestyle",
+            path=path,
+        )
+    for key, wanted in (
+        ("format", config.format),
+        ("style", config.name),
+        ("base_sha256", config.base_sha256),
+    ):
+        if metadata.get(key) != wanted:
+            raise CheckpointError(
+                f"says {key} {metadata.get(key)!r} in its header, and config.json says {wanted!r}; the two files "
+                "are not of one style",
+                path=path,
+            )
 
 
 @functools.cache

@@ -64,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     args = parser.parse_args(argv)
     tensors = blend_files(args.files, args.shares)
-    metadata = read_metadata(args.files[-1])
+    output = Path(args.output)
+    metadata = read_metadata(output if output.is_file() else args.files[-1])
     save_tensors(tensors, args.output, metadata=metadata, dtype=torch.float16)
     return 0
 

@@ -1,0 +1,208 @@
+"""Upload a style's folder to the Hugging Face Hub: what goes, what stays, and nothing by accident."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.hub.cards import check_card, render_card
+from facestyle.hub.client import uploading
+from facestyle.hub.download import FILES
+from facestyle.hub.package import complete
+from facestyle.image import IMAGE_SUFFIXES
+from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
+from facestyle.styles import StyleConfig
+
+__all__ = ["PushPlan", "plan_push", "push_style", "style_folder"]
+
+_UNSTATED = ("", "unknown")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushPlan:
+    """What a push would do.
+
+    Attributes:
+        folder: of the style.
+        repo_id: where it goes.
+        files: name in the repository -> size in bytes.
+        pictures: training pictures among them.
+        left_out: names of what stays here.
+        card: text of the repository's README.md.
+    """
+
+    folder: Path
+    repo_id: str
+    files: dict[str, int]
+    pictures: int
+    left_out: list[str]
+    card: str
+
+    def format(self) -> str:
+        """For a person: files with sizes, what stays here, and the card."""
+        lines = [f"{self.folder} -> {self.repo_id}", ""]
+        lines += [f"{size / 1e6:10.3f} MB  {name}" for name, size in self.files.items()]
+        lines += [f"{sum(self.files.values()) / 1e6:10.3f} MB  together"]
+        if self.left_out:
+            shown = ", ".join(self.left_out[:5])
+            more = len(self.left_out) - 5
+            lines += ["", f"stays here: {shown}{f' and {more} more' if more > 0 else ''}"]
+        return "\n".join([*lines, "", "README.md:", "", self.card])
+
+
+def style_folder(folder: str | Path) -> Path:
+    """The style's folder, also where that of its training run is named.
+
+    Raises:
+        CheckpointError: there is no style.
+    """
+    folder = Path(folder)
+    for found in (folder, folder / "style"):
+        if (found / "config.json").is_file() and (found / "generator.safetensors").is_file():
+            return found
+    raise CheckpointError(
+        "holds no style (config.json and generator.safetensors); train one, or save one with save_pretrained",
+        path=folder,
+    )
+
+
+def plan_push(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    data_license: str | None = None,
+    include_pictures: bool = False,
+) -> PushPlan:
+    """What :func:`push_style` would upload; the style is read whole, and nothing is written or sent.
+
+    Args:
+        folder: of the style, or of its training run.
+        repo_id: "user/name".
+        data_license: of the training pictures, where the style does not say it.
+        include_pictures: also upload pictures that lie in the folder.
+
+    Raises:
+        CheckpointError: there is no style, or it is damaged.
+        ConfigError: the licence of the training pictures is not known, or the card claims what was not measured.
+    """
+    folder = style_folder(folder)
+    load_style_generator(folder, load_base_generator())
+    config = StyleConfig.from_file(folder / "config.json")
+    if config.encoder != "base":
+        load_encoder(folder / config.encoder)
+    _licensed(config, data_license)
+    readme = folder / "README.md"
+    card = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    if card:
+        check_card(card, folder)
+    else:
+        card = render_card(folder, repo_id=repo_id)
+    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    chosen = [path for path in inside if _goes(path.relative_to(folder))]
+    pictures = [
+        path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES and path not in chosen
+    ]
+    if include_pictures:
+        chosen += pictures
+    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in chosen}
+    files.setdefault("README.md", len(card.encode()))
+    stays = [path.relative_to(folder).as_posix() for path in inside]
+    return PushPlan(
+        folder=folder,
+        repo_id=repo_id,
+        files=dict(sorted(files.items())),
+        pictures=len(pictures) if include_pictures else 0,
+        left_out=[name for name in stays if name not in files],
+        card=card,
+    )
+
+
+def push_style(
+    folder: str | Path,
+    repo_id: str,
+    *,
+    private: bool | None = None,
+    create_pr: bool = False,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    commit_message: str | None = None,
+    data_license: str | None = None,
+    include_pictures: bool = False,
+    again: str | None = None,
+) -> str:
+    """Upload a style; the address of the commit, or of the pull request.
+
+    Licence, card and sample pictures are added to the folder where they lack. Uploads go to a commit of their own: one
+    that breaks off leaves the repository as it was, and parts that arrived are not sent again.
+
+    Args:
+        folder: of the style, or of its training run.
+        repo_id: "user/name"; made if it is not there.
+        private: of a repository that is made.
+        create_pr: open a pull request in place of a commit.
+        revision: branch that is written to.
+        token: Hub token; the stored one when None.
+        commit_message: title of the commit.
+        data_license: of the training pictures, where the style does not say it; kept in its config.
+        include_pictures: also upload pictures that lie in the folder.
+        again: what an error says to do once more; the command `facestyle push` when None.
+
+    Raises:
+        CheckpointError, ConfigError: see :func:`plan_push`; nothing was sent.
+        OutputError: the folder cannot be written.
+        UploadError: the token, the rights or the network failed; the message holds the command that goes on.
+    """
+    from huggingface_hub import HfApi
+
+    from facestyle.stylizer import FaceStylizer
+
+    plan = plan_push(folder, repo_id, data_license=data_license, include_pictures=include_pictures)
+    folder = plan.folder
+    config = StyleConfig.from_file(folder / "config.json")
+    licensed = _licensed(config, data_license)
+    if licensed != config:
+        licensed.save(folder / "config.json")
+    has_samples = (folder / "samples").is_dir()
+    complete(folder, None if has_samples else FaceStylizer.from_pretrained(folder), repo_id=repo_id)
+    plan = plan_push(folder, repo_id, include_pictures=include_pictures)
+    again = again or f"facestyle push {shlex.quote(str(folder))} {repo_id}"
+    api = HfApi(token=token)
+    with uploading(repo_id, again):
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            allow_patterns=list(plan.files),
+            revision=revision,
+            create_pr=create_pr,
+            commit_message=commit_message or f"Style {config.name}",
+        )
+    return commit.pr_url or str(commit.commit_url)
+
+
+def _licensed(config: StyleConfig, data_license: str | None) -> StyleConfig:
+    """The config with the licence of its training pictures.
+
+    Raises:
+        ConfigError: it is not known.
+    """
+    if data_license:
+        return dataclasses.replace(config, data={**config.data, "license": data_license})
+    if (config.data.get("license") or "") in _UNSTATED:
+        raise ConfigError(
+            "the licence of the training pictures is not known, and who uses the style must know it; state it with "
+            "--data-license (an SPDX id such as CC0-1.0, or words)"
+        )
+    return config
+
+
+def _goes(path: Path) -> bool:
+    """Whether a file of the folder is one of `FILES`; a pattern's star does not reach into subfolders."""
+    return any(
+        len(path.parts) == pattern.count("/") + 1 and fnmatch(path.as_posix(), pattern)
+        for pattern in FILES
+    )

@@ -1,0 +1,196 @@
+"""A style's folder: what is in it, that it is the same style elsewhere, and what is never taken or given."""
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from facestyle import FaceStylizer
+from facestyle.bench import sample_photo
+from facestyle.cli import main
+from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.hub.package import copy_style, write_style
+from facestyle.hub.push import plan_push, style_folder
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.zoo import load_base_generator, load_style_generator
+from facestyle.styles import StyleConfig, bundled_style
+
+LOAD = """
+import hashlib, sys
+from facestyle import FaceStylizer
+from facestyle.bench import sample_photo
+image = FaceStylizer.from_pretrained(sys.argv[1], device="cpu")(sample_photo()).image
+print(hashlib.sha256(image.tobytes()).hexdigest())
+"""
+
+
+@pytest.fixture(scope="module")
+def stylizer():
+    return FaceStylizer.from_pretrained("illustration", device="cpu")
+
+
+@pytest.fixture
+def style(tmp_path):
+    """A whole style, to be damaged."""
+    folder = tmp_path / "style"
+    shutil.copytree(bundled_style("illustration"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def saved(stylizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "mine"
+    stylizer.save_pretrained(folder, include_encoder=True)
+    return folder
+
+
+def test_a_saved_style_is_whole_and_draws_the_same_in_another_process(stylizer, saved):
+    names = {path.relative_to(saved).as_posix() for path in saved.rglob("*") if path.is_file()}
+    assert names == {
+        "config.json", "generator.safetensors", "encoder.safetensors", "LICENSE.md", "README.md",
+        "training.json", "samples/before_after.jpg",
+    }  # fmt: skip
+    header = read_metadata(saved / "generator.safetensors")
+    assert header["style"] == "illustration" and header["version"] == "1"
+    assert header["base_sha256"] == stylizer.config.base_sha256
+    assert "GPL-3.0-or-later".lower() in (saved / "LICENSE.md").read_text().lower()
+    here = hashlib.sha256(stylizer(sample_photo()).image.tobytes()).hexdigest()
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(saved)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == here
+
+
+def test_an_own_card_and_samples_are_kept(stylizer, tmp_path):
+    stylizer.save_pretrained(tmp_path, samples=False)
+    assert not (tmp_path / "samples").exists()
+    (tmp_path / "README.md").write_text("mine")
+    stylizer.save_pretrained(tmp_path, samples=False)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"style": "other"}, "not of one style"),
+        ({"base_sha256": "0" * 64}, "not of one style"),
+        ({"format": "pt"}, "not of one style"),
+        ({"version": "7"}, "update facestyle"),
+    ],
+)
+def test_a_generator_file_of_another_style_is_refused(style, change, message):
+    path = style / "generator.safetensors"
+    save_tensors(read_tensors(path), path, metadata=read_metadata(path) | change)
+    with pytest.raises(CheckpointError, match=message):
+        load_style_generator(style, load_base_generator())
+
+
+def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_named(style):
+    path = style / "generator.safetensors"
+    tensors, header = read_tensors(path), read_metadata(path)
+    name = next(iter(tensors))
+    others = {key: value for key, value in tensors.items() if key != name}
+    for changed in (
+        others,
+        tensors | {"extra": tensors[name].clone()},
+        tensors | {name: tensors[name][:1]},
+    ):
+        save_tensors(changed, path, metadata=header)
+        with pytest.raises(CheckpointError) as caught:
+            load_style_generator(style, load_base_generator())
+        assert (*caught.value.missing, *caught.value.unexpected) in ((name,), ("extra",))
+
+
+def test_pickles_are_refused_by_name(style):
+    (style / "generator.safetensors").rename(style / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin.*run anything") as caught:
+        FaceStylizer.from_pretrained(style)
+    assert caught.value.unexpected == ("pytorch_model.bin",)
+
+
+@pytest.mark.parametrize("name", ["../encoder.safetensors", "encoder.pt", "/etc/passwd"])
+def test_a_config_names_no_other_encoder_file(style, name):
+    config = json.loads((style / "config.json").read_text()) | {"encoder": name}
+    (style / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="encoder must be"):
+        StyleConfig.from_file(style / "config.json")
+
+
+def test_pushing_takes_what_a_style_is_made_of_and_nothing_else(style, tmp_path, astronaut):
+    for name in ("pictures/a.png", "pictures/b.jpg", "run/coarse.pt", "run/snap.safetensors"):
+        (style / name).parent.mkdir(exist_ok=True)
+        astronaut.save(style / name) if name[-3:] in ("png", "jpg") else (style / name).touch()
+    plan = plan_push(style, "me/mine")
+    assert set(plan.files) == {"README.md", "config.json", "generator.safetensors", "training.json"}
+    assert plan.files["generator.safetensors"] > 10e6
+    assert plan.left_out == sorted(
+        ["pictures/a.png", "pictures/b.jpg", "run/coarse.pt", "run/snap.safetensors"]
+    )
+    told = plan.format()
+    assert "stays here: pictures/a.png" in told and "library_name: facestyle" in told
+    both = plan_push(style, "me/mine", include_pictures=True)
+    assert both.pictures == 2 and {"pictures/a.png", "pictures/b.jpg"} <= set(both.files)
+    assert not any(name.endswith(".pt") for name in both.files)
+    assert not (style / "README.md").exists(), "a plan writes nothing"
+    style.rename(tmp_path / "run")
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "run").rename(tmp_path / "outer" / "style")
+    assert style_folder(tmp_path / "outer") == tmp_path / "outer" / "style"
+    with pytest.raises(CheckpointError, match="holds no style"):
+        style_folder(tmp_path)
+
+
+def test_the_licence_of_the_pictures_is_asked_for(style, capsys, monkeypatch):
+    config = StyleConfig.from_file(style / "config.json")
+    unstated = dataclasses.replace(config, data={"count": 3, "license": "unknown"})
+    unstated.save(style / "config.json")
+    with pytest.raises(ConfigError, match="--data-license"):
+        plan_push(style, "me/mine")
+    plan_push(style, "me/mine", data_license="CC0-1.0")
+    arguments = ["push", str(style), "me/mine", "--dry-run"]
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False, raising=False)
+    assert main(arguments) == 2
+    assert "--data-license" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: "CC0-1.0")
+    assert main(arguments) == 0
+    assert "generator.safetensors" in capsys.readouterr().out
+
+
+def test_a_damaged_style_and_a_boasting_card_are_not_pushed(style):
+    (style / "README.md").write_text(plan_push(style, "me/mine").card)
+    plan_push(style, "me/mine")
+    scores = json.loads((style / "training.json").read_text())["scores"]
+    boast = (style / "README.md").read_text().replace(str(scores["kid_x1000"]), "1.0")
+    boast = boast.replace(f"{scores['kid_x1000']:.1f}", "1.0")
+    (style / "README.md").write_text(boast)
+    with pytest.raises(ConfigError):
+        plan_push(style, "me/mine")
+    (style / "README.md").unlink()
+    weights = style / "generator.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-99])
+    with pytest.raises(CheckpointError):
+        plan_push(style, "me/mine")
+
+
+def test_copies_are_whole_or_not_there(style, tmp_path):
+    with pytest.raises(OutputError, match="not empty"):
+        copy_style(style, style, ["config.json"])
+    with pytest.raises(OutputError):
+        copy_style(style, tmp_path / "new", ["config.json", "absent"])
+    assert not (tmp_path / "new").exists() and not list(tmp_path.glob("*.part"))
+    copy_style(style, tmp_path / "new", ["config.json", "generator.safetensors"])
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_a_style_of_its_own_encoder_keeps_it(tiny_stylizer, tmp_path):
+    config = dataclasses.replace(tiny_stylizer.config, license="CC0-1.0")
+    write_style(tiny_stylizer.generator, config, tmp_path)
+    assert StyleConfig.from_file(tmp_path / "config.json").encoder == "base"
+    tiny_stylizer.save_pretrained(tmp_path, include_encoder=True, samples=False)
+    assert StyleConfig.from_file(tmp_path / "config.json").encoder == "encoder.safetensors"
+    assert read_metadata(tmp_path / "encoder.safetensors")["format"] == "facestyle-encoder"
