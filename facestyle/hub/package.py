@@ -62,8 +62,8 @@ def write_package(
     """Write all that a repository of the style should hold; what is there of the card and samples is kept.
 
     ``config.json``, ``generator.safetensors``, ``LICENSE.md``, ``training.json`` where its origin is known, the sample
-    sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), and the encoder where it is asked for
-    or the style's own.
+    sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), and the encoder where it is asked
+    for or the style's own.
 
     Raises:
         OutputError: the folder cannot be written.
