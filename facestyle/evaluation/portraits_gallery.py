@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
 from PIL import Image
 from tqdm import tqdm
 
 from facestyle.baselines.ui2i import Ui2i
 from facestyle.evaluation.gallery import sample_faces
+from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.weights import write_whole
 from facestyle.image import load_image, to_pil, to_tensor
@@ -80,7 +82,7 @@ def reference_gallery(
     Args:
         stylizer: of the style.
         folder: where they go.
-        references: aligned pictures; without any, other people's portraits in this style, bold ones.
+        references: aligned pictures; without any, other people's portraits in this style.
         people: seeds of samples of G.
         levels: see ``FaceStylizer.with_reference``.
 
@@ -93,14 +95,10 @@ def reference_gallery(
         pictures = [load_image(path) for path in references]
         whence = "pictures of the style"
     else:
-        faces = sample_faces(_REFERENCES, psi=1.0)
-        pictures = [
-            stylizer.variations(face, 1, mixing_level=3, seed=seed, latent="z", aligned=True)
-            .results[0]
-            .image
-            for face, seed in zip(faces, _REFERENCES, strict=True)
-        ]
-        whence = "portraits in the style, of other people with random codes"
+        w = torch.cat([sample_w(stylizer.base, 1, 1.0, seed) for seed in _REFERENCES])
+        side_px = stylizer.generator.resolution
+        pictures = list(pil_pictures(draw(stylizer.generator, w, side_px=side_px)))
+        whence = f"portraits in the style, of seeds {', '.join(map(str, _REFERENCES))}, psi 1"
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in pictures]
     rows = []
     for face in sample_faces(people):
