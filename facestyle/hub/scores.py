@@ -142,9 +142,7 @@ def cell(value: object) -> str:
 
 
 def _measured(training: Mapping[str, Any]) -> list[dict[str, Any]]:
-    from facestyle.evaluation.inception import InceptionFeatures
-
-    scores = {"kid_by": InceptionFeatures.name, **(training.get("scores") or {})}
+    scores = training.get("scores") or {}
     found = []
     for key, (label, by, form) in _MEASURES.items():
         value, network, n = scores.get(key), scores.get(by), scores.get("n")
