@@ -1,7 +1,7 @@
 """The command line: one command builds its options and calls one function.
 
 Exit codes: 0 everything done; 1 some inputs failed, the others are done; 2 wrong usage or setting; 3 the style or a
-weights file cannot be used; 4 the output cannot be written; 130 interrupted.
+weights file cannot be used; 4 the output cannot be written or uploaded; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -122,7 +122,7 @@ class Toonify(ProjectingBaseline):
     def draw(self, codes: Tensor, *, first: int = 0) -> Tensor:
         """Pictures [B, 3, R, R] of codes w_plus by the blend; nothing is drawn at random."""
         with torch.inference_mode():
-            img: Tensor = prepared(self.blended, self).synthesis(codes)
+            img: Tensor = prepared(self.blended, self).synthesis(codes.to(self.base.w_avg.device))
         return img.float().clamp(-1, 1)
 
     def project(self, crops: Tensor, *, progress: bool = False) -> Tensor:

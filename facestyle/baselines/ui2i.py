@@ -139,7 +139,7 @@ class Ui2i(ProjectingBaseline):
 
     def draw(self, codes: Tensor, *, first: int = 0) -> Tensor:
         """Pictures [B, 3, R, R] of the content's codes w, with the styles of crops numbered from ``first``."""
-        return self.mix(codes, self.style_codes(len(codes), first))
+        return self.mix(codes.to(self.base.w_avg.device), self.style_codes(len(codes), first))
 
     def style_codes(self, count: int, first: int = 0) -> Tensor:
         """Codes w [count, w_dim]: the reference's, or random ones of the crops numbered from ``first``."""

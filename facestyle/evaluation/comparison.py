@@ -22,13 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from facestyle.baselines.base import PictureSources, ProjectingBaseline
-from facestyle.errors import ConfigError, FacestyleError, ImageError
+from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
+from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
@@ -44,10 +43,15 @@ from facestyle.evaluation.metrics import (
     read_metrics,
     save_metrics,
 )
-from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
+from facestyle.evaluation.people import (
+    check_aligned,
+    pil_pictures,
+    sample_people,
+    to_levels,
+)
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.weights import write_whole
-from facestyle.image import load_image, save_png
+from facestyle.image import load_image, save_png, to_tensor
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.training.state import TrainingState, logged_seconds
@@ -115,8 +119,8 @@ def compare(
         OutputError: ``out`` cannot be written.
     """
     config = config or ComparisonConfig()
-    if not styles or not methods or (unknown := set(methods) - set(METHODS)):
-        unknown = set(methods) - set(METHODS)
+    unknown = set(methods) - set(METHODS)
+    if not styles or not methods or unknown:
         raise ConfigError(
             f"expected styles, and methods of {', '.join(METHODS)}; got {len(styles)} styles and "
             f"{', '.join(sorted(unknown) or methods) or 'no methods'}"
@@ -172,22 +176,12 @@ def _photos(faces: Pictures | None, base: Generator, config: ComparisonConfig) -
     for image in iter_pictures(faces):
         if len(kept) == config.photos:
             break
-        if image.width != image.height or image.width < 128:
-            raise ImageError(
-                "expected FFHQ-aligned photos, squares of 128 px or more, got "
-                f"{image.width}x{image.height}"
-            )
+        check_aligned(image)
         resized = image.convert("RGB").resize((side, side), Image.Resampling.LANCZOS)
-        kept.append(_levels_of(resized))
+        kept.append(to_levels(to_tensor(resized)))
     if not kept:
         raise ConfigError("expected 1 photo or more to compare on, got none")
-    return _Photos(torch.stack(kept), f"{len(kept)} photos")
-
-
-def _levels_of(image: Image.Image) -> Tensor:
-    """uint8 [3, S, S]."""
-    flat = torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8)
-    return flat.view(image.height, image.width, 3).permute(2, 0, 1)
+    return _Photos(torch.cat(kept), f"{len(kept)} photos")
 
 
 def _portraits(
@@ -220,7 +214,7 @@ def _portraits(
                 img = method.draw(codes[i], first=start)
             else:
                 img = method.stylize(crops, first=start)
-            drawn.append(to_levels(_resized(img.float(), side)))
+            drawn.append(to_levels(resize(img.float(), side)))
     total = searched + time.monotonic() - began
     return torch.cat(drawn), total / len(photos.levels)
 
@@ -234,12 +228,6 @@ def _codes(method: ProjectingBaseline, crops: Tensor, path: Path) -> tuple[Tenso
     seconds = time.monotonic() - began
     save_tensors({"codes": codes}, path, metadata={"seconds": f"{seconds:.2f}"})
     return codes, seconds
-
-
-def _resized(img: Tensor, side_px: int) -> Tensor:
-    if img.shape[-1] % side_px == 0:
-        return F.interpolate(img, size=side_px, mode="area")
-    return F.interpolate(img, size=(side_px, side_px), mode="bilinear", antialias=True)
 
 
 def _absent(name: str, style: str, photos: _Photos, why: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from facestyle.models.generator import Generator, sample_z
 __all__ = [
     "SAMPLE_SEED",
     "People",
+    "check_aligned",
     "draw",
     "encode_people",
     "pil_pictures",
@@ -131,11 +132,7 @@ def encode_people(
     for image in iter_pictures(photos):
         if len(codes) == limit:
             break
-        if image.width != image.height or image.width < 128:
-            raise ImageError(
-                "expected FFHQ-aligned photos, squares of 128 px or more, got "
-                f"{image.width}x{image.height}"
-            )
+        check_aligned(image)
         photo = to_tensor(image, device=device)
         with torch.no_grad():
             codes.append(encoder(photo).clone())
@@ -150,6 +147,19 @@ def encode_people(
         photos=torch.cat(kept),
         who=f"{len(w)} encoded photos, psi {psi:g}",
     )
+
+
+def check_aligned(image: Image.Image) -> None:
+    """Refuse what cannot be an FFHQ-aligned photo.
+
+    Raises:
+        ImageError: it is no square of 128 px or more.
+    """
+    if image.width != image.height or image.width < 128:
+        raise ImageError(
+            "expected FFHQ-aligned photos, squares of 128 px or more, got "
+            f"{image.width}x{image.height}"
+        )
 
 
 def draw(

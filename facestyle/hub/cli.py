@@ -46,32 +46,30 @@ def add_parsers(commands: Any) -> None:
 
 def _push(args: argparse.Namespace) -> int:
     from facestyle.errors import ConfigError
+
+    try:
+        print(_planned_or_pushed(args, args.data_license))
+    except ConfigError as error:
+        if args.data_license or "--data-license" not in str(error) or not sys.stdin.isatty():
+            raise
+        data_license = input("Licence of the training pictures (such as CC0-1.0): ").strip()
+        print(_planned_or_pushed(args, data_license))
+    return 0
+
+
+def _planned_or_pushed(args: argparse.Namespace, data_license: str | None) -> str:
+    """The plan of a dry run as text, or the address of what was pushed."""
     from facestyle.hub.push import plan_push, push_style
 
-    data_license: str | None = args.data_license
-    while True:
-        try:
-            plan = plan_push(
-                args.folder, args.repo, data_license=data_license, include_pictures=args.include_pictures
-            )  # fmt: skip
-            break
-        except ConfigError as error:
-            if data_license or "--data-license" not in str(error) or not sys.stdin.isatty():
-                raise
-            data_license = input("Licence of the training pictures (such as CC0-1.0): ").strip()
-            if not data_license:
-                raise
     if args.dry_run:
-        print(plan.format())
-        return 0
-    print(
-        push_style(
-            args.folder, args.repo, private=args.private or None, create_pr=args.create_pr,
-            revision=args.revision, commit_message=args.message, data_license=data_license,
-            include_pictures=args.include_pictures,
-        )
+        return plan_push(
+            args.folder, args.repo, data_license=data_license, include_pictures=args.include_pictures
+        ).format()  # fmt: skip
+    return push_style(
+        args.folder, args.repo, private=args.private or None, create_pr=args.create_pr,
+        revision=args.revision, commit_message=args.message, data_license=data_license,
+        include_pictures=args.include_pictures,
     )  # fmt: skip
-    return 0
 
 
 def _pull(args: argparse.Namespace) -> int:

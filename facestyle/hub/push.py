@@ -47,6 +47,8 @@ class PushPlan:
         lines = [f"{self.folder} -> {self.repo_id}", ""]
         lines += [f"{size / 1e6:10.3f} MB  {name}" for name, size in self.files.items()]
         lines += [f"{sum(self.files.values()) / 1e6:10.3f} MB  together"]
+        if self.pictures:
+            lines += ["", f"training pictures among them: {self.pictures}"]
         if self.left_out:
             shown = ", ".join(self.left_out[:5])
             more = len(self.left_out) - 5
@@ -169,7 +171,16 @@ def push_style(
     has_samples = (folder / "samples").is_dir()
     complete(folder, None if has_samples else FaceStylizer.from_pretrained(folder), repo_id=repo_id)
     plan = plan_push(folder, repo_id, include_pictures=include_pictures)
-    again = again or f"facestyle push {shlex.quote(str(folder))} {repo_id}"
+    if again is None:
+        options = {
+            "--private": private, "--create-pr": create_pr, "--revision": revision,
+            "--message": commit_message, "--include-pictures": include_pictures,
+        }  # fmt: skip
+        words = ["facestyle", "push", str(folder), repo_id]
+        for name, value in options.items():
+            if value:
+                words += [name] if value is True else [name, str(value)]
+        again = shlex.join(words)
     api = HfApi(token=token)
     with uploading(repo_id, again):
         api.create_repo(repo_id, private=private, exist_ok=True)

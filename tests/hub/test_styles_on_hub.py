@@ -99,8 +99,11 @@ def test_a_dry_run_sends_nothing_and_unchanged_files_make_no_commit(hub, facesty
     assert "generator.safetensors" in told and "library_name: facestyle" in told
     (style / "pictures").mkdir()
     (style / "pictures" / "someone.png").write_bytes(b"private")
-    codes, _ = facestyle(push, push, [*push, "--create-pr"], [*push, "--include-pictures"])
-    assert codes == [0, 0, 0, 0]
+    codes, told = facestyle(
+        push, push, [*push, "--create-pr"], [*push, "--include-pictures"], ["styles", "--hub"]
+    )
+    assert codes == [0, 0, 0, 0, 0]
+    assert "\nada/mine\n" in told
     assert hub.files("ada/mine")["pictures/someone.png"] == b"private", "only when told"
     titles = [commit.title for commit in hub.repo("ada/mine").head.history()]
     assert titles.count("Style illustration") == 2
