@@ -7,12 +7,10 @@ with a colour profile) leaves `load_image` as a plain upright sRGB picture witho
 
 from __future__ import annotations
 
-import contextlib
 import io
 import logging
 import os
 import re
-import secrets
 import warnings
 from collections.abc import Mapping
 from functools import lru_cache
@@ -31,6 +29,7 @@ from facestyle.errors import (
     NotAnImageError,
     OutputError,
 )
+from facestyle.files import write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -190,18 +189,7 @@ def save_png(
     bare.info = {}
     buffer = io.BytesIO()
     bare.save(buffer, format="PNG", pnginfo=info, compress_level=_COMPRESS_LEVEL)
-    try:
-        if target.is_dir():
-            raise OutputError("is a folder; name a file in it", path=target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(target, buffer.getbuffer())
-    except OutputError:
-        raise
-    except (OSError, ValueError) as exc:
-        raise OutputError(
-            f"cannot be written: {getattr(exc, 'strerror', None) or exc}", path=target
-        ) from exc
-    return target
+    return write_whole(buffer.getbuffer(), target)
 
 
 def iter_image_files(folder: str | os.PathLike[str]) -> list[Path]:
@@ -226,19 +214,6 @@ def iter_image_files(folder: str | os.PathLike[str]) -> list[Path]:
 
 # Three to four times as fast as Pillow's default 6; files of photos are a tenth larger.
 _COMPRESS_LEVEL = 2
-
-
-def _write_whole(target: Path, data: memoryview) -> None:
-    """Write beside the target, then rename; the temporary file goes away on any failure."""
-    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, target)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _read(path: Path) -> bytes:

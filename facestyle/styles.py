@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from facestyle.errors import CheckpointError, ConfigError, OutputError, StyleNotFoundError
+from facestyle.errors import CheckpointError, ConfigError, StyleNotFoundError
+from facestyle.files import write_whole
 
 __all__ = ["OWN_ENCODER", "StyleConfig", "bundled_style", "bundled_styles", "find_style"]
 
@@ -108,14 +109,7 @@ class StyleConfig:
         Raises:
             OutputError: it cannot be written.
         """
-        path = Path(path)
-        partial = path.with_suffix(".part")
-        try:
-            partial.write_text(self.to_json(), encoding="utf-8")
-            partial.replace(path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise OutputError(f"cannot be written ({error})", path=path) from error
+        write_whole(self.to_json().encode(), Path(path))
 
 
 def bundled_styles() -> list[str]:

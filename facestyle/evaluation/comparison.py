@@ -50,7 +50,7 @@ from facestyle.evaluation.people import (
     to_levels,
 )
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.image import load_image, save_png, to_tensor
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator

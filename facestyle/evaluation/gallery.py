@@ -13,7 +13,7 @@ from tqdm import tqdm
 from facestyle.errors import MissingDependencyError
 from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.models.zoo import load_base_generator
 from facestyle.styles import bundled_styles
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from facestyle.errors import CheckpointError
 from facestyle.evaluation.features import in_batches
-from facestyle.evaluation.weights import cache_dir, write_whole
+from facestyle.evaluation.weights import cache_dir
+from facestyle.files import write_whole
 from facestyle.models.importers.packages import Package, read_members
 
 __all__ = ["INCEPTION", "InceptionFeatures", "load_inception", "resize_like_clean_fid"]

@@ -41,7 +41,7 @@ from facestyle.evaluation.kid import fid, kid
 from facestyle.evaluation.people import People, pil_pictures, to_levels
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.skin import THREE_GROUPS, SkinDrift, drift_by_group, skin_drift
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.image import to_tensor
 from facestyle.models.generator import Generator
 

@@ -14,7 +14,7 @@ from facestyle.baselines.ui2i import Ui2i
 from facestyle.evaluation.gallery import sample_faces
 from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.image import load_image, to_pil, to_tensor
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from facestyle.evaluation.people import encode_people, pil_pictures, sample_peop
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.evaluation.tables import measured_on, metrics_table
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast

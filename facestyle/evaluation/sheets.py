@@ -115,7 +115,7 @@ def save_sheet(sheet: Image.Image, path: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    from facestyle.evaluation.weights import write_whole
+    from facestyle.files import write_whole
     from facestyle.image import save_png
 
     path = Path(path)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,9 +17,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from facestyle.errors import CheckpointError, OutputError
+from facestyle.errors import CheckpointError
 
-__all__ = ["cache_dir", "network_timeout", "parse_json", "read_tfjs_weights", "write_whole"]
+__all__ = ["cache_dir", "network_timeout", "parse_json", "read_tfjs_weights"]
 
 Array = npt.NDArray[Any]
 
@@ -31,29 +30,6 @@ def cache_dir() -> Path:
         return Path(own).expanduser()
     root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(root).expanduser() / "facestyle"
-
-
-def write_whole(data: bytes, path: Path) -> Path:
-    """The path, once it holds all of ``data``; its folder is made.
-
-    Raises:
-        OutputError: the folder cannot be made or written; nothing half-written is left.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            temporary = Path(file.name)
-            file.write(data)
-        temporary.chmod(0o644)
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise OutputError(f"cannot be written ({error.strerror})", path=path) from error
-    return path
 
 
 def parse_json(data: bytes) -> Any:

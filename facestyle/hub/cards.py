@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from facestyle.errors import ConfigError, FacestyleError
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.hub.download import TAG
 from facestyle.hub.scores import (
     cell,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from facestyle.errors import OutputError
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facestyle.errors import CheckpointError, ConfigError
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.styles import StyleConfig
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from facestyle.evaluation.metrics import (
 from facestyle.evaluation.people import People, pil_pictures, sample_people
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.tables import comparison_table
-from facestyle.evaluation.weights import write_whole
+from facestyle.files import write_whole
 from facestyle.models.generator import Generator
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairStore

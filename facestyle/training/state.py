@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.files import write_whole
 
 __all__ = ["TrainingState", "logged_seconds", "write_json"]
 
@@ -61,7 +62,8 @@ class TrainingState:
     def forget_after(self, stage: str, step: int) -> None:
         """Drop a stage's lines beyond ``step``: they are of steps that will be run again."""
         kept = [row for row in self.rows() if row.get("stage") != stage or row["step"] <= step]
-        _replace(self.folder / "log.jsonl", "".join(json.dumps(row) + "\n" for row in kept))
+        lines = "".join(json.dumps(row) + "\n" for row in kept)
+        write_whole(lines.encode(), self.folder / "log.jsonl")
 
     def log(self, row: Mapping[str, Any]) -> None:
         """Append one line to ``log.jsonl``, and to ``tensorboard/`` where the package tensorboard is installed."""
@@ -139,23 +141,13 @@ def write_json(path: str | Path, content: Any) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    _replace(Path(path), json.dumps(content, indent=2) + "\n")
+    write_whole((json.dumps(content, indent=2) + "\n").encode(), Path(path))
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
     path = folder / "log.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_suffix(".part")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot be written ({error})", path=path) from error
 
 
 class _NoBoard:
