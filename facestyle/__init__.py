@@ -66,4 +66,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'facestyle' has no attribute {name!r}")
     import importlib
 
+    if name == "FaceStylizer":
+        from facestyle.allocator import tune_allocator
+
+        tune_allocator()  # before torch is there
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from facestyle.allocator import tune_allocator
 from facestyle.cli_common import (
     add_config,
     add_style,
@@ -48,6 +49,7 @@ _CHUNK = 4
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
+    tune_allocator()
     args = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
@@ -266,14 +268,12 @@ def _bench(args: argparse.Namespace) -> int:
 
 def _train_encoder(args: argparse.Namespace) -> int:
     from facestyle.models.zoo import load_base_generator
-    from facestyle.runtime import tune_allocator
     from facestyle.training.encoder import EncoderConfig, train_encoder
 
     config = configured(EncoderConfig(space=args.space), args.set)
     print(listed(config))
     if args.dry_run:
         return 0
-    tune_allocator()
     train_encoder(
         load_base_generator(), args.output, args.faces, args.val_faces, config, init=args.init
     )
@@ -283,7 +283,6 @@ def _train_encoder(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     from facestyle.models.zoo import load_base_generator
-    from facestyle.runtime import tune_allocator
     from facestyle.training.folder import check_folder
     from facestyle.training.pairs import PairStore
     from facestyle.training.pipeline import PRESETS, train_style
@@ -296,7 +295,6 @@ def _train(args: argparse.Namespace) -> int:
         if known is None:
             print(check_folder(args.pictures, aligned=args.aligned).format(examples=40))
         return 0
-    tune_allocator()
     folder = train_style(
         load_base_generator(), args.pictures, args.output, config,
         name=args.name, psi=args.psi, data_license=args.data_license, aligned=args.aligned, pairs=known,
@@ -312,7 +310,6 @@ def _train(args: argparse.Namespace) -> int:
 def _pairs(args: argparse.Namespace) -> int:
     from facestyle.models.checkpoints import read_tensors
     from facestyle.models.zoo import load_base_generator
-    from facestyle.runtime import tune_allocator
     from facestyle.training.data import PictureSet
     from facestyle.training.pairs import FILE, PairsConfig, given_pairs
     from facestyle.training.pipeline import find_pairs
@@ -322,7 +319,6 @@ def _pairs(args: argparse.Namespace) -> int:
     print(listed(config))
     if args.dry_run:
         return 0
-    tune_allocator()
     folder = Path(args.output)
     generator = load_base_generator()
     if args.codes:
@@ -345,7 +341,6 @@ def _pairs(args: argparse.Namespace) -> int:
 
 def _ablate(args: argparse.Namespace) -> int:
     from facestyle.models.zoo import load_base_generator
-    from facestyle.runtime import tune_allocator
     from facestyle.training.ablation import CONSTRAINTS, LEVELS, ablate
     from facestyle.training.pipeline import PRESETS
     from facestyle.training.processes import Processes
@@ -355,7 +350,6 @@ def _ablate(args: argparse.Namespace) -> int:
     print(listed(config))
     if args.dry_run:
         return 0
-    tune_allocator()
     variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
     report = ablate(
         load_base_generator(), styles, args.output, config,

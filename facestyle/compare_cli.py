@@ -41,14 +41,12 @@ def _compare(args: argparse.Namespace) -> int:
     from facestyle.evaluation.comparison import compare
     from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig
     from facestyle.models.zoo import load_base_generator
-    from facestyle.runtime import tune_allocator
 
     styles = named_pictures(args.pictures)
     config = configured(ComparisonConfig(), args.set)
     print(listed(config))
     if args.dry_run:
         return 0
-    tune_allocator()
     report = compare(
         styles, args.output, config, base=load_base_generator(),
         methods=args.methods.split(",") if args.methods else METHODS, runs=args.runs,

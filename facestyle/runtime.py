@@ -1,13 +1,8 @@
-"""Where and how to compute: device, number type, memory allocator."""
+"""Where and how to compute: device and number type."""
 
 from __future__ import annotations
 
-import ctypes
-import functools
 import logging
-import os
-import platform
-import sys
 import time
 
 import torch
@@ -15,42 +10,15 @@ import torch
 from facestyle.errors import ConfigError
 from facestyle.models.generator import Generator
 
-__all__ = ["choose_device", "choose_dtype", "parse_dtype", "tune_allocator"]
+__all__ = ["choose_device", "choose_dtype", "parse_dtype"]
 
 _log = logging.getLogger(__name__)
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
-"""Options of glibc's mallopt, from malloc.h."""
 
 _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-
-
-@functools.cache
-def tune_allocator() -> bool:
-    """Keep glibc from giving every large tensor back to the system; True when done.
-
-    Each freshly mapped page is zeroed by the kernel, which costs a CPU generator more than half of its time. The
-    process keeps freed memory for reuse instead. Only on Linux with glibc; ``FACESTYLE_MALLOC=0`` leaves it alone.
-    """
-    if not sys.platform.startswith("linux") or os.environ.get("FACESTYLE_MALLOC") == "0":
-        return False
-    if platform.libc_ver()[0] != "glibc":
-        return False
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):
-        return False
-    done = [
-        mallopt(_M_MMAP_MAX, 0),
-        mallopt(_M_TRIM_THRESHOLD, 512 << 20),
-        mallopt(_M_TOP_PAD, 64 << 20),
-        mallopt(_M_ARENA_MAX, 1),  # else every new thread starts with memory of its own
-    ]
-    return all(done)
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

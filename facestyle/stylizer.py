@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from typing_extensions import Unpack
 
+from facestyle.allocator import tune_allocator
 from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import ConfigError, FaceTooSmallError, NoFaceError
 from facestyle.faces.align import align, full_image_quad, quad_side_px
@@ -52,7 +53,7 @@ from facestyle.reference import (
     encode_reference,
 )
 from facestyle.results import StylizedFace, StylizeResult, paste_all
-from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
+from facestyle.runtime import choose_device, choose_dtype, parse_dtype
 from facestyle.styles import StyleConfig, find_style
 from facestyle.workers import side_by_side
 

@@ -1,8 +1,5 @@
 """Device, number type, allocator; styles on the Hub; inversion on the real generator."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
@@ -10,7 +7,7 @@ from facestyle.errors import ConfigError, DownloadError, StyleNotFoundError
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast
 from facestyle.models.zoo import load_base_generator
-from facestyle.runtime import choose_device, choose_dtype, parse_dtype, tune_allocator
+from facestyle.runtime import choose_device, choose_dtype, parse_dtype
 from facestyle.styles import StyleConfig, bundled_styles, find_style
 
 
@@ -47,16 +44,6 @@ def test_bfloat16_draws_nearly_the_same(base):
         plain = base.synthesis(w_plus, resolution=256)
         rough = half(w_plus.to(torch.bfloat16), resolution=256).float()
     assert (plain - rough).square().mean().sqrt() < 0.05
-
-
-def test_the_allocator_can_be_left_alone():
-    code = "from facestyle.runtime import tune_allocator; print(tune_allocator())"
-    environment = {"FACESTYLE_MALLOC": "0", "PATH": ""}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.strip() == "False"
-    assert tune_allocator() is tune_allocator()
 
 
 def test_inversion_recovers_a_face_the_generator_drew(base):

@@ -71,13 +71,11 @@ def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
 
 def _train(args: argparse.Namespace) -> int:
     from facestyle.baselines.registry import make_baseline, train_config
-    from facestyle.runtime import tune_allocator
 
     config = configured(train_config(args.method), args.set)
     print(listed(config))
     if args.dry_run:
         return 0
-    tune_allocator()
     method = make_baseline(
         args.method, train=config, faces=args.faces, minutes=args.minutes, device=args.device
     )
@@ -90,9 +88,8 @@ def _stylize(args: argparse.Namespace) -> int:
     from facestyle.baselines.registry import make_baseline, stylize_config
     from facestyle.faces.detect import FaceDetector
     from facestyle.image import save_png, to_pil
-    from facestyle.runtime import choose_device, tune_allocator
+    from facestyle.runtime import choose_device
 
-    tune_allocator()
     config = stylize_config(args.method)
     if args.set:
         config = configured(config, args.set)

@@ -45,9 +45,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from facestyle.runtime import tune_allocator
 
-    tune_allocator()
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
 
