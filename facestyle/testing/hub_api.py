@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from facestyle.testing.hub_repos import Commit, Repo, StoredFile
+from facestyle.testing.hub_xet import XetFile, XetStore
 
 __all__ = ["Account", "Answer", "Hub", "Refused", "Request", "Route", "as_json", "as_time"]
 
@@ -98,14 +99,16 @@ class Hub:
         accounts: by token.
         repos: by kind and owner/name.
         objects: content of LFS uploads by sha256.
+        xet: where Xet uploads go; None on a Hub that does not speak it.
     """
 
-    def __init__(self, *, lfs_threshold: int) -> None:
+    def __init__(self, *, lfs_threshold: int, xet: XetStore | None = None) -> None:
         self.endpoint = ""
         self.lfs_threshold = lfs_threshold
         self.accounts: dict[str, Account] = {}
         self.repos: dict[tuple[str, str], Repo] = {}
         self.objects: dict[str, bytes] = {}
+        self.xet = xet
 
     def account(self, authorization: str | None) -> Account | None:
         """Who sends this header; None for nobody.
@@ -185,6 +188,18 @@ class Hub:
         """Address of a repository's page."""
         prefix = "" if repo.kind == "model" else f"{repo.kind}s/"
         return f"{self.endpoint}/{prefix}{repo.id}"
+
+    def uploaded(self, path: str, oid: str, size: int) -> StoredFile:
+        """The file of this sha256, which came as an LFS object or over Xet.
+
+        Raises:
+            Refused: 400, it has not come.
+        """
+        if oid in self.objects:
+            return StoredFile(self.objects[oid], is_lfs=True)
+        if self.xet and self.xet.hash_of(oid):
+            return XetFile(self.xet, oid, size)
+        raise Refused(400, f"the LFS object of {path} has not been uploaded")
 
     def stored(self, content: bytes) -> StoredFile:
         """A file of this content, LFS or not by its size."""

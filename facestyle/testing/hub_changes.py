@@ -128,9 +128,7 @@ def _apply(
     if key == "file":
         files[path] = StoredFile(base64.b64decode(value["content"]), is_lfs=False)
     elif key == "lfsFile":
-        if value["oid"] not in hub.objects:
-            raise Refused(400, f"the LFS object of {path} has not been uploaded")
-        files[path] = StoredFile(hub.objects[value["oid"]], is_lfs=True)
+        files[path] = hub.uploaded(path, value["oid"], value.get("size", 0))
     elif key == "deletedFile":
         if files.pop(path, None) is None:
             raise _no_file(path, head)

@@ -169,8 +169,31 @@ def _resolve(hub: Hub, request: Request) -> Answer:
     }
     if file.is_lfs:
         headers["X-Linked-Etag"] = headers["ETag"]
-        headers["X-Linked-Size"] = str(len(file.content))
+        headers["X-Linked-Size"] = str(file.size)
+        if hub.xet and (hash_ := hub.xet.hash_of(file.sha256)):
+            headers["X-Xet-Hash"] = hash_
+            kind = f"{repo.kind}s"
+            headers["X-Xet-Refresh-Route"] = (
+                f"{hub.endpoint}/api/{kind}/{repo.id}/xet-read-token/{commit.sha}"
+            )
     return _part(file.content, headers, request.headers.get("range", ""))
+
+
+def _xet_token(hub: Hub, request: Request) -> Answer:
+    """Where and with which token chunks are stored and read."""
+    repo = hub.seen_repo(request)
+    if hub.xet is None:
+        raise Refused(404, "this Hub has no Xet storage")
+    if request.parts["right"] == "write":
+        hub.changed_repo(request)
+    hub.commit(repo, request.parts["revision"])
+    token, expires = hub.xet.token()
+    headers = {
+        "X-Xet-Cas-Url": hub.xet.address,
+        "X-Xet-Access-Token": token,
+        "X-Xet-Token-Expiration": str(expires),
+    }
+    return as_json({"accessToken": token, "exp": expires, "casUrl": hub.xet.address}, 200, headers)
 
 
 def _part(content: bytes, headers: dict[str, str], wanted: str) -> Answer:
@@ -236,11 +259,11 @@ def _expanded(described: dict[str, Any], repo: Repo, request: Request) -> dict[s
 
 
 def _blob(file: StoredFile) -> dict[str, Any]:
-    described: dict[str, Any] = {"blobId": file.blob_id, "size": len(file.content)}
+    described: dict[str, Any] = {"blobId": file.blob_id, "size": file.size}
     if file.is_lfs:
         described["lfs"] = {
             "sha256": file.sha256,
-            "size": len(file.content),
+            "size": file.size,
             "pointerSize": len(file.pointer),
         }
     return described
@@ -262,7 +285,7 @@ def _entry(commit: Commit, path: str) -> dict[str, Any]:
         names = [f"{p} {f.blob_id}" for p, f in commit.files.items() if p.startswith(f"{path}/")]
         oid = hashlib.sha1("\n".join(names).encode()).hexdigest()
         return {"type": "directory", "oid": oid, "size": 0, "path": path}
-    size = len(file.content)
+    size = file.size
     entry: dict[str, Any] = {"type": "file", "oid": file.blob_id, "size": size, "path": path}
     if file.is_lfs:
         entry["lfs"] = {"oid": file.sha256, "size": size, "pointerSize": len(file.pointer)}
@@ -288,6 +311,7 @@ ROUTES: list[Route] = [
     ("GET", _REPO + r"/tree" + _REVISION + r"(?:/(?P<path>.+))?", _tree),
     ("POST", _REPO + r"/paths-info" + _REVISION, _paths_info),
     ("GET", _REPO + r"/revision" + _REVISION, _repo_info),
+    ("GET", _REPO + r"/xet-(?P<right>read|write)-token" + _REVISION, _xet_token),
     ("GET", _REPO, _repo_info),
     (
         "GET",

@@ -23,17 +23,21 @@ _FIRST_FILES = {
 """What a new repository holds, as on the real Hub."""
 
 
-@dataclass(frozen=True)
 class StoredFile:
     """A file at a commit.
 
     Attributes:
-        content: all its bytes, of LFS files too.
         is_lfs: whether git would hold a pointer in its place.
     """
 
-    content: bytes
-    is_lfs: bool
+    def __init__(self, content: bytes, is_lfs: bool) -> None:
+        self._content = content
+        self.is_lfs = is_lfs
+
+    @property
+    def content(self) -> bytes:
+        """All its bytes, of LFS files too."""
+        return self._content
 
     @cached_property
     def sha256(self) -> str:
@@ -56,8 +60,13 @@ class StoredFile:
         """The text that git holds in place of an LFS file."""
         return (
             "version https://git-lfs.github.com/spec/v1\n"
-            f"oid sha256:{self.sha256}\nsize {len(self.content)}\n"
+            f"oid sha256:{self.sha256}\nsize {self.size}\n"
         ).encode()
+
+    @property
+    def size(self) -> int:
+        """Of the content, in bytes."""
+        return len(self.content)
 
 
 @dataclass(frozen=True, kw_only=True)

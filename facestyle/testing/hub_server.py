@@ -2,8 +2,8 @@
 
 It speaks the part of the Hub's API that huggingface_hub 2 uses for repositories, over a real socket: accounts and
 private repositories, uploads (LFS for large files) and commits, branches, tags and pull requests, downloads with
-ranges, Spaces. All is kept in memory and gone when it stops. Xet storage is not spoken: clients need
-``HF_HUB_DISABLE_XET=1``.
+ranges, Spaces. All is kept in memory and gone when it stops. Clients need ``HF_HUB_DISABLE_XET=1``, unless the server
+is given a folder for Xet storage.
 
     python -m facestyle.testing.hub_server --port 8899 --token hf_local
 """
@@ -21,6 +21,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -28,6 +29,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from facestyle.testing import hub_changes, hub_reads
 from facestyle.testing.hub_api import Account, Answer, Hub, Refused, Request
 from facestyle.testing.hub_repos import MAIN, Repo
+from facestyle.testing.hub_xet import XetStore
 
 __all__ = ["HubServer", "main"]
 
@@ -84,6 +86,7 @@ class HubServer:
         user: str = "ada",
         token: str = "hf_local",
         lfs_threshold: int = 10_000,
+        xet_folder: str | Path | None = None,
     ) -> None:
         """A server on this port of 127.0.0.1 (0 takes a free one) that does not answer yet.
 
@@ -92,12 +95,14 @@ class HubServer:
             user: name of the first user.
             token: the first user's token.
             lfs_threshold: files of more bytes than this are uploaded as LFS files, others within the commit.
+            xet_folder: LFS files go here, in chunks, from clients on this machine that speak Xet.
         """
         self.user = user
         self.token = token
         self.requests: list[tuple[str, str]] = []
         self.failures: list[str] = []
-        self._hub = Hub(lfs_threshold=lfs_threshold)
+        xet = None if xet_folder is None else XetStore(xet_folder)
+        self._hub = Hub(lfs_threshold=lfs_threshold, xet=xet)
         self._lock = threading.Lock()
         self._faults: list[_Fault] = []
         self._listener = _Listener(self, port)

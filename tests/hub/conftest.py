@@ -1,6 +1,8 @@
 """A local Hub, and clients of it in processes of their own: huggingface_hub reads its settings when imported."""
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from facestyle.styles import bundled_style
 from facestyle.testing.hub_server import HubServer
 
 ROOT = Path(__file__).parents[2]
@@ -16,9 +19,13 @@ TIMEOUT_S = 120
 
 
 @pytest.fixture
-def hub():
-    """A running, empty Hub with one user (``hub.user``, ``hub.token``); its own errors fail the test."""
-    with HubServer() as server:
+def hub(request, tmp_path):
+    """A running, empty Hub with one user (``hub.user``, ``hub.token``); its own errors fail the test.
+
+    With the parameter "xet" it has Xet storage.
+    """
+    is_xet = getattr(request, "param", None) == "xet"
+    with HubServer(xet_folder=tmp_path / "xet" if is_xet else None) as server:
         yield server
     assert server.failures == []
 
@@ -73,6 +80,41 @@ def run_hf(hub_env, tmp_path):
 
     def run(*args, **changes):
         return _run([str(hf), *map(str, args)], hub_env(**changes), tmp_path)
+
+    return run
+
+
+COMMANDS = """
+import json, sys
+from facestyle.cli import main
+for line in sys.argv[1:]:
+    print("exit", main(json.loads(line)))
+"""
+
+
+@pytest.fixture
+def style(tmp_path):
+    """A style with a small sample sheet, so that none is drawn."""
+    folder = tmp_path / "style"
+    shutil.copytree(bundled_style("illustration"), folder)
+    (folder / "samples").mkdir()
+    (folder / "samples" / "before_after.jpg").write_bytes(b"a picture")
+    return folder
+
+
+@pytest.fixture
+def facestyle(hub_env, tmp_path):
+    """``facestyle([...], [...], **env)`` runs commands in one process; its output, and the exit codes."""
+
+    def run(*commands, **changes):
+        lines = [json.dumps([str(word) for word in command]) for command in commands]
+        done = subprocess.run(
+            [sys.executable, "-c", COMMANDS, *lines],
+            env=hub_env(**changes), cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        codes = [int(row[5:]) for row in done.stdout.splitlines() if row.startswith("exit ")]
+        return codes, done.stdout + done.stderr
 
     return run
 

@@ -1,51 +1,14 @@
 """Styles over a real socket: pushed, loaded, pulled, refused, interrupted, and loaded by several at once."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
-
-import pytest
 
 from facestyle.models.zoo import load_base_generator, load_style_generator
 from facestyle.styles import bundled_style
 
 FILES = {"config.json", "generator.safetensors", "training.json"}
-
-COMMANDS = """
-import json, sys
-from facestyle.cli import main
-for line in sys.argv[1:]:
-    print("exit", main(json.loads(line)))
-"""
-
-
-@pytest.fixture
-def style(tmp_path):
-    """A style with a small sample sheet, so that none is drawn."""
-    folder = tmp_path / "style"
-    shutil.copytree(bundled_style("illustration"), folder)
-    (folder / "samples").mkdir()
-    (folder / "samples" / "before_after.jpg").write_bytes(b"a picture")
-    return folder
-
-
-@pytest.fixture
-def facestyle(hub_env, tmp_path):
-    """``facestyle([...], [...], **env)`` runs commands in one process; its output, and the exit codes."""
-
-    def run(*commands, **changes):
-        lines = [json.dumps([str(word) for word in command]) for command in commands]
-        done = subprocess.run(
-            [sys.executable, "-c", COMMANDS, *lines],
-            env=hub_env(**changes), cwd=tmp_path, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        codes = [int(row[5:]) for row in done.stdout.splitlines() if row.startswith("exit ")]
-        return codes, done.stdout + done.stderr
-
-    return run
 
 
 def published(hub, name="ada/mine", **changes):
