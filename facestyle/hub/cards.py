@@ -36,7 +36,7 @@ from facestyle.styles import StyleConfig, bundled_style, bundled_styles, find_st
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-__all__ = ["HUB_LICENSES", "check_card", "render_card"]
+__all__ = ["BASE_REPOS", "HUB_LICENSES", "check_card", "render_card"]
 
 HUB_LICENSES = frozenset({
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause",
@@ -49,6 +49,9 @@ HUB_LICENSES = frozenset({
     "openrail", "openrail++", "osl-3.0", "pddl", "postgresql", "unknown", "unlicense", "wtfpl", "zlib",
 })  # fmt: skip
 """Licences by the Hub's own ids (huggingface.co/docs/hub/repositories-licenses)."""
+
+BASE_REPOS: dict[str, str] = {}
+"""Hub repositories of base generators by the sha256 of their weights; none has been made yet."""
 
 _REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
 _STAGES = {"star": "G\\*", "pairs": "pseudo-pairs", "style": "G'", "style before": "the run before"}
@@ -138,7 +141,7 @@ def _front_matter(
     samples: Sequence[str],
     repo_id: str | None,
 ) -> ModelCardData:
-    """What the Hub reads. Without ``base_model``, which must be a repository, and the base generator has none."""
+    """What the Hub reads; ``base_model`` must be a repository, so only a base generator that has one is named."""
     from huggingface_hub import ModelCardData, hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
@@ -152,16 +155,19 @@ def _front_matter(
         raise ConfigError(
             f"{repo_id!r} is no name of a Hub repository, USER/NAME: {error}"
         ) from error
+    relation = {"base_model_relation": "finetune"} if config.base_sha256 in BASE_REPOS else {}
     return ModelCardData(
         library_name="facestyle",
         pipeline_tag="image-to-image",
         license=known if is_known else "other",
         license_name=None if is_known else re.sub(r"[^a-z0-9.]+", "-", given).strip("-") or "other",
         license_link=None if is_known else next(iter(files), "LICENSE.md"),
+        base_model=BASE_REPOS.get(config.base_sha256),
         tags=[TAG, "face-stylization", "image-to-image", "stylegan2", "art", config.name],
         model_name=config.name,
         eval_results=eval_results(training) or None,
         thumbnail=thumbnail,
+        **relation,
     )
 
 
@@ -183,6 +189,7 @@ def _config_fields(config: StyleConfig, training: Mapping[str, Any]) -> dict[str
         "ground": cell(data.get("ground") or ""),
         "data_license": cell(data.get("license") or "unknown"),
         "base_sha256": config.base_sha256,
+        "base_repo": BASE_REPOS.get(config.base_sha256),
         "is_bundled_base": config.base_sha256 == base_sha256(),
     }
 

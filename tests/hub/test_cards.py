@@ -11,7 +11,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.evaluation.judge_specs import JUDGES
-from facestyle.hub.cards import HUB_LICENSES, check_card, main, render_card
+from facestyle.hub.cards import BASE_REPOS, HUB_LICENSES, check_card, main, render_card
 from facestyle.hub.scores import eval_results, record_scores
 from facestyle.models.zoo import base_sha256
 from facestyle.styles import StyleConfig, bundled_style, bundled_styles
@@ -337,6 +337,22 @@ def test_a_repository_gives_a_thumbnail_and_how_to_load_it(tmp_path):
     assert ModelCard(render_card(tmp_path)).data.get("thumbnail") is None
     with pytest.raises(ConfigError, match="no name of a Hub repository"):
         render_card(tmp_path, repo_id="me/my/style")
+
+
+def test_a_base_with_a_repository_is_named_with_its_relation(tmp_path, monkeypatch):
+    monkeypatch.setitem(BASE_REPOS, base_sha256(), "ada/base")
+    card = render_card(written(tmp_path))
+    data = ModelCard(card).data
+    assert (data.base_model, data.base_model_relation) == ("ada/base", "finetune")
+    assert "[ada/base](https://huggingface.co/ada/base)" in card
+    assert "no repository" not in card
+    check_card(card, tmp_path)
+    assert (
+        "base_model"
+        not in ModelCard(
+            render_card(written(tmp_path / "other", base_sha256="0" * 64))
+        ).data.to_dict()
+    )
 
 
 def test_a_report_with_an_address_is_linked(tmp_path):
