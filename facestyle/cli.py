@@ -1,7 +1,7 @@
 """The command line: one command builds its options and calls one function.
 
 Exit codes: 0 everything done; 1 some inputs failed, the others are done; 2 wrong usage or setting; 3 the style or a
-weights file cannot be used; 4 the output cannot be written or uploaded; 130 interrupted.
+weights file cannot be used, or memory is too small for it; 4 the output cannot be written or uploaded; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from facestyle.errors import (
     CheckpointError,
     ConfigError,
     DatasetError,
+    DeviceMemoryError,
     DownloadError,
     FacestyleError,
     ImageError,
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     except (ConfigError, ImageError, DatasetError, MissingDependencyError) as error:
         return _fail(error, 2)
-    except (StyleNotFoundError, CheckpointError, DownloadError) as error:
+    except (StyleNotFoundError, CheckpointError, DownloadError, DeviceMemoryError) as error:
         return _fail(error, 3)
     except (OutputError, UploadError) as error:
         return _fail(error, 4)
@@ -107,6 +108,13 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="median seconds by stage, cold start, peak memory")
     add_style(bench)
     bench.add_argument("--runs", type=int, default=9, help="timed runs after the warm-up")
+    bench.add_argument(
+        "--baselines", action="store_true",
+        help="NTC, InST and StyleID beside ours, on a Stable Diffusion of random weights",
+    )  # fmt: skip
+    bench.add_argument(
+        "--size", choices=("full", "tiny"), help="of that model; default: full on CUDA, else tiny"
+    )
     bench.add_argument("--json", action="store_true")
     bench.set_defaults(run=_bench)
 
@@ -259,6 +267,14 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.baselines:
+        from facestyle.baselines.bench import bench_baselines, format_baselines
+
+        timed = bench_baselines(
+            size=args.size, device=args.device, dtype=args.dtype, runs=args.runs, style=args.style
+        )
+        print(json.dumps(timed, indent=2) if args.json else format_baselines(timed))
+        return 0
     from facestyle.bench import format_bench, run_bench
 
     report = run_bench(args.style, device=args.device, dtype=args.dtype, runs=args.runs)

@@ -130,7 +130,7 @@ def configured(base: Any, assignments: Sequence[str]) -> Any:
         old = _field_of(config, name, path)
         if is_dataclass(old):
             raise ConfigError(f"{path!r} is a group; set one of its fields, {path}.FIELD=VALUE")
-        into[name] = _parsed(value, type(old), path)
+        into[name] = _parsed(value, old, path)
     return _replaced(base, changes)
 
 
@@ -141,7 +141,11 @@ def _field_of(config: Any, name: str, path: str) -> Any:
     return getattr(config, name)
 
 
-def _parsed(text: str, kind: type, path: str) -> Any:
+def _parsed(text: str, old: Any, path: str) -> Any:
+    """The value in a text, of the old one's type; a tuple's items stand between commas."""
+    kind = type(old)
+    if kind is tuple:
+        return tuple(_parsed(item, old[0], path) for item in text.split(",") if item)
     try:
         return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
     except ValueError as error:
@@ -167,6 +171,7 @@ def listed(config: Any) -> str:
             if is_dataclass(value):
                 yield from lines(value, f"{prefix}{item.name}.")
             else:
-                yield f"{prefix}{item.name}={value}"
+                shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+                yield f"{prefix}{item.name}={shown}"
 
     return "\n".join(lines(config, ""))

@@ -1,27 +1,33 @@
-"""``facestyle compare``: the methods on the same photos."""
+"""``facestyle compare``: the methods on one photo, or measured on many."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from facestyle.cli_common import add_config, configured, listed, named_pictures
+from facestyle.errors import ConfigError
 
 __all__ = ["add_parser"]
 
 
 def add_parser(commands: Any) -> None:
     """Add the command to a command line's subparsers."""
-    compare = commands.add_parser("compare", help="measure methods on the same photos")
+    compare = commands.add_parser(
+        "compare", help="methods side by side on a photo, or measured on the same photos"
+    )
+    compare.add_argument("photo", nargs="?", help="picture file; the largest face in it is taken")
     compare.add_argument(
-        "--table", action="store_true", required=True,
-        help="quality, size and times of every method, with sheets; a killed run goes on",
+        "--table", action="store_true",
+        help="instead of one photo: quality, size and times of every method; a killed run goes on",
     )  # fmt: skip
+    compare.add_argument("--style", help="of the one photo; default: the first of --pictures")
     compare.add_argument(
-        "--pictures", nargs="+", required=True, metavar="STYLE=PICTURES",
+        "--pictures", nargs="+", default=[], metavar="STYLE=PICTURES",
         help="style and folder or zip of its pictures",
     )  # fmt: skip
-    compare.add_argument("-o", "--output", required=True, help="folder for tables and sheets")
+    compare.add_argument("-o", "--output", required=True, help="folder for tables and pictures")
     compare.add_argument(
         "--runs",
         help="folder that holds METHOD/STYLE, what `facestyle baseline` trained or imported",
@@ -32,25 +38,56 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     compare.add_argument("--methods", help="comma-separated; default: all")
     compare.add_argument("--judge", default="auto", help="identity network that judges")
+    compare.add_argument("--already-aligned", action="store_true", help="the photo is an FFHQ crop")
     compare.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(compare, "facestyle.evaluation.comparison_methods", "ComparisonConfig")
     compare.set_defaults(run=_compare)
 
 
 def _compare(args: argparse.Namespace) -> int:
-    from facestyle.evaluation.comparison import compare
     from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig
-    from facestyle.models.zoo import load_base_generator
 
     styles = named_pictures(args.pictures)
+    if bool(args.photo) == args.table:
+        raise ConfigError("give one photo, or --table for many")
     config = configured(ComparisonConfig(), args.set)
+    methods = args.methods.split(",") if args.methods else METHODS
+    if args.table:
+        if not styles:
+            raise ConfigError("--table needs --pictures STYLE=PICTURES")
+        return _table(args, styles, config, methods)
+    return _photo(args, styles, config, methods)
+
+
+def _table(args: argparse.Namespace, styles: dict[str, str], config: Any, methods: Any) -> int:
+    from facestyle.evaluation.comparison import compare
+    from facestyle.models.zoo import load_base_generator
+
     print(listed(config))
     if args.dry_run:
         return 0
     report = compare(
-        styles, args.output, config, base=load_base_generator(),
-        methods=args.methods.split(",") if args.methods else METHODS, runs=args.runs,
+        styles, args.output, config, base=load_base_generator(), methods=methods, runs=args.runs,
         faces=args.faces, judge_name=args.judge, device=args.device,
     )  # fmt: skip
     print(report)
+    return 0
+
+
+def _photo(args: argparse.Namespace, styles: dict[str, str], config: Any, methods: Any) -> int:
+    from facestyle.evaluation.photo_comparison import compare_photo, format_rows
+    from facestyle.models.zoo import load_base_generator
+
+    style = args.style or next(iter(styles), None)
+    if style is None:
+        raise ConfigError("name the style: --style cartoon")
+    if args.dry_run:
+        print(listed(config))
+        return 0
+    report = compare_photo(
+        args.photo, args.output, style=style, base=load_base_generator(), pictures=styles.get(style), config=config,
+        methods=methods, runs=args.runs, aligned=args.already_aligned, judge_name=args.judge, device=args.device,
+    )  # fmt: skip
+    print(format_rows(report))
+    print(Path(args.output) / "comparison.png")
     return 0

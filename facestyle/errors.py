@@ -13,6 +13,7 @@
     ├── LatentShapeError(ValueError)
     ├── StyleNotFoundError(LookupError)  .name .available
     ├── CheckpointError                  .path .missing .unexpected
+    ├── DeviceMemoryError(MemoryError)   the networks or their pictures do not fit into memory
     ├── DownloadError(ConnectionError)   a package or Hub repository could not be had
     ├── MissingDependencyError(ImportError)  an optional package is not installed
     ├── DatasetError(ValueError)         .path   a folder or zip of training pictures cannot be used
@@ -29,6 +30,7 @@ __all__ = [
     "CheckpointError",
     "ConfigError",
     "DatasetError",
+    "DeviceMemoryError",
     "DownloadError",
     "FaceTooSmallError",
     "FacestyleError",
@@ -142,6 +144,10 @@ class CheckpointError(FacestyleError):
         self.missing = tuple(missing)
         self.unexpected = tuple(unexpected)
         super().__init__(message if path is None else f"{path}: {message}")
+
+
+class DeviceMemoryError(FacestyleError, MemoryError):
+    """The networks, or what they compute, do not fit into the device's memory; the message says what takes less."""
 
 
 class DownloadError(FacestyleError, ConnectionError):

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from facestyle.cli_common import configured, input_files, listed, output_files
-from facestyle.errors import FacestyleError, ImageError, NoFaceError
+from facestyle.errors import ConfigError, FacestyleError, ImageError, NoFaceError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from facestyle.baselines.registry import DiffusionModel
     from facestyle.faces.detect import FaceDetector
 
 __all__ = ["add_parser"]
 
-_TRAINED = ("toonify", "ugatit", "ui2i")
+_TRAINED = ("inst", "styleid", "toonify", "ugatit", "ui2i")
 _IMPORTED = ("dualstylegan", "ugatit")
-_METHODS = tuple(sorted({*_TRAINED, *_IMPORTED}))
+_METHODS = tuple(sorted({*_TRAINED, *_IMPORTED, "ntc"}))
 
 
 def add_parser(commands: Any) -> None:
@@ -38,6 +40,7 @@ def add_parser(commands: Any) -> None:
     )
     train.add_argument("--minutes", type=float, help="ugatit: train so long, all sittings together")
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_model(train)
     train.add_argument("--dry-run", action="store_true", help="print the settings and stop")
     _add_set(train, "of its training")
     train.set_defaults(run=_train)
@@ -45,10 +48,11 @@ def add_parser(commands: Any) -> None:
     stylize = actions.add_parser("stylize", help="stylize photos: the largest face of each")
     stylize.add_argument("method", choices=_METHODS)
     stylize.add_argument("inputs", nargs="+", metavar="PHOTO", help="picture files or folders")
-    stylize.add_argument("--run", dest="folder", required=True, help="trained or imported folder")
+    stylize.add_argument("--run", dest="folder", help="trained or imported folder; ntc needs none")
     stylize.add_argument("-o", "--output", required=True, help="folder, or a .png for one input")
     stylize.add_argument("--already-aligned", action="store_true", help="inputs are FFHQ crops")
     stylize.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_model(stylize)
     _add_set(stylize, "of how a photo becomes a picture")
     stylize.set_defaults(run=_stylize)
 
@@ -62,6 +66,23 @@ def add_parser(commands: Any) -> None:
     imported.set_defaults(run=_import)
 
 
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", help="ntc, inst, styleid: Hub repository or folder of a Stable Diffusion 1.x"
+    )
+    parser.add_argument("--dtype", default="auto", help="of its networks; default: auto")
+    parser.add_argument(
+        "--memory", default="all", choices=("all", "low"), help="low: one network at a time on CUDA"
+    )
+
+
+def _model(args: argparse.Namespace) -> DiffusionModel:
+    from facestyle.baselines.registry import DiffusionModel
+
+    given = DiffusionModel(dtype=args.dtype, memory=args.memory)
+    return given if args.model is None else dataclasses.replace(given, model=args.model)
+
+
 def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE",
@@ -70,15 +91,17 @@ def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from facestyle.baselines.registry import make_baseline, train_config
+    from facestyle.baselines.registry import DIFFUSION, make_baseline, train_config
 
     config = configured(train_config(args.method), args.set)
     print(listed(config))
     if args.dry_run:
         return 0
+    settings = {"stylize": config} if args.method in DIFFUSION else {"train": config}
     method = make_baseline(
-        args.method, train=config, faces=args.faces, minutes=args.minutes, device=args.device
-    )
+        args.method, faces=args.faces, minutes=args.minutes, device=args.device, model=_model(args),
+        **settings,
+    )  # fmt: skip
     method.prepare(args.pictures, args.output)
     print(args.output)
     return 0
@@ -90,12 +113,16 @@ def _stylize(args: argparse.Namespace) -> int:
     from facestyle.image import save_png, to_pil
     from facestyle.runtime import choose_device
 
+    if args.folder is None and args.method != "ntc":
+        raise ConfigError(f"{args.method} needs --run, the folder it was trained or imported into")
     config = stylize_config(args.method)
     if args.set:
         config = configured(config, args.set)
     inputs = input_files(args.inputs)
     outputs = output_files(inputs, Path(args.output))
-    method = make_baseline(args.method, stylize=config, device=args.device).load(args.folder)
+    method = make_baseline(args.method, stylize=config, device=args.device, model=_model(args))
+    if args.method != "ntc":
+        method.load(args.folder)
     detector = None if args.already_aligned else FaceDetector(choose_device(args.device))
     failed = 0
     for number, path in enumerate(inputs):

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from facestyle.baselines.base import Baseline, PictureSources
+from facestyle.baselines.diffusion import OFFICIAL_MODEL
+from facestyle.baselines.diffusion_method import DiffusionBaseline
 from facestyle.baselines.dualstylegan import DualStyle, DualStyleConfig
+from facestyle.baselines.inst import Inst, InstConfig
+from facestyle.baselines.ntc import Ntc, NtcConfig
 from facestyle.baselines.star import DEFAULT_STAR
+from facestyle.baselines.styleid import StyleId, StyleIdConfig
 from facestyle.baselines.toonify import Toonify, ToonifyConfig
 from facestyle.baselines.ugatit import Ugatit
 from facestyle.baselines.ugatit_training import UgatitConfig
@@ -17,11 +23,30 @@ from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator
 from facestyle.runtime import choose_device
 
-__all__ = ["make_baseline", "stylize_config", "train_config"]
+__all__ = ["DIFFUSION", "DiffusionModel", "make_baseline", "stylize_config", "train_config"]
+
+DIFFUSION: dict[str, type[DiffusionBaseline[Any]]] = {"ntc": Ntc, "inst": Inst, "styleid": StyleId}
+"""Methods that draw with a Stable Diffusion."""
 
 _STYLIZE: dict[str, Callable[[], Any]] = {
     "dualstylegan": DualStyleConfig, "toonify": ToonifyConfig, "ui2i": Ui2iConfig,
+    "inst": InstConfig, "ntc": NtcConfig, "styleid": StyleIdConfig,
 }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiffusionModel:
+    """The Stable Diffusion that methods draw with; see `LatentDiffusion.from_pretrained`.
+
+    Attributes:
+        model: a Hub repository, or a folder that diffusers saved.
+        dtype: of its networks; "auto" is float16 on CUDA, else float32.
+        memory: "all" or "low".
+    """
+
+    model: str = OFFICIAL_MODEL
+    dtype: str = "auto"
+    memory: str = "all"
 
 
 def stylize_config(name: str) -> Any:
@@ -40,7 +65,7 @@ def stylize_config(name: str) -> Any:
 
 
 def train_config(name: str) -> Any:
-    """Settings that decide how the method is trained.
+    """Settings that decide how the method is trained; of InST and StyleID they are those of ``stylize_config``.
 
     Raises:
         ConfigError: it is not trained here.
@@ -49,6 +74,8 @@ def train_config(name: str) -> Any:
         return UgatitConfig()
     if name in ("toonify", "ui2i"):
         return DEFAULT_STAR
+    if name in ("inst", "styleid"):
+        return _STYLIZE[name]()
     raise ConfigError(f"{name} is not trained here; import its authors' files")
 
 
@@ -61,6 +88,7 @@ def make_baseline(
     device: str | None = None,
     faces: PictureSources | None = None,
     minutes: float | None = None,
+    model: DiffusionModel | None = None,
 ) -> Baseline:
     """The method, without a style yet.
 
@@ -72,15 +100,22 @@ def make_baseline(
         device: where it runs; the best there is when None.
         faces: photos to train U-GAT-IT on; samples of G when None.
         minutes: of U-GAT-IT's training at most.
+        model: what a diffusion method draws with; the official one when None.
 
     Raises:
         ConfigError: there is no such method, or it takes no photos or minutes.
+        FacestyleError: a diffusion model cannot be had; see `LatentDiffusion.from_pretrained`.
     """
     stylize = stylize or stylize_config(name)
     if name == "ugatit":
         return Ugatit(train, faces=faces, base=base, minutes=minutes, device=device)
     if faces is not None or minutes is not None:
         raise ConfigError(f"photos and minutes are for ugatit; {name} trains by steps on its own")
+    if name in DIFFUSION:
+        model = model or DiffusionModel()
+        return DIFFUSION[name].from_pretrained(
+            model.model, config=stylize, device=device, dtype=model.dtype, memory=model.memory
+        )
     if name == "dualstylegan":
         return DualStyle(stylize, device=device)
     base = (base or load_base_generator()).to(choose_device(device))

@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
-from facestyle.errors import ConfigError, FacestyleError
+from facestyle.errors import ConfigError, FacestyleError, OutputError
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
@@ -138,11 +138,13 @@ def compare(
                 continue
             try:
                 method = make_method(name, style, pictures, runs, config, base, device=device)
+                portraits, seconds = _portraits(method, name, photos, folder, config, progress)
+            except OutputError:
+                raise
             except FacestyleError as error:
                 _log.warning("%s in %s is left out: %s", name, style, error)
                 rows.append(_absent(name, style, photos, str(error)))
                 continue
-            portraits, seconds = _portraits(method, name, photos, folder, config, progress)
             judge = judge or StyleJudge.load(
                 pictures, measures=measures, judge_name=judge_name, cache=folder / style / "style.safetensors"
             )  # fmt: skip

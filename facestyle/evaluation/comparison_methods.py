@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from facestyle.baselines.base import PictureSources, count_parameters
+from facestyle.baselines.diffusion_method import DiffusionBaseline
 from facestyle.baselines.dualstylegan import DualStyleConfig
-from facestyle.baselines.registry import make_baseline
+from facestyle.baselines.inst import InstConfig
+from facestyle.baselines.ntc import NtcConfig
+from facestyle.baselines.registry import DiffusionModel, make_baseline
+from facestyle.baselines.styleid import StyleIdConfig
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError
@@ -26,17 +30,12 @@ if TYPE_CHECKING:
     from facestyle.reference import ReferenceCode
     from facestyle.stylizer import FaceStylizer
 
-__all__ = ["METHODS", "ComparisonConfig", "Method", "make_method", "settings_of"]
+__all__ = ["METHODS", "ComparisonConfig", "Method", "make_method", "model_of", "settings_of"]
 
 METHODS = (
     "ours", "toonify", "ugatit", "ntc", "ours-ref", "ui2i", "dualstylegan", "inst", "styleid",
 )  # fmt: skip
 """The paper's Table 1: first those that take the style as a whole, then those that follow a picture of it."""
-
-_NOT_HERE = dict.fromkeys(
-    ("ntc", "inst", "styleid"),
-    "draws with Stable Diffusion, which this version of facestyle has no code for",
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +50,8 @@ class ComparisonConfig:
         references: pictures of the style, spread over the set, that "ours-ref" follows in turn.
         mixing_level: from which layer it follows them.
         sheet_faces: people on a style's sheet.
-        toonify, ui2i, dualstylegan: settings of these methods.
+        toonify, ui2i, dualstylegan, ntc, inst, styleid: settings of these methods.
+        diffusion: the model that ntc, inst and styleid draw with.
     """
 
     photos: int = 200
@@ -64,6 +64,10 @@ class ComparisonConfig:
     toonify: ToonifyConfig = field(default_factory=ToonifyConfig)
     ui2i: Ui2iConfig = field(default_factory=Ui2iConfig)
     dualstylegan: DualStyleConfig = field(default_factory=DualStyleConfig)
+    ntc: NtcConfig = field(default_factory=NtcConfig)
+    inst: InstConfig = field(default_factory=InstConfig)
+    styleid: StyleIdConfig = field(default_factory=StyleIdConfig)
+    diffusion: DiffusionModel = field(default_factory=DiffusionModel)
 
     def __post_init__(self) -> None:
         for name in ("photos", "batch", "references", "sheet_faces"):
@@ -131,7 +135,7 @@ class _OursLikeReferences(_Ours):
 def make_method(
     name: str,
     style: str,
-    pictures: PictureSources,
+    pictures: PictureSources | None,
     runs: str | Path | None,
     config: ComparisonConfig,
     base: Generator,
@@ -143,7 +147,7 @@ def make_method(
     Args:
         name: of `METHODS`.
         style: its name; ours is looked for in ``RUNS/ours/STYLE``, then under this name.
-        pictures: of the style.
+        pictures: of the style, which "ours-ref" needs.
         runs: holds ``METHOD/STYLE``, what ``facestyle baseline train`` or ``import`` left.
         config: how the methods are set.
         base: G.
@@ -152,14 +156,16 @@ def make_method(
     Raises:
         FacestyleError: it cannot run here; the message says why.
     """
-    if name in _NOT_HERE:
-        raise ConfigError(_NOT_HERE[name])
     run = Path(runs) / name.partition("-")[0] / style if runs is not None else None
     if name.startswith("ours"):
         return _ours(
             name, style if run is None or not run.is_dir() else run, pictures, config, device
         )
-    method = make_baseline(name, stylize=settings_of(name, config), base=base, device=device)
+    method = make_baseline(
+        name, stylize=settings_of(name, config), base=base, device=device, model=config.diffusion
+    )
+    if name == "ntc":
+        return method
     if run is None or not run.is_dir():
         raise ConfigError(
             f"there is no folder {name}/{style} among the runs; make it with `facestyle baseline train {name}`"
@@ -171,13 +177,19 @@ def make_method(
 
 def settings_of(name: str, config: ComparisonConfig) -> Any:
     """The method's own settings in a comparison; None where it has none."""
-    return getattr(config, name) if name in ("toonify", "ui2i", "dualstylegan") else None
+    own = ("toonify", "ui2i", "dualstylegan", "ntc", "inst", "styleid")
+    return getattr(config, name) if name in own else None
+
+
+def model_of(method: Method) -> str | None:
+    """Repository or folder of the diffusion model that a method draws with; None for one that brings its own."""
+    return method.model.name if isinstance(method, DiffusionBaseline) else None
 
 
 def _ours(
     name: str,
     style: str | Path,
-    pictures: PictureSources,
+    pictures: PictureSources | None,
     config: ComparisonConfig,
     device: str | None,
 ) -> Method:
@@ -186,6 +198,8 @@ def _ours(
     stylizer = FaceStylizer.from_pretrained(style, device=device)
     if name == "ours":
         return _Ours(stylizer)
+    if pictures is None:
+        raise ConfigError("it follows pictures of the style; give some with --pictures")
     known = list(iter_pictures(pictures))
     step = max(1, len(known) // config.references)
     chosen = known[::step][: config.references]

@@ -1,4 +1,4 @@
-"""A tiny generator, a tiny style set, and G* of both."""
+"""A tiny generator, a tiny style set, G* of both, and a tiny Stable Diffusion."""
 
 import numpy as np
 import pytest
@@ -81,3 +81,48 @@ class Exploit:
 def exploit(tmp_path):
     """An object that writes ``.path`` when a plain unpickler reads it."""
     return Exploit(tmp_path / "owned.txt")
+
+
+@pytest.fixture(scope="session")
+def tiny_pipe():
+    """A diffusers pipeline of random networks."""
+    pytest.importorskip("diffusers", reason="needs the extra diffusion")
+    from facestyle.baselines.random_diffusion import random_pipeline
+
+    return random_pipeline("tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tiny_pipe):
+    """The same, as the diffusion baselines take it."""
+    from facestyle.baselines.diffusion import LatentDiffusion
+
+    return LatentDiffusion(tiny_pipe, name="tiny", device=torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def tiny_diffusion_folder(tiny_pipe, tmp_path_factory):
+    """The same, saved by diffusers."""
+    path = tmp_path_factory.mktemp("tiny_diffusion")
+    tiny_pipe.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_clip_folder(tiny_pipe, tmp_path_factory):
+    """CLIP's picture half of random weights, saved by transformers."""
+    from facestyle.baselines.random_diffusion import random_clip
+
+    path = tmp_path_factory.mktemp("tiny_clip")
+    random_clip("tiny").save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def style_picture(tmp_path_factory):
+    """A file of 80 x 64 px with a red square on blue."""
+    pixels = np.full((64, 80, 3), (30, 60, 200), np.uint8)
+    pixels[16:48, 24:56] = (220, 40, 30)
+    path = tmp_path_factory.mktemp("style_picture") / "style.png"
+    Image.fromarray(pixels).save(path)
+    return path

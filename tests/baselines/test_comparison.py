@@ -8,11 +8,13 @@ import torch
 from PIL import Image
 
 import facestyle.reference
+from facestyle.baselines.registry import DiffusionModel
 from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.baselines.ugatit import Ugatit
 from facestyle.baselines.ugatit_networks import UgatitGenerator
 from facestyle.baselines.ugatit_training import save_generator
 from facestyle.cli import main
-from facestyle.errors import ConfigError, ImageError
+from facestyle.errors import ConfigError, DeviceMemoryError, FacestyleError, ImageError
 from facestyle.evaluation.comparison import compare
 from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig, make_method
 from facestyle.evaluation.comparison_report import comparison_report, cost_table, ratio_table
@@ -22,8 +24,9 @@ from facestyle.evaluation.people import sample_people
 from facestyle.models.zoo import load_base_generator
 
 CONFIG = ComparisonConfig(
-    photos=3, side_px=64, batch=2, sheet_faces=2, toonify=ToonifyConfig(switch_px=16, steps=2)
-)
+    photos=3, side_px=64, batch=2, sheet_faces=2, toonify=ToonifyConfig(switch_px=16, steps=2),
+    diffusion=DiffusionModel(model="/nowhere/at/all"),
+)  # fmt: skip
 
 
 class Grid:
@@ -72,7 +75,9 @@ def test_every_method_has_its_row_and_is_measured_once(
     assert drawn["photos"]["kid_x1000"] != row["photos"]["kid_x1000"]
     for name in ("ui2i", "dualstylegan", "ntc"):
         assert f"| {name} | –" in text, "a method that cannot run keeps its row"
-    assert "no folder ui2i/red" in text and "Stable Diffusion" in text
+    assert "no folder ui2i/red" in text and (
+        "/nowhere/at/all" in text or "facestyle[diffusion]" in text
+    )
     with Image.open(out / "red.jpg") as sheet:
         assert sheet.height > 3 * 200, "photos and two methods"
 
@@ -83,6 +88,29 @@ def test_every_method_has_its_row_and_is_measured_once(
     assert run().read_text() == text
     with pytest.raises(ConfigError, match="other settings"):
         run(faces=[Image.new("RGB", (128, 128))])
+
+
+def test_a_method_whose_memory_runs_out_keeps_its_row(
+    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+):
+    def stylize(*_, **__):
+        raise DeviceMemoryError("it took more than there is")
+
+    monkeypatch.setattr(Ugatit, "stylize", stylize)
+    report = compare(
+        {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=("ugatit", "toonify"), runs=runs,
+        progress=False,
+    ).read_text()  # fmt: skip
+    assert "| ugatit | –" in report and "it took more than there is" in report
+    assert "| toonify | –" not in report
+
+
+def test_settings_that_are_tuples_are_given_with_commas(tmp_path, style_folder, capsys):
+    arguments = ["compare", "--table", "--pictures", f"red={style_folder}", "-o", str(tmp_path)]
+    assert main([*arguments, "--dry-run", "--set", "styleid.layers=9,10"]) == 0
+    assert "styleid.layers=9,10\n" in capsys.readouterr().out
+    assert main([*arguments, "--dry-run", "--set", "styleid.layers=all"]) == 2
+    assert "styleid.layers must be of type int" in capsys.readouterr().err
 
 
 def test_codes_are_searched_once_for_all_styles(
@@ -169,8 +197,10 @@ def test_ours_takes_the_users_path_and_references_change_it(style_folder, monkey
 
 def test_unknown_styles_and_methods_say_what_to_do(tiny, style_folder, tmp_path):
     for name in set(METHODS) - {"ours", "ours-ref"}:
-        with pytest.raises(ConfigError, match=r"facestyle baseline|Stable Diffusion"):
-            make_method(name, "red", style_folder, tmp_path, ComparisonConfig(), tiny, device="cpu")
+        with pytest.raises(
+            FacestyleError, match=r"facestyle baseline|/nowhere|facestyle\[diffusion"
+        ):
+            make_method(name, "red", style_folder, tmp_path, CONFIG, tiny, device="cpu")
 
 
 def test_the_command_prints_settings_and_stops(style_folder, tmp_path, capsys):

@@ -1,0 +1,248 @@
+"""How long the diffusion baselines take beside ours: a full-size Stable Diffusion 1.x of random weights, end to end.
+
+Weights do not change the time of dense layers, so no download is needed; the pictures mean nothing.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from functools import partial
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from facestyle.baselines.base import count_parameters
+from facestyle.baselines.diffusion import LatentDiffusion, guarded
+from facestyle.baselines.diffusion_method import square_crop
+from facestyle.baselines.inst import Inst, InstStyle
+from facestyle.baselines.inst_training import InstInverter, training_loss
+from facestyle.baselines.ntc import Ntc
+from facestyle.baselines.random_diffusion import random_model
+from facestyle.baselines.styleid import StyleId
+from facestyle.bench import machine, sample_photo
+from facestyle.errors import ConfigError
+from facestyle.image import load_image, to_tensor
+from facestyle.runtime import choose_device, parse_dtype
+
+if TYPE_CHECKING:
+    from facestyle.baselines.base import Baseline
+    from facestyle.stylizer import FaceStylizer
+
+__all__ = ["bench_baselines", "format_baselines"]
+
+_WARM_UP = 3
+
+
+def bench_baselines(
+    *,
+    size: str | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    runs: int = 3,
+    style: str = "cartoon",
+    ours: FaceStylizer | None = None,
+    configs: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Seconds and memory of NTC, InST and StyleID on one photo, and of ours, in one run.
+
+    Each gets an aligned photo and gives a picture. What is done once a style (InST's training, StyleID's inversion of
+    the style) is a column of its own.
+
+    Args:
+        size: of the diffusion model, "full" or "tiny"; full on CUDA, else tiny, when None.
+        device: where all run; the best there is when None.
+        dtype: of the diffusion model; bfloat16 on CUDA, else float32, when None: random weights overflow float16.
+        runs: of which the median counts, behind warm-up.
+        style: of ours.
+        ours: the stylizer itself, instead.
+        configs: settings by method's name, where not the defaults.
+
+    Returns:
+        "model" (what was run, in words), "rows" (a mapping for each method: "method", "parameters", "resolution",
+        "seconds", "peak_memory_mb" (None off CUDA), "style_seconds", "finite"), "parts" (seconds of single calls),
+        "inst_training_step" (seconds), "device", "dtype", "machine", "versions", "date".
+
+    Raises:
+        ConfigError: ``runs`` is below 1, or there is no such size or device.
+        DeviceMemoryError: the model does not fit.
+        MissingDependencyError: the extra ``diffusion`` is not installed.
+    """
+    if runs < 1:
+        raise ConfigError(f"runs must be 1 or more, got {runs}")
+    place = choose_device(device)
+    is_cuda = place.type == "cuda"
+    size = size or ("full" if is_cuda else "tiny")
+    kind = parse_dtype(dtype) or (torch.bfloat16 if is_cuda else torch.float32)
+    rows = [_ours_row(ours, style, place, runs)]
+    with guarded("the baselines' bench"):
+        model = random_model(size, device=place, dtype=kind)
+        training_step = _training_step(model, runs)
+        for method, style_seconds in _methods(model, dict(configs or {}), training_step):
+            photo = _photo(method.resolution, place)
+            row = _row(method.name, partial(method.stylize, photo), place, runs)
+            row |= {"parameters": method.parameters, "style_seconds": style_seconds}
+            rows.append(row)
+        parts = _parts(model, runs)
+    return {
+        "model": model.name,
+        "rows": rows,
+        "parts": parts,
+        "inst_training_step": training_step,
+        "device": torch.cuda.get_device_name(place) if is_cuda else str(place),
+        "dtype": str(kind).removeprefix("torch."),
+        "runs": runs,
+        "machine": machine(),
+        "versions": {name: metadata.version(name) for name in ("torch", "diffusers")},
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def format_baselines(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [
+        f"{report['model']}; {report['device']}, {report['dtype']}, one aligned photo, warm",
+        f"  {'':<10}{'parameters':>12}{'pixels':>8}{'seconds':>9}{'memory':>10}{'once a style':>14}",
+    ]
+    for row in report["rows"]:
+        memory = row["peak_memory_mb"]
+        lines.append(
+            f"  {row['method']:<10}{row['parameters'] / 1e6:>10.2f} M{row['resolution']:>8}"
+            f"{row['seconds']:>9.3f}{f'{memory} MB' if memory is not None else 'n/a':>10}"
+            f"{_spelled(row['style_seconds']):>14}"
+        )
+    lines += [f"  {name:<22}{seconds:>9.4f} s" for name, seconds in report["parts"].items()]
+    lines.append(
+        "once a style: InST's is its step's time, times its steps; ours is not measured here"
+    )
+    lines.append(
+        f"{report['machine']['processor']}, {report['machine']['cores']} cores, {report['date']}"
+    )
+    return "\n".join(lines)
+
+
+def _spelled(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 60:.0f} min"
+
+
+def _methods(
+    model: LatentDiffusion, configs: dict[str, Any], training_step: float
+) -> list[tuple[Baseline, float | None]]:
+    """The methods with a style of random numbers, and the seconds that it takes to learn one."""
+    inst = Inst(model, configs.get("inst"))
+    statistics_of = torch.zeros(1, 4, 1, 1, device=model.device)
+    vector = torch.zeros(1, model.unet.config.cross_attention_dim, device=model.device)
+    inst.style = InstStyle(vector, statistics_of, statistics_of + 1)
+    styleid = StyleId(model, configs.get("styleid"))
+    began = time.perf_counter()
+    styleid.style = styleid.follow(_photo(styleid.resolution, model.device))
+    _wait(model.device)
+    inverted = time.perf_counter() - began
+    learned = training_step * inst.config.training.steps
+    return [(Ntc(model, configs.get("ntc")), None), (inst, learned), (styleid, inverted)]
+
+
+def _ours_row(
+    ours: FaceStylizer | None, style: str, device: torch.device, runs: int
+) -> dict[str, Any]:
+    if ours is None:
+        from facestyle.stylizer import FaceStylizer
+
+        ours = FaceStylizer.from_pretrained(style, device=str(device))
+    photo = load_image(sample_photo())
+    stylizer = ours
+
+    def draw() -> Tensor:
+        return to_tensor(stylizer(photo, aligned=True).image)
+
+    row = _row("ours", draw, device, runs)
+    networks = (stylizer.encoder, stylizer.generator.synthesis)
+    return row | {"parameters": count_parameters(*networks), "style_seconds": None}
+
+
+def _row(
+    method: str, draw: Callable[[], Tensor], device: torch.device, runs: int
+) -> dict[str, Any]:
+    """What drawing one picture costs."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    img = draw()
+    seconds = _seconds(draw, device, runs)
+    peak = None
+    if device.type == "cuda":
+        peak = round(torch.cuda.max_memory_allocated(device) / 1e6)
+    return {
+        "method": method,
+        "resolution": img.shape[-1],
+        "seconds": round(seconds, 4),
+        "peak_memory_mb": peak,
+        "finite": bool(img.isfinite().all()),
+    }
+
+
+def _parts(model: LatentDiffusion, runs: int) -> dict[str, float]:
+    """Seconds of single calls of the networks."""
+    side, channels = model.unet.config.sample_size, model.unet.config.in_channels
+    photo = _photo(model.side_px, model.device)
+    calls: dict[str, Callable[[], Any]] = {}
+    with torch.no_grad():
+        for batch in (1, 2, 3):
+            x = torch.randn(batch, channels, side, side, device=model.device)
+            states = model.text([""] * batch)
+            calls[f"UNet, batch {batch}"] = partial(model.predict_noise, x, 500, states)
+        latents = model.encode(photo)
+        calls["picture to latent"] = partial(model.encode, photo)
+        calls["latent to picture"] = partial(model.decode, latents)
+        calls["text"] = partial(model.text, ["a photo of a face"])
+        found = {}
+        for name, call in calls.items():
+            for _ in range(_WARM_UP):
+                call()
+            found[name] = round(_seconds(call, model.device, runs), 5)
+    return found
+
+
+def _training_step(model: LatentDiffusion, runs: int) -> float:
+    """Seconds of a step of InST's training."""
+    width, side = model.unet.config.cross_attention_dim, model.unet.config.sample_size
+    inverter = InstInverter(width).to(model.device)
+    optimizer = torch.optim.AdamW(inverter.parameters(), lr=0.0)
+    seen = torch.randn(1, width, device=model.device)
+    x = torch.randn(1, model.unet.config.in_channels, side, side, device=model.device)
+
+    def step() -> None:
+        loss = training_loss(model, inverter(seen), x, x, 500)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    for _ in range(_WARM_UP):
+        step()
+    return round(_seconds(step, model.device, runs), 5)
+
+
+def _seconds(call: Callable[[], Any], device: torch.device, runs: int) -> float:
+    """Median time of a call, to its end on the device."""
+    taken = []
+    for _ in range(runs):
+        _wait(device)
+        began = time.perf_counter()
+        call()
+        _wait(device)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _photo(side_px: int, device: torch.device) -> Tensor:
+    """The sample photo as a crop [1, 3, side_px, side_px]."""
+    return square_crop(sample_photo(), side_px).to(device)

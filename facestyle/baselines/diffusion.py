@@ -1,0 +1,327 @@
+"""Stable Diffusion 1.x out of a diffusers folder or Hub repository, and what the diffusion baselines ask of it.
+
+Tested with diffusers 0.42 and transformers 5. Latents are float32 whatever the type of the networks, so that a long
+chain of steps does not gather rounding; the autoencoder's mean stands for the sample that the authors' codes draw.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from facestyle.baselines.base import count_parameters
+from facestyle.baselines.ddim import Ddim
+from facestyle.errors import (
+    CheckpointError,
+    ConfigError,
+    DeviceMemoryError,
+    DownloadError,
+    MissingDependencyError,
+)
+from facestyle.runtime import choose_device, parse_dtype
+
+__all__ = ["OFFICIAL_MODEL", "LatentDiffusion", "guarded", "need_diffusers"]
+
+_log = logging.getLogger(__name__)
+
+OFFICIAL_MODEL = "CompVis/stable-diffusion-v1-4"
+"""What the authors of all three methods used; its licence is CreativeML OpenRAIL-M."""
+
+_TESTED = (0, 42)
+_PIPELINE = "StableDiffusionPipeline"
+_MEMORY = ("all", "low")
+
+
+class LatentDiffusion:
+    """A text-conditioned latent diffusion model.
+
+    Args:
+        pipe: a diffusers ``StableDiffusionPipeline``, already where it should run.
+        name: its repository or folder, for reports and cache keys.
+        device: where its networks compute.
+
+    Attributes:
+        ddim: its noise levels.
+        dtype: of its networks.
+        side_px: side of the pictures it was trained on.
+
+    Raises:
+        CheckpointError: the networks are not those of a Stable Diffusion 1.x.
+    """
+
+    def __init__(self, pipe: Any, *, name: str, device: torch.device) -> None:
+        from diffusers import DDIMScheduler
+
+        self.unet, self.vae = pipe.unet, pipe.vae
+        self.text_encoder, self.tokenizer = pipe.text_encoder, pipe.tokenizer
+        self.name, self.device, self.dtype = name, device, pipe.unet.dtype
+        _check_networks(pipe, name)
+        for net in (self.unet, self.vae, self.text_encoder):
+            net.eval().requires_grad_(False)
+        self.ddim = Ddim(DDIMScheduler.from_config(pipe.scheduler.config).alphas_cumprod)
+        self.side_px: int = self.unet.config.sample_size * _downscale(self.vae)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str | Path = OFFICIAL_MODEL,
+        *,
+        device: str | torch.device | None = None,
+        dtype: str | torch.dtype | None = None,
+        memory: str = "all",
+        revision: str | None = None,
+        variant: str | None = None,
+    ) -> Self:
+        """The model in a folder or Hub repository; safetensors only.
+
+        Args:
+            model: a folder that diffusers saved, or ``OWNER/NAME`` on the Hub.
+            device: where it runs; the best there is when None.
+            dtype: of its networks; float16 on CUDA, else float32, when None.
+            memory: "all" keeps every network on the device; "low" keeps there only the one in use, and decodes pictures
+                by tiles: slower, on CUDA only.
+            revision: branch, tag or commit of the repository.
+            variant: of the weights' files, such as "fp16".
+
+        Raises:
+            ConfigError: ``model`` is neither a folder nor a repository's name, or an option does not fit the device.
+            MissingDependencyError: diffusers or transformers is not installed, or too new a diffusers broke.
+            DownloadError: the repository is not there, or could not be fetched.
+            CheckpointError: it holds another kind of model, or is damaged.
+            DeviceMemoryError: it does not fit into the device's memory.
+        """
+        need_diffusers()
+        place = choose_device(device)
+        kind = _number_type(dtype, place)
+        if memory not in _MEMORY:
+            raise ConfigError(f"memory must be one of {', '.join(_MEMORY)}, got {memory!r}")
+        if memory == "low" and place.type != "cuda":
+            raise ConfigError(f'memory="low" moves networks to and from CUDA; on {place} use "all"')
+        source = str(model)
+        _check_index(source, revision)
+        with guarded(f"loading {source}"):
+            pipe = _load_pipeline(source, kind, revision, variant)
+            _check_room(pipe, place, memory)
+            if memory == "low":
+                pipe.enable_model_cpu_offload(device=place)
+                pipe.vae.enable_tiling()
+            else:
+                pipe.to(place, silence_dtype_warnings=True)
+            return cls(pipe, name=source, device=place)
+
+    @property
+    def parameters(self) -> int:
+        """Of the UNet, the autoencoder and the text encoder."""
+        return count_parameters(self.unet, self.vae, self.text_encoder)
+
+    def predict_noise(self, latents: Tensor, time: int, states: Tensor) -> Tensor:
+        """The noise [B, C, H, W] float32 in latents of a time, by text states [B, tokens, width]."""
+        out: Tensor = self.unet(
+            latents.to(self.dtype), time, encoder_hidden_states=states, return_dict=False
+        )[0]
+        return out.float()
+
+    def encode(self, img: Tensor) -> Tensor:
+        """Latents [B, C, H, W] float32 of pictures [B, 3, S, S] in [-1, 1]."""
+        return self.posterior(img)[0]
+
+    def posterior(self, img: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents, each [B, C, H, W] float32."""
+        found = self.vae.encode(img.to(self.device, self.dtype)).latent_dist
+        scale = self.vae.config.scaling_factor
+        return found.mean.float() * scale, found.std.float() * scale
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Pictures [B, 3, S, S] in [-1, 1], float32, of latents."""
+        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        img: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        return img.float().clamp(-1, 1)
+
+    def token_ids(self, prompts: Sequence[str]) -> Tensor:
+        """Token numbers [N, 77] of texts, padded; what goes beyond is cut off."""
+        ids: Tensor = self.tokenizer(
+            list(prompts), padding="max_length", truncation=True, return_tensors="pt",
+            max_length=self.tokenizer.model_max_length,
+        ).input_ids  # fmt: skip
+        return ids.to(self.device)
+
+    def text(self, prompts: Sequence[str]) -> Tensor:
+        """States [N, 77, width] of texts, in the networks' type; "" is the null text."""
+        states: Tensor = self.text_encoder(self.token_ids(prompts))[0]
+        return states.to(self.dtype)
+
+    @contextlib.contextmanager
+    def embedding(self, token: int, vector: Tensor) -> Iterator[None]:
+        """A context in which ``vector`` [1, width] stands for a token's embedding; gradients reach it."""
+
+        def replace(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            return torch.where((inputs[0] == token)[..., None], vector.to(out), out)
+
+        handle = self.text_encoder.get_input_embeddings().register_forward_hook(replace)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def need_diffusers() -> None:
+    """Refuse to begin without the extra ``diffusion``.
+
+    Raises:
+        MissingDependencyError: a package of it is not installed.
+    """
+    for package in ("diffusers", "transformers"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(
+                f"diffusion baselines need the package {package}; install facestyle[diffusion]"
+            )
+
+
+@contextlib.contextmanager
+def guarded(what: str) -> Iterator[None]:
+    """A context that names memory that ran out, and a diffusers newer than the tested one that broke.
+
+    Raises:
+        DeviceMemoryError: memory ran out.
+        MissingDependencyError: diffusers is newer, and has no longer what is asked of it.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        if isinstance(error, DeviceMemoryError):
+            raise
+        raise _too_little(what, str(error)) from error
+    except RuntimeError as error:
+        if not re.search(r"out of memory|can't allocate memory|not enough memory", str(error)):
+            raise
+        raise _too_little(what, str(error)) from error
+    except (AttributeError, ImportError, TypeError) as error:
+        found = metadata.version("diffusers")
+        numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
+        if isinstance(error, MissingDependencyError) or numbers <= _TESTED:
+            raise
+        tested = ".".join(map(str, _TESTED))
+        raise MissingDependencyError(
+            f"{what} failed with diffusers {found} ({error}); it is known to work with {tested}: "
+            f'pip install "diffusers=={tested}.*"'
+        ) from error
+
+
+def _too_little(what: str, why: str) -> DeviceMemoryError:
+    return DeviceMemoryError(
+        f'{what} took more memory than there is ({why.splitlines()[0] if why else "no details"}); use dtype="float16" '
+        'and memory="low" on CUDA, bfloat16 on a CPU, or a machine with more'
+    )
+
+
+def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    kind = parse_dtype(dtype)
+    if kind is None:
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if kind is torch.float16 and device.type == "cpu":
+        raise ConfigError("float16 is for GPUs; on a CPU use float32 or bfloat16")
+    return kind
+
+
+def _check_index(source: str, revision: str | None) -> None:
+    """Look at the small file that tells the kind of model, before gigabytes are fetched."""
+    path = _index_file(source, revision)
+    try:
+        kind = json.loads(path.read_text())["_class_name"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"names no kind of pipeline ({error})", path=path) from error
+    if kind != _PIPELINE:
+        raise CheckpointError(
+            f"{source} is a {kind}; the diffusion baselines need a Stable Diffusion 1.x ({_PIPELINE}), such as "
+            f"{OFFICIAL_MODEL}"
+        )
+
+
+def _index_file(source: str, revision: str | None) -> Path:
+    from huggingface_hub import errors, hf_hub_download
+
+    name = "model_index.json"
+    if Path(source).is_dir():
+        if not (Path(source) / name).is_file():
+            raise CheckpointError(
+                f"holds no {name}, so it is no model that diffusers saved", path=source
+            )
+        return Path(source) / name
+    try:
+        return Path(hf_hub_download(source, name, revision=revision))
+    except errors.HFValidationError as error:
+        raise ConfigError(
+            f"{source!r} is neither a folder nor a Hub repository's name, OWNER/NAME"
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+        raise DownloadError(
+            f"the Hub has no repository {source!r} at revision {revision or 'main'!r} that you may read; check the "
+            "name, or `hf auth login` for a private or gated one"
+        ) from error
+    except errors.RemoteEntryNotFoundError as error:
+        raise CheckpointError(f"{source} on the Hub holds no {name}: no diffusers model") from error
+    except (OSError, errors.HfHubHTTPError) as error:
+        raise DownloadError(
+            f"{source} is neither a folder here nor in the Hugging Face cache, and could not be fetched "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _load_pipeline(
+    source: str, dtype: torch.dtype, revision: str | None, variant: str | None
+) -> Any:
+    from diffusers import StableDiffusionPipeline
+
+    unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
+    try:
+        return StableDiffusionPipeline.from_pretrained(
+            source, dtype=dtype, revision=revision, variant=variant, use_safetensors=True, **unused
+        )
+    except (OSError, ValueError) as error:
+        if not Path(source).is_dir() and isinstance(error, OSError):
+            raise DownloadError(f"{source} could not be fetched whole ({error})") from error
+        raise CheckpointError(f"{source} cannot be loaded ({error})") from error
+
+
+def _check_networks(pipe: Any, name: str) -> None:
+    unet, scheduler = pipe.unet.config, pipe.scheduler.config
+    channels, width = pipe.vae.config.latent_channels, pipe.text_encoder.config.hidden_size
+    if unet.in_channels != channels or unet.cross_attention_dim != width:
+        raise CheckpointError(
+            f"{name} is no Stable Diffusion 1.x: its UNet takes {unet.in_channels} channels and texts of width "
+            f"{unet.cross_attention_dim}, its other networks give {channels} and {width}"
+        )
+    if scheduler.get("prediction_type", "epsilon") != "epsilon":
+        raise CheckpointError(
+            f"{name} predicts {scheduler['prediction_type']}; the methods are made for models that predict noise"
+        )
+
+
+def _check_room(pipe: Any, device: torch.device, memory: str) -> None:
+    if device.type != "cuda":
+        return
+    nets = (pipe.unet, pipe.vae, pipe.text_encoder)
+    sizes = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in nets]
+    needed = max(sizes) if memory == "low" else sum(sizes)
+    free, _ = torch.cuda.mem_get_info(device)
+    if needed > free:
+        raise _too_little(
+            "loading the networks",
+            f"{needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free",
+        )
+
+
+def _downscale(vae: Any) -> int:
+    """Pixels a latent's side stands for."""
+    return 1 << len(vae.config.block_out_channels) - 1

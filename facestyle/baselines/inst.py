@@ -1,0 +1,248 @@
+"""InST: a photo in the style of one picture, which a learned token tells Stable Diffusion (arXiv:2211.13203).
+
+The photo's latent is noised with the noise that the UNet itself sees in it, told the style ("stochastic inversion"),
+and denoised towards the style from there.
+
+Of the authors' code, ``official_quirks`` takes over that CLIP sees an all but black picture, and that denoising begins
+below the level that was noised to: at time 681 from 700, by default. Not taken over is the dropout that their pickled
+module seems to have left on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from facestyle.baselines.ddim import adain, channel_statistics
+from facestyle.baselines.diffusion import LatentDiffusion, guarded
+from facestyle.baselines.diffusion_method import (
+    OnStep,
+    Picture,
+    StyledDiffusionBaseline,
+    crop_noise,
+    picture_digest,
+)
+from facestyle.baselines.inst_training import (
+    InstTraining,
+    style_token,
+    train_embedding,
+    view_style,
+)
+from facestyle.errors import CheckpointError, ConfigError
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+
+__all__ = ["Inst", "InstConfig", "InstStyle"]
+
+_FILE = "embedding.safetensors"
+_FORMAT = "facestyle-inst"
+_EPS = 1e-5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstConfig:
+    """How a photo becomes a picture; the defaults are those of the authors' notebook.
+
+    Attributes:
+        strength: share of the noise levels that the photo goes up; 0 leaves it as it is.
+        steps: of DDIM over all levels; a photo takes ``strength`` of them.
+        guidance: weight of the text in classifier-free guidance.
+        prompt: ``*`` in it is the style; without it no style is transferred.
+        latent_adain: give the photo's latent the style's mean and deviation first; the notebook does, the paper does
+            not.
+        seed: of the noise.
+        training: how the style is learned.
+        official_quirks: as the authors' code does; see the module.
+    """
+
+    strength: float = 0.7
+    steps: int = 50
+    guidance: float = 10.0
+    prompt: str = "*"
+    latent_adain: bool = True
+    seed: int = 42
+    training: InstTraining = field(default_factory=InstTraining)
+    official_quirks: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"strength must be from 0 to 1, got {self.strength}")
+
+
+@dataclass(frozen=True, eq=False)
+class InstStyle:
+    """A learned style.
+
+    Attributes:
+        vector: [1, width] float32, embedding of ``*``.
+        mean: [1, C, 1, 1] of the picture's latent.
+        std: likewise its deviation.
+    """
+
+    vector: Tensor
+    mean: Tensor
+    std: Tensor
+
+    def save(self, path: str | Path, origin: dict[str, Any]) -> None:
+        """Write 3 KiB of safetensors, which diffusers' ``load_textual_inversion`` reads too.
+
+        Raises:
+            OutputError: the file cannot be written.
+        """
+        statistics = {"mean": self.mean.flatten().tolist(), "std": self.std.flatten().tolist()}
+        metadata = {"format": _FORMAT, "latent": statistics, "origin": origin}
+        save_tensors({"style": self.vector}, path, metadata=metadata)
+
+    @classmethod
+    def read(cls, path: str | Path, device: torch.device) -> tuple[InstStyle, dict[str, Any]]:
+        """The style in a file, and its origin.
+
+        Raises:
+            CheckpointError: the file is absent, damaged, or of another kind.
+        """
+        metadata = read_metadata(path)
+        if metadata.get("format") != _FORMAT:
+            raise CheckpointError("holds no style that InST learned", path=path)
+        latent = json.loads(metadata["latent"])
+        mean, std = (torch.tensor(latent[k]).view(1, -1, 1, 1).to(device) for k in ("mean", "std"))
+        style = cls(read_tensors(path)["style"].to(device), mean, std)
+        return style, json.loads(metadata["origin"])
+
+
+class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
+    """A learned style token behind a stochastic inversion of the photo."""
+
+    name: ClassVar[str] = "inst"
+    settings = InstConfig
+
+    def stylize(
+        self,
+        crops: Tensor,
+        style: Picture | None = None,
+        *,
+        first: int = 0,
+        progress: bool = False,
+        seed: int | None = None,
+        steps: int | None = None,
+        strength: float | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Portraits; see :meth:`Baseline.stylize`.
+
+        Args:
+            crops: [B, 3, S, S] in [-1, 1].
+            style: a picture to learn, in the folder ``cache``, where that was not done yet; the prepared style when
+                None.
+            first: number of the first crop; its noise depends on it.
+            progress: show bars.
+            seed: instead of the settings'.
+            steps: likewise.
+            strength: likewise.
+            on_step: called after each step.
+        """
+        config = self._changed(seed=seed, steps=steps, strength=strength)
+        known = self._style_of(style, progress)
+        states = self._states(config.prompt, known)
+        times, level = _levels(self.model, config)
+
+        def draw(clean: Tensor, number: int) -> Tensor:
+            if config.latent_adain:
+                clean = adain(clean, known.mean, known.std, eps=_EPS)
+            if level is None:
+                return clean
+            noise = crop_noise(clean, config.seed, number)
+            x = stochastic_inversion(self.model, clean, noise, level, states[1:])
+            return self._denoise(x, times, states, config.guidance, progress, on_step)
+
+        return self._each(crops, first, draw)
+
+    @torch.no_grad()
+    def _states(self, prompt: str, style: InstStyle) -> Tensor:
+        """[2, 77, width], of the null text and of the prompt with the style in it."""
+        token = style_token(self.model)
+        if not (self.model.token_ids([prompt]) == token).any():
+            raise ConfigError(
+                f"the prompt must hold the style as a word of its own, *; got {prompt!r}"
+            )
+        with self.model.embedding(token, style.vector):
+            return self.model.text(["", prompt])
+
+    def _denoise(
+        self,
+        x: Tensor,
+        times: list[int],
+        states: Tensor,
+        guidance: float,
+        progress: bool,
+        on_step: OnStep | None,
+    ) -> Tensor:
+        pairs = self.model.ddim.down(times)
+        for done, (time, target) in enumerate(self._steps(pairs, progress), start=1):
+            e_null, e_style = self.model.predict_noise(torch.cat([x, x]), time, states).chunk(2)
+            e = e_null + guidance * (e_style - e_null)
+            x = self.model.ddim.move(x, e, time, target)
+            if on_step is not None:
+                on_step(done, len(pairs), x)
+        return x
+
+    def _key(self, img: Tensor) -> dict[str, Any]:
+        return {
+            "model": self.model.name,
+            "picture": picture_digest(img),
+            "training": dataclasses.asdict(self.config.training),
+            "official_quirks": self.config.official_quirks,
+        }
+
+    def _learn(self, img: Tensor, folder: Path | None, *, progress: bool) -> InstStyle:
+        if folder is None:
+            raise ConfigError(
+                "InST trains for every style picture; give cache=, a folder to keep it"
+            )
+        origin = self._key(img)
+        path = folder / _FILE
+        if path.is_file():
+            style, found = InstStyle.read(path, self.model.device)
+            if found == origin:
+                return style
+            raise ConfigError(f"{path} was learned from another picture or with other settings")
+        training, quirks = self.config.training, self.config.official_quirks
+        with torch.inference_mode(False), torch.enable_grad(), guarded("InST's training"):
+            views = view_style(img, self.model, training.clip, quirks=quirks)
+            vector = train_embedding(self.model, views, folder, training, origin, progress=progress)
+        style = InstStyle(vector, *channel_statistics(views.latents[0][0], eps=_EPS))
+        style.save(path, origin)
+        return style
+
+    def _read(self, folder: Path) -> InstStyle:
+        style, origin = InstStyle.read(folder / _FILE, self.model.device)
+        width = self.model.unet.config.cross_attention_dim
+        if style.vector.shape != (1, width):
+            raise CheckpointError(
+                f"was learned on {origin.get('model')}, and does not fit {self.model.name}",
+                path=folder / _FILE,
+            )
+        return style
+
+
+def stochastic_inversion(
+    model: LatentDiffusion, clean: Tensor, noise: Tensor, level: int, states: Tensor
+) -> Tensor:
+    """The latent at time ``level`` whose noise is what the UNet sees in the randomly noised one.
+
+    One that finds the true noise leaves it as it was.
+    """
+    x = model.ddim.add_noise(clean, noise, level)
+    return model.ddim.add_noise(clean, model.predict_noise(x, level, states), level)
+
+
+def _levels(model: LatentDiffusion, config: InstConfig) -> tuple[list[int], int | None]:
+    """The times to denoise from, ascending, and the one to noise to; None for a photo that stays as it is."""
+    times = model.ddim.times(config.steps)[: int(config.strength * config.steps)]
+    if config.official_quirks:
+        return times, min(int(config.strength * (model.ddim.last + 1)), model.ddim.last)
+    return times, times[-1] if times else None

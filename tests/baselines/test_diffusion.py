@@ -1,0 +1,219 @@
+"""Loading a Stable Diffusion, its failures by name, and DDIM's arithmetic."""
+
+import importlib.util
+import json
+import shutil
+from importlib import metadata
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers", reason="needs the extra diffusion")
+
+from facestyle.baselines.ddim import Ddim, adain, channel_statistics
+from facestyle.baselines.diffusion import LatentDiffusion, guarded
+from facestyle.baselines.diffusion_method import square_crop
+from facestyle.baselines.ntc import Ntc, NtcConfig
+from facestyle.baselines.random_diffusion import random_pipeline
+from facestyle.errors import (
+    CheckpointError,
+    ConfigError,
+    DeviceMemoryError,
+    DownloadError,
+    MissingDependencyError,
+)
+
+
+def test_a_saved_folder_gives_the_same_pictures(tiny_diffusion_folder, tiny_model, crops):
+    config = NtcConfig(steps=4)
+    loaded = Ntc.from_pretrained(tiny_diffusion_folder, config=config, device="cpu")
+    assert torch.equal(loaded.stylize(crops[:1]), Ntc(tiny_model, config).stylize(crops[:1]))
+
+
+def test_bfloat16_networks_keep_float32_latents(tiny_diffusion_folder, crops):
+    ntc = Ntc.from_pretrained(
+        tiny_diffusion_folder, config=NtcConfig(steps=4), device="cpu", dtype="bfloat16"
+    )
+    latents = []
+    picture = ntc.stylize(crops[:1], on_step=lambda done, total, x: latents.append(x))
+    assert ntc.model.unet.dtype is torch.bfloat16
+    assert {x.dtype for x in latents} == {torch.float32}
+    assert picture.dtype is torch.float32 and picture.isfinite().all()
+
+
+def test_a_repository_that_is_not_there_is_named():
+    with pytest.raises(DownloadError, match="nobody/nothing"):
+        LatentDiffusion.from_pretrained("nobody/nothing", device="cpu")
+
+
+def test_a_name_that_no_repository_can_have_is_refused():
+    with pytest.raises(ConfigError, match="neither a folder nor"):
+        LatentDiffusion.from_pretrained("./no/such/folder", device="cpu")
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="holds no model_index"):
+        LatentDiffusion.from_pretrained(tmp_path, device="cpu")
+
+
+def test_another_kind_of_model_is_refused_before_it_is_loaded(tmp_path):
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(CheckpointError, match=r"is a FluxPipeline.*Stable Diffusion 1\.x"):
+        LatentDiffusion.from_pretrained(tmp_path, device="cpu")
+
+
+def test_a_model_index_that_is_no_json_is_refused(tmp_path):
+    (tmp_path / "model_index.json").write_text("{")
+    with pytest.raises(CheckpointError, match="names no kind"):
+        LatentDiffusion.from_pretrained(tmp_path, device="cpu")
+
+
+def test_a_folder_without_weights_is_refused(tiny_diffusion_folder, tmp_path):
+    shutil.copytree(tiny_diffusion_folder, tmp_path / "model")
+    for path in (tmp_path / "model" / "unet").glob("*.safetensors"):
+        path.unlink()
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        LatentDiffusion.from_pretrained(tmp_path / "model", device="cpu")
+
+
+def test_a_model_for_inpainting_is_refused():
+    with pytest.raises(CheckpointError, match="takes 9 channels"):
+        LatentDiffusion(
+            random_pipeline(unet={"in_channels": 9}), name="nine", device=torch.device("cpu")
+        )
+
+
+def test_a_model_that_predicts_velocity_is_refused():
+    pipe = random_pipeline(scheduler={"prediction_type": "v_prediction"})
+    with pytest.raises(CheckpointError, match="predicts v_prediction"):
+        LatentDiffusion(pipe, name="velocity", device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("package", ["diffusers", "transformers"])
+def test_a_missing_package_names_the_extra(package, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest)
+    )  # fmt: skip
+    with pytest.raises(MissingDependencyError, match=rf"{package}; install facestyle\[diffusion\]"):
+        LatentDiffusion.from_pretrained("anybody/anything")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+    ],
+)
+def test_memory_that_runs_out_says_what_takes_less(tiny_model, crops, monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(tiny_model.unet, "forward", fail)
+    with pytest.raises(DeviceMemoryError, match=r'ntc took more memory.*dtype="float16"'):
+        Ntc(tiny_model, NtcConfig(steps=4)).stylize(crops[:1])
+
+
+def test_other_runtime_errors_pass_as_they_are():
+    with pytest.raises(RuntimeError, match="shapes differ"), guarded("nothing"):
+        raise RuntimeError("shapes differ")
+
+
+def test_a_newer_diffusers_that_breaks_is_named(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "0.99.0")
+    with (
+        pytest.raises(MissingDependencyError, match=r"diffusers 0\.99\.0 .*diffusers==0\.42"),
+        guarded("loading"),
+    ):
+        raise AttributeError("no longer there")
+
+
+def test_our_own_mistakes_are_not_blamed_on_the_tested_diffusers(monkeypatch):
+    monkeypatch.setattr(metadata, "version", lambda name: "0.42.1")
+    with pytest.raises(AttributeError), guarded("loading"):
+        raise AttributeError("ours")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float16"}, "float16 is for GPUs"),
+        ({"dtype": "int8"}, "unknown dtype"),
+        ({"memory": "low"}, "CUDA"),
+        ({"memory": "little"}, "memory must be one of"),
+    ],
+)
+def test_options_that_do_not_fit_the_device_are_refused(tiny_diffusion_folder, options, message):
+    with pytest.raises(ConfigError, match=message):
+        LatentDiffusion.from_pretrained(tiny_diffusion_folder, device="cpu", **options)
+
+
+def test_times_are_those_of_the_authors_and_of_diffusers(tiny_model, tiny_pipe):
+    ddim, scheduler = tiny_model.ddim, tiny_pipe.scheduler
+    for steps in (3, 10, 50, 100):
+        scheduler.set_timesteps(steps)
+        assert ddim.times(steps) == scheduler.timesteps.flip(0).tolist()
+    assert ddim.times(50)[-1] == 981
+    for steps in (0, 1000):
+        with pytest.raises(ConfigError, match="from 1 to 999"):
+            ddim.times(steps)
+
+
+def test_noise_levels_are_stable_diffusions(tiny_model):
+    alphas = tiny_model.ddim.alphas
+    assert alphas[0].item() == pytest.approx(0.99915)
+    assert [round(alphas[t].item(), 5) for t in (961, 981, 999)] == [0.00728, 0.00578, 0.00466]
+
+
+def test_a_step_down_is_diffusers_step_to_the_bit(tiny_model, tiny_pipe):
+    scheduler = tiny_pipe.scheduler
+    scheduler.set_timesteps(10)
+    rng = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 4, 8, 8, generator=rng)
+    for start, end in tiny_model.ddim.down(tiny_model.ddim.times(10)):
+        noise = torch.randn(x.shape, generator=rng)
+        assert torch.equal(
+            tiny_model.ddim.move(x, noise, start, end),
+            scheduler.step(noise, start, x).prev_sample,
+        )
+
+
+def test_moving_down_and_up_with_one_noise_is_no_move():
+    ddim = Ddim(torch.linspace(0.99, 0.01, 100))
+    x, noise = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    back = ddim.move(ddim.move(x, noise, 60, 20), noise, 20, 60)
+    torch.testing.assert_close(back, x, atol=1e-5, rtol=0)
+
+
+def test_adain_takes_over_statistics_and_keeps_its_own():
+    x, y = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).unbind()
+    own = adain(x, *channel_statistics(x, eps=1e-6), eps=1e-6)
+    torch.testing.assert_close(own, x, atol=1e-6, rtol=0)
+    given = adain(x, *channel_statistics(3 * y + 1, eps=1e-6), eps=1e-6)
+    torch.testing.assert_close(given.mean((2, 3)), (3 * y + 1).mean((2, 3)), atol=1e-5, rtol=0)
+    torch.testing.assert_close(given.std((2, 3)), 3 * y.std((2, 3)), atol=1e-4, rtol=0)
+
+
+def test_adain_of_a_flat_channel_is_finite():
+    flat = torch.zeros(1, 4, 8, 8)
+    assert torch.equal(adain(flat, *channel_statistics(flat, eps=1e-6), eps=1e-6), flat)
+
+
+def test_an_embedding_reaches_the_text_from_its_place_on(tiny_model):
+    token = int(tiny_model.token_ids(["*"])[0, 1])
+    plain = tiny_model.text(["*"])
+    with tiny_model.embedding(token, torch.ones(1, 32)):
+        changed = tiny_model.text(["*"])
+    assert torch.equal(changed[:, 0], plain[:, 0])  # the text before it cannot look ahead
+    assert not torch.equal(changed[:, 1], plain[:, 1])
+    assert torch.equal(tiny_model.text(["*"]), plain)
+
+
+def test_pictures_are_cut_to_their_middle_square(astronaut):
+    wide = astronaut.resize((512, 256))
+    assert square_crop(wide, 64).shape == (1, 3, 64, 64)
+    middle = square_crop(wide.crop((128, 0, 384, 256)), 64)
+    inside = (..., slice(4, -4))  # at its border the filter sees what was cut off
+    assert torch.equal(square_crop(wide, 64)[inside], middle[inside])

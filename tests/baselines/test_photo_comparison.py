@@ -1,0 +1,149 @@
+"""One photo through several methods: every one has its place, with what it took or why it is not there."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facestyle.baselines.base import Baseline
+from facestyle.baselines.ntc import NtcConfig
+from facestyle.baselines.registry import DiffusionModel
+from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.cli import main
+from facestyle.errors import ConfigError, ImageError, NoFaceError
+from facestyle.evaluation.comparison_methods import ComparisonConfig
+from facestyle.evaluation.metrics import StyleJudge
+from facestyle.evaluation.perceptual import PerceptualDistance
+from facestyle.evaluation.photo_comparison import compare_photo, format_rows
+from facestyle.image import load_image
+
+TOONIFY = ToonifyConfig(switch_px=16, steps=2)
+
+
+@pytest.fixture
+def photo():
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (160, 160, 3), np.uint8))
+
+
+@pytest.fixture
+def runs(tmp_path, star_run):
+    shutil.copytree(star_run, tmp_path / "runs" / "toonify" / "red")
+    return tmp_path / "runs"
+
+
+@pytest.fixture
+def judged(monkeypatch):
+    """A judge who compares mean colours, and has no LPIPS."""
+
+    class Mean:
+        name = "mean colour"
+
+        def embed(self, img):
+            return torch.nn.functional.normalize(img.mean((2, 3)) + 2, dim=1)
+
+        same, different = 0.9, 0.4
+
+    def load(pictures, *, measures, judge_name):
+        assert list(pictures) == [] and judge_name == "auto"
+        return StyleJudge(
+            {}, identity=Mean(), measures=measures, missing={"lpips": "it is not here"},
+            distances={"perceptual": PerceptualDistance("squares", lambda a, b: (a - b).square().mean((1, 2, 3)))},
+        )  # fmt: skip
+
+    monkeypatch.setattr(StyleJudge, "load", load)
+
+
+def test_every_method_has_its_place(tiny, photo, runs, judged, tmp_path, tiny_diffusion_folder):
+    config = ComparisonConfig(
+        side_px=64, toonify=TOONIFY, ntc=NtcConfig(steps=10),
+        diffusion=DiffusionModel(model=str(tiny_diffusion_folder)),
+    )  # fmt: skip
+    out = tmp_path / "out"
+    report = compare_photo(
+        photo, out, style="red", base=tiny, config=config, runs=runs, aligned=True, progress=False,
+        methods=("toonify", "ntc", "ui2i", "ours", "inst"), device="cpu",
+    )  # fmt: skip
+    assert json.loads((out / "comparison.json").read_text()) == report
+    rows = {row["method"]: row for row in report["methods"]}
+    assert list(rows) == ["toonify", "ntc", "ui2i", "ours", "inst"]
+    assert "no folder ui2i/red" in rows["ui2i"]["why"] and "red" in rows["ours"]["why"]
+    for name in ("toonify", "ntc"):
+        row = rows[name]
+        picture = load_image(out / row["picture"])
+        assert picture.size == (row["resolution"],) * 2
+        assert row["seconds"] > 0 and row["parameters"] > 0
+        assert -1 <= row["identity_similarity"]["value"] <= 1
+        assert row["identity_similarity"]["by"] == "mean colour"
+        assert row["perceptual"]["value"] > 0 and row["lpips"]["value"] is None
+    assert rows["toonify"]["settings"]["steps"] == 2 and rows["toonify"]["model"] is None
+    assert rows["ntc"]["settings"]["seed"] == 796
+    assert rows["ntc"]["model"] == str(tiny_diffusion_folder)
+    assert load_image(out / "photo.png").size == (64, 64)
+    sheet = load_image(out / "comparison.png")
+    assert sheet.width > 5 * 320 and sheet.height > 2 * 320
+    told = format_rows(report)
+    assert told.count("not here") == 3 and "toonify" in told.splitlines()[0]
+
+
+def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
+    tiny, photo, runs, judged, tmp_path, monkeypatch
+):
+    class Greedy(Baseline):
+        name, resolution, parameters = "greedy", 64, 1
+
+        def prepare(self, pictures, out, *, progress=True):
+            return self
+
+        def load(self, out):
+            return self
+
+        def stylize(self, crops, *, first=0, progress=False):
+            raise torch.OutOfMemoryError("tried to allocate a lot")
+
+    from facestyle.evaluation import photo_comparison
+
+    make = photo_comparison.make_method
+
+    def made(name, *args, **options):
+        return Greedy() if name == "ui2i" else make(name, *args, **options)
+
+    monkeypatch.setattr(photo_comparison, "make_method", made)
+    report = compare_photo(
+        photo, tmp_path / "out", style="red", base=tiny, config=ComparisonConfig(side_px=64, toonify=TOONIFY),
+        runs=runs, aligned=True, progress=False, methods=("ui2i", "toonify"), device="cpu",
+    )  # fmt: skip
+    first, second = report["methods"]
+    assert "too little memory (tried to allocate a lot)" in first["why"] and "seconds" in second
+
+
+def test_bad_input_is_refused_by_name(tiny, tmp_path):
+    blank = Image.new("RGB", (200, 200), "grey")
+    with pytest.raises(ConfigError, match=r"expected methods of .*; got gatys"):
+        compare_photo(blank, tmp_path, style="red", base=tiny, methods=["gatys"])
+    with pytest.raises(ConfigError, match="got none"):
+        compare_photo(blank, tmp_path, style="red", base=tiny, methods=[])
+    with pytest.raises(NoFaceError, match="already-aligned"):
+        compare_photo(blank, tmp_path, style="red", base=tiny, device="cpu")
+    with pytest.raises(ImageError, match="squares"):
+        compare_photo(
+            blank.crop((0, 0, 200, 100)), tmp_path, style="red", base=tiny, aligned=True, device="cpu"
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "one photo, or --table"),
+        (["a.png", "--table"], "one photo, or --table"),
+        (["--table"], "--pictures STYLE=PICTURES"),
+        (["a.png"], "--style cartoon"),
+        (["a.png", "--style", "cartoon", "--methods", "gatys"], "expected methods of"),
+    ],
+)
+def test_the_command_says_what_it_needs(words, told, tmp_path, capsys):
+    assert main(["compare", *words, "-o", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
