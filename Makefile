@@ -1,4 +1,4 @@
-# make demo   stylize the sample photo and say where the picture is
+# make demo   serve the app on this machine and print its address; PORT=8000 chooses the port
 # make test   lint, types and tests, as CI runs them
 # Both build .venv themselves and need python3 (3.10 or newer) and nothing else.
 #
@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test browser lint format clean
 
 help:
 	@sed -n '/^#/!q;s/^# \{0,1\}//p' Makefile
@@ -28,28 +28,33 @@ ifneq ($(TORCH_INDEX),)
 endif
 	touch $@
 
-$(VENV)/.runtime: pyproject.toml $(VENV)/.created
-	$(PIP) install --quiet --editable .
-	touch $@
-
 $(VENV)/.dev: pyproject.toml $(VENV)/.created
 	$(PIP) install --quiet --editable '.[dev]'
 	touch $@
 
-DEMO_OUT := outputs/demo
+$(VENV)/.app: pyproject.toml $(VENV)/.created
+	$(PIP) install --quiet --editable '.[app]'
+	touch $@
 
-demo: $(VENV)/.runtime
-	@mkdir -p $(DEMO_OUT)
-	$(BIN)/facestyle stylize facestyle/assets/sample.png --style cartoon -o $(DEMO_OUT)
-	@echo "The stylized picture is in $(CURDIR)/$(DEMO_OUT):" && ls $(DEMO_OUT)
+PORT ?= 7860
+
+demo: $(VENV)/.app
+	GRADIO_SERVER_PORT=$(PORT) GRADIO_ANALYTICS_ENABLED=False $(BIN)/python app.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+test: lint browser
 	$(BIN)/python -m pytest
+
+# The app's tests drive a Chromium; without one they are skipped, and say so.
+browser:
+	@command -v chromium google-chrome >/dev/null || \
+	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
+	    apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+	  echo "NO BROWSER: install chromium to run the app's browser tests (Debian: apt install chromium)"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

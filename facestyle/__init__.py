@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "FaceStylizer",
     "FacestyleError",
+    "PreparedPhoto",
     "ReferenceCode",
     "StylizeResult",
     "StylizedFace",
@@ -24,6 +25,7 @@ __all__ = [
 if TYPE_CHECKING:
     from facestyle.errors import FacestyleError
     from facestyle.multimodal import Variation, Variations
+    from facestyle.prepared import PreparedPhoto
     from facestyle.reference import ReferenceCode
     from facestyle.results import StylizedFace, StylizeResult
     from facestyle.stylizer import FaceStylizer
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOME = {
     "FaceStylizer": "facestyle.stylizer",
     "FacestyleError": "facestyle.errors",
+    "PreparedPhoto": "facestyle.prepared",
     "ReferenceCode": "facestyle.reference",
     "StylizeResult": "facestyle.results",
     "StylizedFace": "facestyle.results",

@@ -44,6 +44,7 @@ from facestyle.options import (
     StylizeOptions,
     check_psi,
 )
+from facestyle.prepared import PreparedPhoto
 from facestyle.reference import (
     STEPS,
     Init,
@@ -68,7 +69,11 @@ _BATCH = 8
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 """A path, the bytes of a file, a PIL image, or an array [H, W, 3]."""
 
+PhotoSource = ImageSource | PreparedPhoto
+"""The same, or what ``FaceStylizer.prepare`` gave."""
+
 _R = TypeVar("_R")
+_T = TypeVar("_T")
 
 
 @dataclass
@@ -81,7 +86,14 @@ class _Job:
     crops: list[Tensor] = field(default_factory=list)
     codes: list[Tensor] = field(default_factory=list)
     is_aligned: bool = False
+    refine: int = 0
+    content_space: Space = "w"
     seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """How its codes were found, for the settings of a result."""
+        return {"refine": self.refine, "content_space": self.content_space}
 
 
 class FaceStylizer:
@@ -238,16 +250,16 @@ class FaceStylizer:
             )  # fmt: skip
 
     @overload
-    def __call__(self, photos: ImageSource, **options: Unpack[StylizeOptions]) -> StylizeResult: ...
+    def __call__(self, photos: PhotoSource, **options: Unpack[StylizeOptions]) -> StylizeResult: ...
 
     @overload
     def __call__(
-        self, photos: list[ImageSource], **options: Unpack[StylizeOptions]
+        self, photos: list[PhotoSource], **options: Unpack[StylizeOptions]
     ) -> list[StylizeResult]: ...
 
     def __call__(
         self,
-        photos: ImageSource | list[ImageSource],
+        photos: PhotoSource | list[PhotoSource],
         *,
         psi: float | None = None,
         strength: float = 1.0,
@@ -263,7 +275,8 @@ class FaceStylizer:
         """The stylized photo, or one for each of a list.
 
         Args:
-            photos: a path, the bytes of a file, a PIL image, an array [H, W, 3], or a list of these.
+            photos: a path, the bytes of a file, a PIL image, an array [H, W, 3], what ``prepare`` gave, or a list of
+                these.
             psi: truncation of the content code, 0 (everybody's mean face) to 1 (as encoded); None takes the style's.
             strength: 0 draws the photo's reconstruction, 1 the full style; in between G's and G''s weights are blended.
             keep_color: 0 to 1 (or True), how much of the photo's own colours comes back.
@@ -294,9 +307,53 @@ class FaceStylizer:
         results = self._run(sources, options, finish)
         return results if isinstance(photos, list) else results[0]
 
+    def prepare(
+        self,
+        photo: PhotoSource,
+        *,
+        refine: int = 0,
+        content_space: Space = "w",
+        faces: Faces = "all",
+        aligned: bool = False,
+        on_no_face: OnNoFace = "error",
+        progress: bool = False,
+    ) -> PreparedPhoto:
+        """The photo with its faces found and encoded, to be passed in its place as often as wanted.
+
+        Drawing it in another style or with another strength, psi or keep_color then skips the first half of the way.
+        Later calls number the faces as they were prepared, take ``refine`` and ``content_space`` from here, and do not
+        look at ``aligned`` and ``on_no_face`` again.
+
+        Args:
+            photo: a path, the bytes of a file, a PIL image, an array [H, W, 3], or a photo prepared before, which
+                ``refine`` then starts from.
+            refine: as in ``__call__``, like the others.
+            content_space: where the faces are encoded.
+            faces: which to prepare.
+            aligned: the photo is an FFHQ-aligned square already.
+            on_no_face: what to do without a face.
+            progress: show a bar.
+
+        Raises:
+            ConfigError: an option is out of range.
+            ImageError: the photo cannot be used; NoFaceError and FaceTooSmallError among them.
+        """
+        options = Options(
+            refine=refine, content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face,
+            progress=progress,
+        )  # fmt: skip
+        job = self._start(photo, options)
+        if refine:
+            with _timed([job], "refine"):
+                self._refine([job], refine, progress)
+        return PreparedPhoto(
+            job.photo, job.found, job.quads, job.crops, [code.cpu() for code in job.codes], job.is_aligned,
+            job.refine, job.content_space, self.config.base_sha256, self.config.encoder, job.seconds,
+        )  # fmt: skip
+
     def variations(
         self,
-        photo: ImageSource,
+        photo: PhotoSource,
         n: int = 8,
         *,
         mixing_level: int = 6,
@@ -313,7 +370,7 @@ class FaceStylizer:
         Of several faces each gets a code of its own from that seed, the largest the first.
 
         Args:
-            photo: a path, the bytes of a file, a PIL image, or an array [H, W, 3].
+            photo: a path, the bytes of a file, a PIL image, an array [H, W, 3], or what ``prepare`` gave.
             n: how many.
             mixing_level: first row of the code that is random: 3 changes features and hair, 6 hair and clothes, 9 and
                 12 colours; ``num_ws`` and above change nothing.
@@ -353,7 +410,9 @@ class FaceStylizer:
             batch = 1 if self.device.type == "cpu" or differ == 1 else _BATCH
             made = self._portray(job, network, rounds, chosen, batch=batch) * (n // differ)
             results = [
-                Variation(job.photo, part, {**settings, "seed": seed + i}, job.is_aligned)
+                Variation(
+                    job.photo, part, {**settings, **job.origin, "seed": seed + i}, job.is_aligned
+                )
                 for i, part in enumerate(made)
             ]
             return Variations(results, job.seconds)
@@ -413,7 +472,7 @@ class FaceStylizer:
 
     def with_reference(
         self,
-        photo: ImageSource,
+        photo: PhotoSource,
         references: ReferenceCode | ImageSource | list[ReferenceCode | ImageSource],
         *,
         mixing_level: int = 6,
@@ -424,7 +483,7 @@ class FaceStylizer:
         """The photo, stylized like a reference: layers from ``mixing_level`` up follow its code (paper section 3.3).
 
         Args:
-            photo: a path, the bytes of a file, a PIL image, or an array [H, W, 3].
+            photo: a path, the bytes of a file, a PIL image, an array [H, W, 3], or what ``prepare`` gave.
             references: what ``encode_reference`` gave, or a picture, which is encoded first; or a list of these, which
                 are blended.
             mixing_level: first row of the code taken from the reference: 3 takes features and hair over, 6 hair and
@@ -469,18 +528,16 @@ class FaceStylizer:
 
     def _run(
         self,
-        sources: Sequence[ImageSource],
+        sources: Sequence[PhotoSource],
         options: Options,
         finish: Callable[[_Job, nn.Module], _R],
     ) -> list[_R]:
         """``finish`` of every photo, its faces found and encoded, with the network to draw with; several at a time."""
         network = self._synthesis_at(options.strength)
-        encoder = self._encoder_into(options.content_space)
+        self._encoder_into(options.content_space)  # once, before there are several workers
 
-        def start(source: ImageSource) -> _Job:
-            job = self._find(source, options.faces, options.aligned, options.on_no_face)
-            self._describe(job, encoder)
-            return job
+        def start(source: PhotoSource) -> _Job:
+            return self._start(source, options)
 
         with tqdm(total=len(sources), desc="photos", disable=not options.progress) as bar:
 
@@ -495,6 +552,30 @@ class FaceStylizer:
             with _timed(jobs, "refine"):  # faces of all photos together
                 self._refine(jobs, options.refine, options.progress)
             return side_by_side(self.device, end, jobs)
+
+    def _start(self, source: PhotoSource, options: Options) -> _Job:
+        """A photo with its faces found and encoded."""
+        if isinstance(source, PreparedPhoto):
+            return self._taken_up(source, options)
+        job = self._find(source, options.faces, options.aligned, options.on_no_face)
+        self._describe(job, self._encoder_into(options.content_space))
+        job.refine, job.content_space = options.refine, options.content_space
+        return job
+
+    def _taken_up(self, prepared: PreparedPhoto, options: Options) -> _Job:
+        """A job that starts where ``prepare`` ended, with the faces asked for."""
+        prepared.check(self.config, options)
+        chosen = _choose(range(len(prepared.codes)), options.faces) if prepared.codes else []
+        return _Job(
+            prepared.photo,
+            quads=[prepared.quads[i] for i in chosen],
+            found=[prepared.faces[i] for i in chosen],
+            crops=[prepared.crops[i] for i in chosen],
+            codes=[prepared.codes[i].to(self.device) for i in chosen],
+            is_aligned=prepared.is_aligned,
+            refine=prepared.refine or options.refine,
+            content_space=prepared.content_space,
+        )
 
     def _find(self, source: ImageSource, faces: Faces, aligned: bool, on_no_face: OnNoFace) -> _Job:
         """Read one photo and decide which squares of it are faces."""
@@ -596,7 +677,7 @@ class FaceStylizer:
         (faces,) = self._portray(job, network, [codes], options)
         with _timed([job], "paste"):
             image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
-        return StylizeResult(image, job.photo, faces, job.seconds, settings)
+        return StylizeResult(image, job.photo, faces, job.seconds, {**settings, **job.origin})
 
     def _portray(
         self,
@@ -631,9 +712,11 @@ class FaceStylizer:
 
     def _synthesis_at(self, strength: float) -> nn.Module:
         """Synthesis network of a strength; the last one asked for is kept."""
-        if self._blend is None or self._blend[0] != strength:
-            self._blend = strength, synthesis_at(strength, self.generator, self.base, self.dtype)
-        return self._blend[1]
+        kept = self._blend
+        if kept is None or kept[0] != strength:  # another thread may ask for another one meanwhile
+            network = synthesis_at(strength, self.generator, self.base, self.dtype)
+            kept = self._blend = strength, network
+        return kept[1]
 
 
 class _timed:
@@ -663,12 +746,14 @@ def _mixed(
     return [style_mix(code[None], style[None], level, alpha)[0] for code, style in pairs]
 
 
-def _choose(found: list[Face], faces: Faces) -> list[Face]:
+def _choose(found: Sequence[_T], faces: Faces) -> list[_T]:
     """The faces asked for, of those found, largest first."""
     if faces == "all":
-        return found
+        return list(found)
     if faces == "largest":
-        return found[:1]
+        return list(found[:1])
+    if not faces:
+        raise ConfigError('faces is an empty list; name one at least, or "all"')
     if not all(isinstance(i, int) for i in faces):
         raise ConfigError(f'faces must be "all", "largest" or a list of numbers, got {faces!r}')
     if bad := [i for i in faces if not 0 <= i < len(found)]:

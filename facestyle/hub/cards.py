@@ -86,6 +86,7 @@ def render_card(folder: str | Path, *, repo_id: str | None = None) -> str:
         samples=[quote(path) for path in samples],
         reference=repo_id or (config.name if is_bundled else f"./{config.name}"),
         is_local=repo_id is None and not is_bundled,
+        is_bundled_style=is_bundled,
         license_file=data.license_link,
         **_config_fields(config, training),
         **_origin_fields(training),
@@ -155,19 +156,19 @@ def _front_matter(
         raise ConfigError(
             f"{repo_id!r} is no name of a Hub repository, USER/NAME: {error}"
         ) from error
-    relation = {"base_model_relation": "finetune"} if config.base_sha256 in BASE_REPOS else {}
+    base_repo = BASE_REPOS.get(config.base_sha256)
     return ModelCardData(
         library_name="facestyle",
         pipeline_tag="image-to-image",
         license=known if is_known else "other",
         license_name=None if is_known else re.sub(r"[^a-z0-9.]+", "-", given).strip("-") or "other",
         license_link=None if is_known else next(iter(files), "LICENSE.md"),
-        base_model=BASE_REPOS.get(config.base_sha256),
+        base_model=base_repo,
+        base_model_relation="finetune" if base_repo else None,
         tags=[TAG, "face-stylization", "image-to-image", "stylegan2", "art", config.name],
         model_name=config.name,
         eval_results=eval_results(training) or None,
         thumbnail=thumbnail,
-        **relation,
     )
 
 

@@ -1,0 +1,1 @@
+"""The demo: a Gradio app on top of the public API of facestyle."""

@@ -1,0 +1,108 @@
+"""The demo put together: header, photo and styles, a tab for every way of stylizing, and the endpoints."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from space.compare_tab import build_compare_tab
+from space.endpoints import build_endpoints
+from space.engine import Engine
+from space.panel import build_panel, visitor_of
+from space.reference_tab import build_reference_tab
+from space.stylize_tab import build_stylize_tab
+from space.texts import I18N, text
+from space.variations_tab import build_variations_tab
+
+__all__ = ["build_app", "launch"]
+
+_HERE = Path(__file__).resolve().parent
+_HOUR_S = 3600
+_WAITING = 40
+_LARGEST_FILE = "25mb"
+
+_THEME = gr.themes.Soft(
+    primary_hue="teal",
+    secondary_hue="teal",
+    neutral_hue="stone",
+    radius_size="lg",
+    font=["Inter", "ui-sans-serif", "system-ui", "sans-serif"],
+    font_mono=["ui-monospace", "SFMono-Regular", "Menlo", "monospace"],
+).set(
+    button_primary_background_fill="*primary_700",
+    button_primary_background_fill_hover="*primary_800",
+    button_primary_text_color="white",
+    body_background_fill="*neutral_50",
+    body_text_color_subdued="*neutral_600",
+    block_info_text_color="*neutral_600",
+    block_label_text_color="*neutral_700",
+    block_label_background_fill="*neutral_100",
+    block_title_text_color="*neutral_800",
+    block_title_background_fill="none",
+    block_title_padding="0",
+    slider_color="*primary_600",
+    checkbox_label_background_fill_selected="*primary_700",
+    checkbox_label_text_color_selected="white",
+    checkbox_background_color_selected="*primary_700",
+    block_border_width="1px",
+    block_shadow="none",
+)
+
+
+def build_app(engine: Engine | None = None) -> gr.Blocks:
+    """The app, not yet launched.
+
+    Args:
+        engine: what it computes with; all bundled styles when None.
+    """
+    engine = engine or Engine()
+    with gr.Blocks(
+        title="facestyle", analytics_enabled=False, delete_cache=(600, _HOUR_S), fill_width=False
+    ) as demo:
+        gr.Markdown("# facestyle", elem_id="title")
+        gr.Markdown(text("lead"), elem_id="lead")
+        with gr.Row(elem_id="page"):
+            with gr.Column(scale=4, min_width=320, elem_id="panel"):
+                panel = build_panel(engine)
+            with gr.Column(scale=7, min_width=320), gr.Tabs(elem_id="tabs"):
+                with gr.Tab(text("tab_stylize"), id="stylize"):
+                    build_stylize_tab(engine, panel, demo)
+                with gr.Tab(text("tab_variations"), id="variations"):
+                    build_variations_tab(engine, panel)
+                with gr.Tab(text("tab_reference"), id="reference"):
+                    build_reference_tab(engine, panel)
+                with gr.Tab(text("tab_compare"), id="compare"):
+                    build_compare_tab(engine, panel)
+        build_endpoints(engine)
+
+        def forget(request: gr.Request) -> None:
+            engine.forget(visitor_of(request))
+
+        demo.unload(forget)
+    return demo.queue(max_size=_WAITING, default_concurrency_limit=1)
+
+
+def launch(demo: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
+    """Serve the app; ``settings`` go to Gradio's ``launch``.
+
+    Environment: ``GRADIO_MCP_SERVER=true`` also serves the endpoints to MCP clients, where ``gradio[mcp]`` is
+    installed.
+    """
+    served: tuple[Any, str, str] = demo.launch(
+        theme=_THEME,
+        css_paths=_HERE / "style.css",
+        i18n=I18N,
+        footer_links=["api"],
+        run_history=False,
+        max_file_size=_LARGEST_FILE,
+        allowed_paths=[str(_HERE / "examples")],
+        state_session_capacity=200,
+        **settings,
+    )
+    wanted = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"
+    if wanted and getattr(demo, "mcp_error", None):
+        print(f"No MCP server: {demo.mcp_error}; install gradio[mcp]")
+    return served

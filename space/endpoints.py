@@ -1,0 +1,167 @@
+"""The same over HTTP, for ``gradio_client``, curl and MCP clients: one endpoint for each way of stylizing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import gradio as gr
+
+from facestyle import StylizeResult, Variation
+from facestyle.errors import ConfigError, FacestyleError
+from space.engine import Engine
+from space.outputs import save
+from space.panel import visitor_of
+from space.photo_input import check_photo, photo_input
+from space.stylize_tab import DRAWING
+
+__all__ = ["build_endpoints"]
+
+_MOST_VARIATIONS = 16
+
+
+def build_endpoints(engine: Engine) -> None:
+    """Add the endpoints; nothing of them is seen on the page."""
+    with gr.Column(visible=False):
+        photo = photo_input(label="photo: the picture file, any size, faces are found in it")
+        reference = photo_input(label="reference: the picture whose look is taken over")
+        style = gr.Dropdown(engine.styles, value=engine.styles[0], label="style: name of a style")
+        strength = gr.Number(1.0, label="strength: 0 the photo drawn anew, 1 the full style")
+        keep_color = gr.Number(0.0, label="keep_color: 0 to 1, share of the photo's own colours")
+        psi = gr.Number(-1.0, label="psi: truncation, 0 to 1; below 0 the style's own")
+        refine = gr.Number(0, precision=0, label="refine: steps of optimisation, at most 60")
+        faces = gr.Textbox(
+            "all", label='faces: "all", "largest" or numbers like "0,2", largest first'
+        )
+        portrait = gr.Checkbox(
+            False, label="portrait: give the first face's portrait, not the photo"
+        )
+        level = gr.Number(
+            6, precision=0, label="level: first row that follows the style code: 3, 6, 9, 12"
+        )
+        seed = gr.Number(0, precision=0, label="seed: of the first portrait")
+        count = gr.Number(8, precision=0, label=f"count: of portraits, 1 to {_MOST_VARIATIONS}")
+        alpha = gr.Number(1.0, label="alpha: 0 to 1, share of the reference")
+        aligned = gr.Checkbox(False, label="aligned: the reference is a cropped portrait already")
+        picture = gr.Image(label="the picture, PNG", format="png", type="filepath")
+        pictures = gr.Gallery(label="the portraits, PNG", format="png", type="filepath")
+        facts = gr.JSON(label="what it was made with")
+        button = gr.Button()
+
+    def looking_for_faces(photo: str, request: gr.Request) -> dict[str, Any]:
+        """The faces in a photo, largest first: boxes (left, top, right, bottom) in pixels, and scores."""
+        with _as_gradio_errors():
+            prepared = engine.prepare(visitor_of(request), photo, engine.styles[0])
+        found = [face for face in prepared.faces if face is not None]
+        return {
+            "size": list(prepared.photo.size),
+            "faces": [
+                {"box": [round(value, 1) for value in face.box], "score": round(face.score, 4)}
+                for face in found
+            ],
+        }
+
+    def stylize(
+        photo: str, style: str, strength: float, keep_color: float, psi: float, refine: int,
+        faces: str, portrait: bool, request: gr.Request,
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """A photo in a style: every face is found, drawn anew and put back into the photo."""
+        with _as_gradio_errors():
+            result = engine.stylize(
+                visitor_of(request), photo, style, refine=_refine(refine), strength=strength,
+                keep_color=keep_color, psi=psi if psi >= 0 else None, faces=_faces(faces),
+            )  # fmt: skip
+            return _picture(result, style, portrait), _facts(result)
+
+    def variations(
+        photo: str, style: str, level: int, seed: int, count: int, strength: float, keep_color: float,
+        faces: str, request: gr.Request,
+    ) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
+        """Portraits of one photo that differ in hair, clothes or colours; one seed each, counted up."""
+        with _as_gradio_errors():
+            if not 1 <= count <= _MOST_VARIATIONS:
+                raise ConfigError(f"count must be 1 to {_MOST_VARIATIONS}, got {count}")
+            chosen = _faces(faces)
+            made = engine.variations(
+                visitor_of(request), photo, style, int(count), mixing_level=int(level), seed=int(seed),
+                strength=strength, keep_color=keep_color, faces="largest" if chosen == "all" else chosen,
+            )  # fmt: skip
+            return [_picture(one, style, True) for one in made], _facts(made[0])
+
+    def like_a_reference(
+        photo: str, reference: str, style: str, level: int, alpha: float, strength: float, keep_color: float,
+        faces: str, portrait: bool, aligned: bool, request: gr.Request,
+    ) -> tuple[str, dict[str, Any]]:  # fmt: skip
+        """A photo drawn like a reference picture; a new reference is studied first, half a minute on a CPU."""
+        visitor = visitor_of(request)
+        with _as_gradio_errors():
+            code = engine.code(visitor, reference, style, aligned=aligned)
+            result = engine.with_code(
+                visitor, photo, style, code, mixing_level=int(level), alpha=alpha, strength=strength,
+                keep_color=keep_color, faces=_faces(faces),
+            )  # fmt: skip
+            return _picture(result, style, portrait), _facts(result)
+
+    def check(photo: str | None, *rest: Any) -> list[dict[str, Any]]:
+        return [check_photo(photo, None), *[gr.validate(True, "")] * len(rest)]
+
+    def add(function: Callable[..., Any], name: str, inputs: list[Any], outputs: list[Any]) -> None:
+        button.click(
+            function, inputs, outputs, api_name=name, api_description=function.__doc__,
+            validator=check, concurrency_id=DRAWING,
+            concurrency_limit=1,
+        )  # fmt: skip
+
+    add(looking_for_faces, "faces", [photo], [facts])
+    add(
+        stylize, "stylize", [photo, style, strength, keep_color, psi, refine, faces, portrait], [picture, facts],
+    )  # fmt: skip
+    add(
+        variations, "variations", [photo, style, level, seed, count, strength, keep_color, faces],
+        [pictures, facts],
+    )  # fmt: skip
+    add(
+        like_a_reference, "reference",
+        [photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned],
+        [picture, facts],
+    )  # fmt: skip
+
+
+class _as_gradio_errors:
+    """Context that gives facestyle's errors, with their advice, to the caller."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if isinstance(error, FacestyleError):
+            raise gr.Error(str(error), print_exception=False) from error
+
+
+def _refine(steps: int) -> int:
+    if not 0 <= steps <= 60:
+        raise ConfigError(f"refine must be 0 to 60 steps here, got {steps}")
+    return int(steps)
+
+
+def _faces(text: str) -> str | list[int]:
+    if text in ("all", "largest"):
+        return text
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(
+            f'faces must be "all", "largest" or numbers like "0,2", got {text!r}'
+        ) from None
+
+
+def _picture(result: StylizeResult | Variation, style: str, portrait: bool) -> str:
+    image = result.faces[0].portrait if portrait else result.image
+    return save(image, f"facestyle_{style}", result.metadata())
+
+
+def _facts(result: StylizeResult | Variation) -> dict[str, Any]:
+    return {
+        **result.settings,
+        "faces": [[round(value, 1) for value in face.box] for face in result.faces],
+    }

@@ -1,0 +1,272 @@
+"""What the demo computes, all of it by the public API of facestyle; what took long is kept, within bounds.
+
+Convention: ``visitor`` is a browser session; nothing of one visitor is ever handed to another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from facestyle import (
+    FaceStylizer,
+    PreparedPhoto,
+    ReferenceCode,
+    StylizeResult,
+    Variations,
+    list_styles,
+)
+from facestyle.styles import StyleConfig, bundled_style
+from space.examples import example_code, references
+from space.zero_gpu import ON_ZERO_GPU, borrow_gpu
+
+__all__ = ["Engine", "Kept"]
+
+_STYLES_KEPT = 6
+_PHOTOS_KEPT = 48
+_CODES_KEPT = 256
+_LONGEST_S = 120
+
+_T = TypeVar("_T")
+
+
+class Kept(Generic[_T]):
+    """The values asked for last, up to a number; each is made once, also where several ask at a time."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: OrderedDict[Hashable, _T] = OrderedDict()
+        self._making: dict[Hashable, threading.Lock] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, key: Hashable) -> bool:
+        return key in self._values
+
+    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
+        """The value of a key, made if it is not there."""
+        with self._lock:
+            making = self._making.setdefault(key, threading.Lock())
+        with making:
+            with self._lock:
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    return self._values[key]
+            try:
+                value = make()
+                self.put(key, value)
+                return value
+            finally:
+                with self._lock:
+                    self._making.pop(key, None)
+
+    def put(self, key: Hashable, value: _T) -> None:
+        """Keep a value, and let the oldest go where there are too many."""
+        with self._lock:
+            self._values[key] = value
+            self._values.move_to_end(key)
+            while len(self._values) > self._size:
+                self._values.popitem(last=False)
+
+    def drop(self, is_old: Callable[[Any], bool]) -> None:
+        """Let all go whose key is old."""
+        with self._lock:
+            for key in [key for key in self._values if is_old(key)]:
+                del self._values[key]
+
+
+class Engine:
+    """The stylizers, and what they need not find out twice.
+
+    Args:
+        styles: names that visitors may ask for; the bundled ones when None.
+        load: makes the stylizer of a name; ``FaceStylizer.from_pretrained`` when None.
+    """
+
+    def __init__(
+        self,
+        styles: Sequence[str] | None = None,
+        load: Callable[[str], FaceStylizer] | None = None,
+    ) -> None:
+        self.styles = list(list_styles() if styles is None else styles)
+        self._load = load
+        self._stylizers: Kept[FaceStylizer] = Kept(_STYLES_KEPT)
+        self._prepared: Kept[PreparedPhoto] = Kept(_PHOTOS_KEPT)
+        self._codes: Kept[ReferenceCode] = Kept(_CODES_KEPT)
+        self._examples = {
+            (style, _digest(path)): path for style in self.styles for path in references(style)
+        }
+        _ENGINES[id(self)] = self
+
+    def stylizer(self, style: str) -> FaceStylizer:
+        """The stylizer of a style, loaded when it is first asked for.
+
+        Raises:
+            StyleNotFoundError: there is none of that name here.
+        """
+        if style not in self.styles:
+            bundled_style(style)  # names those that there are
+        return self._stylizers.get(
+            style, lambda: (self._load or FaceStylizer.from_pretrained)(style)
+        )
+
+    def config(self, style: str) -> StyleConfig:
+        """What is known of a style; it need not be loaded for that."""
+        if self._load is not None:
+            return self.stylizer(style).config
+        return StyleConfig.from_file(bundled_style(style) / "config.json")
+
+    def psi(self, style: str) -> float:
+        """A style's own truncation."""
+        return self.config(style).psi
+
+    def title(self, style: str) -> str:
+        """A style's name for people."""
+        return self.config(style).title or style
+
+    def prepare(
+        self,
+        visitor: str,
+        photo: str | Path,
+        style: str,
+        refine: int = 0,
+        *,
+        progress: bool = False,
+    ) -> PreparedPhoto:
+        """A photo with all its faces encoded, kept for this visitor by the photo's content.
+
+        Raises:
+            ImageError: the photo cannot be used.
+        """
+        config = self.config(style)
+        key = (visitor, _digest(photo), config.base_sha256, config.encoder)
+
+        def make(steps: int) -> PreparedPhoto:
+            source = self._prepared.get((*key, 0), lambda: make(0)) if steps else photo
+            prepared: PreparedPhoto = _compute(
+                id(self), style, "prepare", source, refine=steps, progress=progress
+            )
+            return prepared
+
+        return self._prepared.get((*key, refine), lambda: make(refine))
+
+    def stylize(
+        self, visitor: str, photo: str | Path, style: str, *, refine: int = 0, progress: bool = False,
+        **options: Any,
+    ) -> StylizeResult:  # fmt: skip
+        """The photo in a style; ``options`` as ``FaceStylizer`` takes them.
+
+        Raises:
+            FacestyleError: the photo or an option cannot be used.
+        """
+        prepared = self.prepare(visitor, photo, style, refine, progress=progress)
+        result: StylizeResult = _compute(id(self), style, "__call__", prepared, **options)
+        return result
+
+    def variations(
+        self,
+        visitor: str,
+        photo: str | Path,
+        style: str,
+        n: int,
+        *,
+        refine: int = 0,
+        **options: Any,
+    ) -> Variations:
+        """Portraits of one photo.
+
+        Raises:
+            FacestyleError: the photo or an option cannot be used.
+        """
+        prepared = self.prepare(visitor, photo, style, refine)
+        result: Variations = _compute(id(self), style, "variations", prepared, n, **options)
+        return result
+
+    def is_example(self, reference: str | Path, style: str) -> bool:
+        """Whether a picture is one of those that come with the demo for this style."""
+        return (style, _digest(reference)) in self._examples
+
+    def has_code(self, visitor: str, reference: str | Path, style: str, *, aligned: bool) -> bool:
+        """Whether a reference was studied before, or comes with the demo."""
+        digest = _digest(reference)
+        return (style, digest) in self._examples or (
+            (visitor, digest, style, aligned) in self._codes
+        )
+
+    def code(
+        self,
+        visitor: str,
+        reference: str | Path,
+        style: str,
+        *,
+        aligned: bool = False,
+        on_step: Callable[[int], object] | None = None,
+    ) -> ReferenceCode:
+        """The code of a reference, kept for this visitor by the picture's content, unless the search was cut short.
+
+        Raises:
+            ImageError: the reference cannot be used.
+        """
+        digest = _digest(reference)
+        if (style, digest) in self._examples:
+            return example_code(self._examples[style, digest])
+        key = (visitor, digest, style, aligned)
+        stopped = False
+
+        def step(number: int) -> object:
+            nonlocal stopped
+            wanted = None if on_step is None else on_step(number)
+            stopped = stopped or wanted is False
+            return wanted
+
+        def make() -> ReferenceCode:
+            code: ReferenceCode = _compute(
+                id(self), style, "encode_reference", reference, aligned=aligned,
+                on_step=None if ON_ZERO_GPU else step,
+            )  # fmt: skip
+            return code
+
+        code = self._codes.get(key, make)
+        if stopped:
+            self._codes.drop(lambda one: one == key)
+        return code
+
+    def with_code(
+        self, visitor: str, photo: str | Path, style: str, code: ReferenceCode, *, refine: int = 0,
+        **options: Any,
+    ) -> StylizeResult:  # fmt: skip
+        """The photo like a reference.
+
+        Raises:
+            FacestyleError: the photo or an option cannot be used.
+        """
+        prepared = self.prepare(visitor, photo, style, refine)
+        result: StylizeResult = _compute(
+            id(self), style, "with_reference", prepared, code, **options
+        )
+        return result
+
+    def forget(self, visitor: str) -> None:
+        """Drop all that is kept of a visitor."""
+        for kept in (self._prepared, self._codes):
+            kept.drop(lambda key: isinstance(key, tuple) and key[0] == visitor)
+
+
+_ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()
+
+
+@borrow_gpu(_LONGEST_S)
+def _compute(engine_id: int, style: str, method: str, *args: Any, **options: Any) -> Any:
+    """One call of a stylizer, all by name, as it may have to reach the forked process that has the GPU."""
+    return getattr(_ENGINES[engine_id].stylizer(style), method)(*args, **options)
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

@@ -1,0 +1,142 @@
+"""Pictures that come with the demo; ``python -m space.examples`` makes those that are not there.
+
+::
+
+    examples/people/       photos to try: samples of the base generator, people who do not exist
+    examples/styles/       one of them in every style
+    examples/opening/      what the demo opens with: before and after
+    examples/references/   portraits in every style, and their codes
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from facestyle import FaceStylizer, ReferenceCode, list_styles
+from facestyle.evaluation.gallery import sample_faces
+from facestyle.evaluation.people import draw, pil_pictures, sample_w
+from facestyle.files import write_whole
+
+__all__ = [
+    "OPENING_STYLE",
+    "example_code",
+    "opening",
+    "people",
+    "references",
+    "style_thumbnail",
+]
+
+OPENING_STYLE = "illustration"
+
+_FOLDER = Path(__file__).resolve().parent / "examples"
+_PEOPLE = (298, 263, 233, 242)
+_GROUP = (254, 225, 264)
+_REFERENCES = (233, 298, 205)
+_PHOTO_PX = 768
+_GROUP_PX = 512
+_SMALL_PX = 256
+
+
+def people() -> list[Path]:
+    """Photos to try: single people first, a group last."""
+    return [*(_person(seed) for seed in _PEOPLE), _group()]
+
+
+def style_thumbnail(style: str) -> Path | None:
+    """A person in the style; None for a style that is not bundled."""
+    path = _FOLDER / "styles" / f"{style}.jpg"
+    return path if path.is_file() else None
+
+
+def opening() -> tuple[Path, Path]:
+    """The first of `people` cut out, and her portrait in `OPENING_STYLE`."""
+    folder = _FOLDER / "opening"
+    return folder / "before.jpg", folder / "after.jpg"
+
+
+def references(style: str) -> list[Path]:
+    """Portraits in the style to follow, already aligned; none for a style that is not bundled."""
+    return sorted((_FOLDER / "references").glob(f"{style}_*.jpg"))
+
+
+def example_code(reference: Path) -> ReferenceCode:
+    """The code of one of `references`.
+
+    Raises:
+        CheckpointError: its file is damaged.
+    """
+    return ReferenceCode.load(reference.with_suffix(".safetensors"))
+
+
+def make() -> None:
+    """Draw and encode what is not there yet; a quarter of an hour on two cores.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    for seed in _PEOPLE:
+        if not _person(seed).is_file():
+            _save(*sample_faces([seed]), _person(seed), _PHOTO_PX)
+    if not _group().is_file():
+        strip = Image.new("RGB", (_GROUP_PX * len(_GROUP), _GROUP_PX))
+        for i, face in enumerate(sample_faces(_GROUP)):
+            strip.paste(_resized(face, _GROUP_PX), (i * _GROUP_PX, 0))
+        _save(strip, _group())
+    for style in tqdm(list_styles(), desc="styles"):
+        stylizer = FaceStylizer.from_pretrained(style)
+        _make_portraits(stylizer)
+        for i, seed in enumerate(_REFERENCES):
+            _make_reference(stylizer, seed, _FOLDER / "references" / f"{style}_{i}.jpg")
+
+
+def _make_portraits(stylizer: FaceStylizer) -> None:
+    """The thumbnail of a style, and what the demo opens with."""
+    style = stylizer.config.name
+    thumbnail = _FOLDER / "styles" / f"{style}.jpg"
+    is_opening = style == OPENING_STYLE
+    if thumbnail.is_file() and (not is_opening or all(path.is_file() for path in opening())):
+        return
+    (face,) = stylizer(_person(_PEOPLE[0])).faces
+    _save(face.portrait, thumbnail, _SMALL_PX)
+    if is_opening:
+        for path, image in zip(opening(), (face.crop, face.portrait), strict=True):
+            _save(image, path, _PHOTO_PX)
+
+
+def _make_reference(stylizer: FaceStylizer, seed: int, path: Path) -> None:
+    """A portrait of the style, and its code."""
+    if path.with_suffix(".safetensors").is_file():
+        return
+    w = sample_w(stylizer.base, 1, 1.0, seed)
+    (picture,) = pil_pictures(draw(stylizer.generator, w, side_px=stylizer.generator.resolution))
+    _save(picture, path, _SMALL_PX)
+    code = stylizer.encode_reference(path, aligned=True, progress=True)
+    code.save(path.with_suffix(".safetensors"))
+
+
+def _person(seed: int) -> Path:
+    return _FOLDER / "people" / f"person_{seed}.jpg"
+
+
+def _group() -> Path:
+    return _FOLDER / "people" / "three_people.jpg"
+
+
+def _resized(image: Image.Image, side_px: int) -> Image.Image:
+    return image.resize((side_px, side_px), Image.Resampling.LANCZOS)
+
+
+def _save(image: Image.Image, path: Path, side_px: int | None = None) -> None:
+    """A JPEG of good quality."""
+    shown = image if side_px is None else _resized(image, side_px)
+    buffer = io.BytesIO()
+    shown.save(buffer, "JPEG", quality=90, optimize=True)
+    write_whole(buffer.getbuffer(), path)
+
+
+if __name__ == "__main__":
+    make()

@@ -1,0 +1,154 @@
+"""Portraits like a reference (paper section 3.3): it is studied once, then the sliders answer at once."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from facestyle.errors import FacestyleError
+from facestyle.reference import STEPS
+from space.engine import Engine
+from space.examples import references
+from space.panel import Panel, visitor_of
+from space.photo_input import photo_input
+from space.result_view import ResultView, photo_name, shown
+from space.snippets import Call
+from space.stylize_tab import DRAWING, with_message
+from space.texts import explain, say, text
+from space.variations_tab import level_choices
+
+__all__ = ["build_reference_tab"]
+
+
+def build_reference_tab(engine: Engine, panel: Panel) -> None:
+    """Lay the tab out and wire it."""
+    stops: dict[str, threading.Event] = {}
+    gr.Markdown(text("reference_hint"))
+    with gr.Row():
+        with gr.Column(min_width=260):
+            reference = photo_input(
+                label=text("reference"), sources=["upload", "clipboard"], height=230, buttons=[],
+                elem_id="reference", alt_text=text("reference_alt"),
+            )  # fmt: skip
+        with gr.Column(min_width=260):
+            gr.Markdown(text("references"), elem_classes="heading")
+            gallery = gr.Gallery(
+                _files(panel.style.value), show_label=False, columns=3, rows=1, height="auto",
+                allow_preview=False, object_fit="cover", elem_id="references", elem_classes="strip",
+                buttons=[], interactive=False,
+            )  # fmt: skip
+            whole = gr.Checkbox(label=text("whole"), elem_id="whole")
+    message = gr.Markdown(visible=False, elem_id="reference-message", elem_classes="advice")
+    with gr.Row():
+        follow = gr.Button(text("follow"), variant="primary", elem_id="follow")
+        stop = gr.Button(text("stop"), variant="stop", elem_id="stop")
+    view = ResultView("reference")
+    level = gr.Radio(
+        level_choices(3, 6, 9), value=6, label=text("level"), elem_id="reference-level"
+    )
+    with gr.Row():
+        alpha = gr.Slider(0, 1, 1, step=0.05, label=text("alpha"), elem_id="alpha", buttons=[])
+        strength = gr.Slider(0, 1.5, 1, step=0.05, label=text("strength"), buttons=[])
+        keep_color = gr.Slider(0, 1, 0, step=0.05, label=text("keep_color"), buttons=[])
+    view.lay_out_codes()
+
+    looks = [level, alpha, strength, keep_color]
+    inputs = [panel.photo, panel.style, panel.chosen, reference, whole, *looks]
+    outputs = [message, *view.outputs]
+
+    def draw(
+        photo: str | None, style: str, chosen: Sequence[int], reference: str | None, whole: bool, level: int,
+        alpha: float, strength: float, keep_color: float, request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        if photo is None or reference is None:
+            missing = "no_photo" if photo is None else "no_reference"
+            return with_message(outputs, say(request, missing))
+        visitor = visitor_of(request)
+        stopped = stops[visitor] = threading.Event()
+        made = 0
+
+        def step(number: int) -> bool | None:
+            nonlocal made
+            made = number
+            progress((number, STEPS["encoder"]), desc=say(request, "studying"))
+            return False if stopped.is_set() else None
+
+        given = {
+            "alpha": (alpha, 1.0),
+            "strength": (strength, 1.0),
+            "keep_color": (keep_color, 0.0),
+        }
+        options = {name: value for name, (value, usual) in given.items() if value != usual}
+        options["mixing_level"] = level
+        faces = sorted(chosen) or None
+        try:
+            began = time.perf_counter()
+            is_example = engine.is_example(reference, style)
+            aligned = whole or is_example
+            code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
+            result = engine.with_code(visitor, photo, style, code, faces=faces or "all", **options)
+            call = Call(
+                style=style, photo=photo_name(photo), way="reference", options=options, faces=faces,
+                reference=photo_name(reference), reference_aligned=aligned,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            values = shown(request, result, call, engine.title(style), seconds)
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error))
+        finally:
+            stops.pop(visitor, None)
+        if stopped.is_set() and made:
+            note = gr.update(value=say(request, "stopped", steps=made), visible=True)
+            return [note, *values]
+        return [gr.update(visible=False), *values]
+
+    def redraw_if_studied(
+        photo: str | None, style: str, chosen: Sequence[int], reference: str | None, whole: bool, level: int,
+        alpha: float, strength: float, keep_color: float, request: gr.Request,
+    ) -> list[Any]:  # fmt: skip
+        """The same, where the reference was studied already."""
+        if reference is None or not engine.has_code(
+            visitor_of(request), reference, style, aligned=whole
+        ):
+            return [gr.skip()] * len(outputs)
+        return draw(
+            photo, style, chosen, reference, whole, level, alpha, strength, keep_color, request
+        )
+
+    def end(request: gr.Request) -> None:
+        if event := stops.get(visitor_of(request)):
+            event.set()
+
+    queue = {"concurrency_limit": 1, "api_visibility": "private", "show_progress_on": [view.slider]}
+    light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    follow.click(draw, inputs, outputs, concurrency_id="studying", **queue)
+    stop.click(end, None, None, **light)
+    redrawing = {
+        **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
+    }  # fmt: skip
+    gr.on(
+        [*(one.input for one in looks), reference.change],
+        redraw_if_studied,
+        inputs,
+        outputs,
+        **redrawing,
+    )
+
+    def take(style: str, event: gr.SelectData) -> str:
+        return str(references(style)[event.index])
+
+    gallery.select(take, panel.style, reference, **light)
+
+    def show_references(event: gr.SelectData) -> tuple[Any, None]:
+        return gr.update(value=_files(engine.styles[event.index]), selected_index=None), None
+
+    panel.styles.select(show_references, None, [gallery, reference], **light)
+
+
+def _files(style: str) -> list[str]:
+    return [str(path) for path in references(style)]

@@ -1,0 +1,179 @@
+"""The tab that most visitors need: the photo in the style, with everything that can be turned."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from facestyle.errors import FacestyleError
+from space.engine import Engine
+from space.examples import OPENING_STYLE, opening
+from space.panel import Panel, found, toggled, visitor_of
+from space.result_view import ResultView, photo_name, shown
+from space.snippets import Call
+from space.texts import explain, say, text
+
+__all__ = ["DRAWING", "build_stylize_tab", "with_message"]
+
+DRAWING = "drawing"
+"""Queue of all that draws: one picture at a time, which uses all cores by itself."""
+
+
+def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> None:
+    """Lay the tab out and wire it to the panel."""
+    view = ResultView("stylize", opening() if OPENING_STYLE in engine.styles else None)
+    shows = gr.Radio(
+        [(text("portrait"), "portrait"), (text("full"), "full")], value="portrait", label=text("view"),
+        elem_id="view", show_label=False, elem_classes="segments",
+    )  # fmt: skip
+    opening_style = panel.style.value
+    with gr.Row():
+        strength = gr.Slider(
+            0, 1.5, 1, step=0.05, label=text("strength"), info=text("strength_info"),
+            elem_id="strength", buttons=[],
+        )  # fmt: skip
+        keep_color = gr.Slider(
+            0, 1, 0, step=0.05, label=text("keep_color"), info=text("keep_color_info"),
+            elem_id="keep-color", buttons=[],
+        )  # fmt: skip
+    with gr.Row():
+        psi = gr.Slider(
+            0, 1.2, engine.psi(opening_style), step=0.05, label=text("psi"), info=text("psi_info"),
+            elem_id="psi", buttons=[],
+        )  # fmt: skip
+        refine = gr.Slider(
+            0, 60, 0, step=10, label=text("refine"), info=text("refine_info"), elem_id="refine", buttons=[]
+        )  # fmt: skip
+    reset = gr.Button(text("reset"), size="sm", elem_id="reset")
+    view.lay_out_codes()
+
+    settings = [shows, strength, keep_color, psi, refine]
+    inputs = [panel.photo, panel.style, panel.chosen, *settings]
+    outputs = [panel.message, *view.outputs]
+
+    def draw(
+        photo: str | None, style: str, chosen: Sequence[int], shows: str, strength: float, keep_color: float,
+        psi: float, refine: int, request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        if photo is None:
+            return with_message(outputs, say(request, "no_photo"))
+        progress(0, desc=say(request, "working"))
+        try:
+            began = time.perf_counter()
+            prepared = engine.prepare(visitor_of(request), photo, style, int(refine), progress=True)
+            several = len(prepared.codes) > 1
+            if several and not chosen:
+                return with_message(outputs, say(request, "no_faces_chosen"))
+            options = _changed(strength, keep_color, psi, engine.psi(style))
+            faces = sorted(chosen) if several and len(chosen) < len(prepared.codes) else None
+            result = engine.stylize(
+                visitor_of(request),
+                photo,
+                style,
+                refine=int(refine),
+                faces=faces or "all",
+                **options,
+            )
+            if refine:
+                options["refine"] = int(refine)
+            call = Call(
+                style=style,
+                photo=photo_name(photo),
+                options=options,
+                faces=faces,
+                full=shows == "full",
+            )
+            seconds = time.perf_counter() - began
+            values = shown(request, result, call, engine.title(style), seconds)
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error))
+        return [gr.update(visible=False), *values]
+
+    def begin(
+        photo: str | None, style: str, strength: float, keep_color: float, psi: float, request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        """A new photo: its faces, and the first picture of it."""
+        nothing = [
+            gr.update(visible=False),
+            None,
+            gr.update(choices=[], value=[]),
+            gr.skip(),
+            gr.skip(),
+        ]
+        if photo is None:
+            return [*nothing, gr.update(visible=False), *[gr.skip()] * len(view.outputs)]
+        progress(0, desc=say(request, "looking"))
+        try:
+            prepared = engine.prepare(visitor_of(request), photo, style)
+        except FacestyleError as error:
+            return [*nothing, *with_message(outputs, explain(request, error))]
+        everybody = list(range(len(prepared.codes)))
+        shows = "full" if len(everybody) > 1 else "portrait"
+        drawn = draw(
+            photo, style, everybody, shows, strength, keep_color, psi, 0, request, progress
+        )
+        return [*found(request, prepared, None), shows, 0, *drawn]
+
+    begin_outputs = [*panel.found, shows, refine, *outputs]
+    queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
+    drawing = {
+        **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
+    }  # fmt: skip
+    new_photo = [panel.photo, panel.style, strength, keep_color, psi]
+
+    panel.photo.change(
+        begin,
+        new_photo,
+        begin_outputs,
+        **{**drawing, "show_progress": "full"},
+    )
+    demo.load(begin, new_photo, begin_outputs, **{**drawing, "show_progress": "hidden"})
+    gr.on(
+        [shows.input, strength.input, keep_color.input, psi.input, refine.release, panel.chosen.input],
+        draw, inputs, outputs, **drawing,
+    )  # fmt: skip
+
+    def choose_style(event: gr.SelectData) -> tuple[str, float]:
+        style = engine.styles[event.index]
+        return style, engine.psi(style)
+
+    light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    panel.styles.select(choose_style, None, [panel.style, psi], **light).then(
+        draw, inputs, outputs, **drawing
+    )
+    reset.click(
+        lambda style: (1.0, 0.0, engine.psi(style), 0), panel.style, [strength, keep_color, psi, refine],
+        **light,
+    ).then(draw, inputs, outputs, **drawing)  # fmt: skip
+
+    def redraw_faces(
+        photo: str, style: str, chosen: Sequence[int], request: gr.Request
+    ) -> list[Any]:
+        return found(request, engine.prepare(visitor_of(request), photo, style), chosen)
+
+    def click_face(
+        photo: str, style: str, chosen: Sequence[int], request: gr.Request, event: gr.SelectData
+    ) -> list[Any]:
+        prepared = engine.prepare(visitor_of(request), photo, style)
+        return found(request, prepared, toggled(prepared, chosen, event.index))
+
+    of_faces = [panel.photo, panel.style, panel.chosen]
+    panel.chosen.input(redraw_faces, of_faces, panel.found, **light)
+    panel.faces.select(click_face, of_faces, panel.found, **light).then(
+        draw, inputs, outputs, **drawing
+    )
+
+
+def with_message(outputs: Sequence[Any], message: str) -> list[Any]:
+    """The message beside the photo, everything else as it was."""
+    return [gr.update(value=message, visible=True), *[gr.skip()] * (len(outputs) - 1)]
+
+
+def _changed(strength: float, keep_color: float, psi: float, usual_psi: float) -> dict[str, Any]:
+    """Options that are not the defaults."""
+    given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "psi": (psi, usual_psi)}
+    return {name: value for name, (value, usual) in given.items() if abs(value - usual) > 1e-6}

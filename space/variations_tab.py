@@ -1,0 +1,161 @@
+"""Many portraits of one photo (paper section 3.3, multimodal): draw eight, pick one, go on with it."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+from PIL import Image
+
+from facestyle.errors import FacestyleError
+from space.engine import Engine
+from space.outputs import save
+from space.panel import Panel, visitor_of
+from space.result_view import ResultView, photo_name, shown
+from space.snippets import Call
+from space.stylize_tab import DRAWING, with_message
+from space.texts import explain, say, text
+
+__all__ = ["build_variations_tab", "level_choices"]
+
+_COUNT = 8
+_SMALL_PX = 384
+_SEEDS = 100_000
+
+
+def level_choices(*levels: int) -> list[tuple[str, int]]:
+    """Mixing levels in words."""
+    return [(text(f"level_{level}"), level) for level in levels]
+
+
+def build_variations_tab(engine: Engine, panel: Panel) -> None:
+    """Lay the tab out and wire it."""
+    gr.Markdown(text("variations_hint"))
+    level = gr.Radio(level_choices(3, 6, 9, 12), value=6, label=text("level"), elem_id="level")
+    with gr.Row(elem_classes="actions"):
+        surprise = gr.Button(text("surprise"), variant="primary", elem_id="surprise")
+        draw = gr.Button(text("draw"), elem_id="draw-eight")
+        seed = gr.Number(
+            0,
+            label=text("seed"),
+            precision=0,
+            minimum=0,
+            maximum=2**31,
+            elem_id="seed",
+            min_width=120,
+        )
+    gr.Markdown(text("variations"), elem_classes="heading")
+    gallery = gr.Gallery(
+        show_label=False, columns=4, height="auto", allow_preview=False, format="png",
+        elem_id="variations", elem_classes="strip", interactive=False, buttons=[], object_fit="cover",
+    )  # fmt: skip
+    first, picked = gr.State(0), gr.State(None)
+    with gr.Column(visible=False, elem_id="picked") as block:
+        view = ResultView("variation")
+        with gr.Row():
+            strength = gr.Slider(
+                0, 1.5, 1, step=0.05, label=text("strength"), info=text("strength_info"), buttons=[]
+            )
+            keep_color = gr.Slider(
+                0,
+                1,
+                0,
+                step=0.05,
+                label=text("keep_color"),
+                info=text("keep_color_info"),
+                buttons=[],
+            )
+        view.lay_out_codes()
+
+    looks = [level, strength, keep_color]
+    outputs = [panel.message, *view.outputs]
+    queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
+
+    def draw_all(
+        photo: str | None, style: str, chosen: Sequence[int], level: int, seed: float, request: gr.Request,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        if photo is None:
+            return [gr.update(value=say(request, "no_photo"), visible=True), *[gr.skip()] * 4]
+        try:
+            made = engine.variations(
+                visitor_of(request), photo, style, _COUNT, mixing_level=level, seed=int(seed),
+                faces=_face(chosen), progress=True,
+            )  # fmt: skip
+        except FacestyleError as error:
+            return [gr.update(value=explain(request, error), visible=True), *[gr.skip()] * 4]
+        size = (_SMALL_PX, _SMALL_PX)
+        pictures = [
+            (
+                save(one.faces[0].portrait.resize(size, Image.Resampling.LANCZOS), "variation"),
+                f"{say(request, 'seed')} {one.seed}",
+            )
+            for one in made
+        ]
+        values = gr.update(value=pictures, selected_index=None)
+        return [gr.update(visible=False), values, int(seed), None, gr.update(visible=False)]
+
+    def draw_one(
+        photo: str | None, style: str, chosen: Sequence[int], seed: int | None, level: int, strength: float,
+        keep_color: float, request: gr.Request,
+    ) -> list[Any]:  # fmt: skip
+        if photo is None or seed is None:
+            return [gr.skip()] * len(outputs)
+        given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0)}
+        options = {name: value for name, (value, usual) in given.items() if value != usual}
+        options |= {"mixing_level": level, "seed": seed}
+        face = _face(chosen)
+        try:
+            began = time.perf_counter()
+            made = engine.variations(visitor_of(request), photo, style, 1, faces=face, **options)
+            call = Call(
+                style=style, photo=photo_name(photo), way="variations", options=options,
+                faces=face if isinstance(face, list) else None,
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+            values = shown(request, made[0], call, engine.title(style), seconds)
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error))
+        values[1] = say(request, "picked", seed=seed)
+        return [gr.update(visible=False), *values]
+
+    all_inputs = [panel.photo, panel.style, panel.chosen, level, seed]
+    all_outputs = [panel.message, gallery, first, picked, block]
+    drawing = {**queue, "show_progress_on": [gallery]}
+    light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    draw.click(draw_all, all_inputs, all_outputs, **drawing)
+    surprise.click(lambda: secrets.randbelow(_SEEDS), None, seed, **light).then(
+        draw_all, all_inputs, all_outputs, **drawing
+    )
+
+    def pick(first: int, event: gr.SelectData) -> tuple[int, Any]:
+        return first + event.index, gr.update(visible=True)
+
+    one_inputs = [panel.photo, panel.style, panel.chosen, picked, *looks]
+    one = {
+        **queue,
+        "trigger_mode": "always_last",
+        "show_progress_on": [view.slider],
+        "show_progress": "minimal",
+    }
+    gallery.select(pick, first, [picked, block], **light).then(draw_one, one_inputs, outputs, **one)
+    gr.on([one_.input for one_ in looks], draw_one, one_inputs, outputs, **one)
+
+    def start_anew() -> tuple[None, None, Any]:
+        return None, None, gr.update(visible=False)
+
+    gr.on(
+        [panel.photo.change, panel.styles.select],
+        start_anew,
+        None,
+        [gallery, picked, block],
+        **light,
+    )
+
+
+def _face(chosen: Sequence[int]) -> str | list[int]:
+    """The largest of the chosen faces."""
+    return [min(chosen)] if chosen and min(chosen) > 0 else "largest"

@@ -1,0 +1,145 @@
+"""What a visitor sees and does, in a real browser."""
+
+import io
+
+import pytest
+from PIL import Image
+
+ONE_FACE, GREY, TEXT = "me.png", "grey.png", "text.jpg"
+
+
+@pytest.fixture(scope="module")
+def files(astronaut, tmp_path_factory):
+    """Files that visitors bring."""
+    folder = tmp_path_factory.mktemp("files")
+    astronaut.save(folder / ONE_FACE)
+    pair = Image.new("RGB", (1000, 520), "white")
+    pair.paste(astronaut, (0, 0))
+    pair.paste(astronaut.resize((400, 400)), (560, 0))
+    pair.save(folder / "two.png")
+    Image.new("RGB", (300, 300), "grey").save(folder / GREY)
+    (folder / TEXT).write_text("no picture")
+    return folder
+
+
+def bring(page, path) -> None:
+    """Take the photo away and upload another."""
+    page.locator("#photo button.icon-button").first.click()  # its label is translated
+    page.locator("#photo input[type=file]").set_input_files(path)
+
+
+def open_tab(page, name: str) -> None:
+    """Also one that a narrow screen keeps in the menu at the end of the row."""
+    tab = page.get_by_role("tab", name=name)
+    if not tab.is_visible():
+        page.locator(".overflow-menu > button").click()
+        tab = page.locator(".overflow-dropdown button", has_text=name)
+    tab.click()
+
+
+def done(page, was: str = "") -> str:
+    """The status line, once it is another than it was."""
+    page.wait_for_function(
+        """([id, was]) => {
+            const text = document.querySelector(id)?.innerText.trim() ?? "";
+            return text.includes("·") && text !== was && !document.querySelector(".generating");
+        }""",
+        arg=["#stylize-status", was],
+    )
+    return page.locator("#stylize-status").inner_text().strip()
+
+
+def downloaded(page, name: str = "stylize") -> bytes:
+    """Pixels of what the download button gives."""
+    with page.expect_download() as event:
+        page.locator(f"#{name}-download").click()
+    with open(event.value.path(), "rb") as file:
+        return Image.open(io.BytesIO(file.read())).convert("RGB").tobytes()
+
+
+def slide(page, name: str, value: float) -> None:
+    box = page.locator(f"#{name} input[type=number]")
+    box.fill(str(value))
+    box.press("Enter")
+
+
+def wait_for_pixels(page, wanted: bytes) -> None:
+    for _ in range(60):
+        if downloaded(page) == wanted:
+            return
+        page.wait_for_timeout(250)
+    raise AssertionError("the download never became the picture of the Python API")
+
+
+def test_an_uploaded_photo_follows_its_sliders_to_the_librarys_pixels(visit, files, stylizers):
+    page = visit()
+    bring(page, files / ONE_FACE)
+    style = stylizers["illustration"]
+    wait_for_pixels(page, style(files / ONE_FACE).faces[0].portrait.tobytes())
+    slide(page, "strength", 0.5)
+    wait_for_pixels(page, style(files / ONE_FACE, strength=0.5).faces[0].portrait.tobytes())
+    page.locator("#stylize-code").get_by_role("button").first.click()
+    assert "strength=0.5" in page.locator("#stylize-python").inner_text()
+
+
+def test_a_style_is_picked_from_the_gallery(visit, files, stylizers):
+    page = visit()
+    bring(page, files / ONE_FACE)
+    page.locator("#styles button").nth(1).click()
+    wait_for_pixels(page, stylizers["cartoon"](files / ONE_FACE).faces[0].portrait.tobytes())
+
+
+def test_a_face_is_left_out(visit, files, stylizers):
+    page = visit()
+    bring(page, files / "two.png")
+    page.locator("#chosen input").nth(1).wait_for()
+    style = stylizers["illustration"]
+    wait_for_pixels(page, style(files / "two.png").image.tobytes())
+    page.locator("#chosen input").nth(1).uncheck()
+    wait_for_pixels(page, style(files / "two.png", faces=[0]).image.tobytes())
+
+
+@pytest.mark.parametrize(
+    ("file", "advice"), [(TEXT, "expected a JPEG"), (GREY, "upright, in focus")]
+)
+def test_advice_stands_beside_the_photo(visit, files, file, advice):
+    page = visit()
+    bring(page, files / file)
+    page.locator("#panel").get_by_text(advice).first.wait_for()
+
+
+def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):
+    page = visit()
+    bring(page, files / ONE_FACE)
+    done(page)
+    page.get_by_role("tab", name="Variations").click()
+    page.locator("#seed input").fill("40")
+    page.locator("#draw-eight").click()
+    page.locator("#variations button img").nth(7).wait_for()
+    page.locator("#variations button").nth(2).click()
+    page.locator("#variation-status").get_by_text("seed 42").wait_for()
+    direct = stylizers["illustration"].variations(files / ONE_FACE, 1, seed=42)[0]
+    assert downloaded(page, "variation") == direct.faces[0].portrait.tobytes()
+
+
+def test_two_visitors_see_their_own_pictures(visit, files, stylizers):
+    ada, grace = visit(), visit()
+    bring(ada, files / ONE_FACE)
+    bring(grace, files / "two.png")
+    style = stylizers["illustration"]
+    wait_for_pixels(ada, style(files / ONE_FACE).faces[0].portrait.tobytes())
+    wait_for_pixels(grace, style(files / "two.png").image.tobytes())
+
+
+def test_a_phone_shows_it_whole_and_in_its_own_language(visit):
+    page = visit(390, 844, locale="de-DE")
+    page.get_by_text("Ihr Foto").first.wait_for()
+    for tab in ("Varianten", "Vorbild", "Vergleich"):
+        open_tab(page, tab)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_pictures_have_words_for_those_who_do_not_see_them(visit):
+    page = visit()
+    for image in page.locator("#photo img, #styles img").all():
+        assert image.get_attribute("alt")

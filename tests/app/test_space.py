@@ -1,0 +1,63 @@
+"""What a Space needs, and the texts, without a server."""
+
+import gc
+import re
+from pathlib import Path
+
+import gradio as gr
+import yaml
+
+from facestyle import list_styles
+from space import examples
+from space.texts import LANGUAGES
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_the_front_matter_names_what_is_there():
+    _, front, _ = (ROOT / "space/README.md").read_text().split("---\n", 2)
+    facts = yaml.safe_load(front)
+    assert facts["sdk"] == "gradio"
+    assert (ROOT / facts["app_file"]).is_file()
+    assert facts["sdk_version"] == gr.__version__
+    assert len(facts["short_description"]) <= 60
+
+
+def test_app_py_builds_the_app_without_serving_it():
+    namespace: dict = {}
+    exec((ROOT / "app.py").read_text(), {"__name__": "app", **namespace}, namespace)
+    demo = namespace["demo"]
+    assert isinstance(demo, gr.Blocks)
+    public = {f.api_name for f in demo.fns.values() if f.api_visibility == "public"}
+    assert public == {"faces", "stylize", "variations", "reference"}
+    namespace.clear()
+    del demo
+    gc.collect()  # Gradio closes no event loop of an app that is never served: it warns here, where that is ignored
+
+
+def test_every_language_says_everything_with_the_same_places_to_fill():
+    english = LANGUAGES["en"]
+    for language, texts in LANGUAGES.items():
+        assert english.keys() <= texts.keys(), language
+        for key, said in english.items():
+            assert set(re.findall(r"{[^}:]*", said)) == set(re.findall(r"{[^}:]*", texts[key])), key
+
+
+def test_every_bundled_style_has_a_thumbnail_and_examples_are_small():
+    assert all(examples.style_thumbnail(style) for style in list_styles())
+    assert all(path.is_file() for path in (*examples.people(), *examples.opening()))
+    folder = ROOT / "space/examples"
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3 * 2**20
+
+
+def test_example_codes_fit_their_styles():
+    for style in list_styles():
+        for path in examples.references(style):
+            code = examples.example_code(path)
+            assert code.style == style
+            assert code.w_plus.shape == (16, 512)
+
+
+def test_facestyle_never_imports_gradio_or_the_space():
+    for path in (ROOT / "facestyle").rglob("*.py"):
+        assert not re.search(r"^\s*(import|from) (gradio|space)\b", path.read_text(), re.M), path
