@@ -33,7 +33,7 @@ $(VENV)/.dev: pyproject.toml $(VENV)/.created
 	touch $@
 
 $(VENV)/.app: pyproject.toml $(VENV)/.created
-	$(PIP) install --quiet --editable '.[app]'
+	$(PIP) install --quiet --editable '.[app,eval]'
 	touch $@
 
 PORT ?= 7860

@@ -19,7 +19,7 @@ class PeakMemory:
     """A context; ``bytes`` afterwards is the most memory in use inside it, None where that cannot be told.
 
     On CUDA it is what torch had handed out on the device. On a CPU it is the whole process, what was loaded before
-    included, and is known on Linux only.
+    and what it has freed and kept included, and is known on Linux only.
 
     Args:
         device: on which the work is done.
