@@ -426,8 +426,10 @@ def test_the_module_runs_a_hub(hub_env):
         "hf_eve",
     ]
     with subprocess.Popen(
-        command, env=hub_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+        command, env=hub_env(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        # Started by a shell in the background, the tests, and what they start, would ignore SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:  # fmt: skip
         try:
             endpoint = process.stdout.readline().strip()
             request = urllib.request.Request(
