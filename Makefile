@@ -53,7 +53,7 @@ test: lint browser
 browser:
 	@command -v chromium google-chrome >/dev/null || \
 	  { test "$$(id -u)" = 0 && command -v apt-get >/dev/null && apt-get update -qq && \
-	    apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
+	    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends chromium >/dev/null; } || \
 	  echo "NO BROWSER: install chromium to run the app's browser tests (Debian: apt install chromium)"
 
 format: $(VENV)/.dev
