@@ -20,7 +20,7 @@ from space.variations_tab import build_variations_tab
 __all__ = ["build_app", "launch"]
 
 _HERE = Path(__file__).resolve().parent
-_HOUR_S = 3600
+_LOOK_S, _HOUR_S = 600, 3600
 _WAITING = 40
 _LARGEST_FILE = "25mb"
 
@@ -60,7 +60,7 @@ def build_app(engine: Engine | None = None) -> gr.Blocks:
     """
     engine = engine or Engine()
     with gr.Blocks(
-        title="facestyle", analytics_enabled=False, delete_cache=(600, _HOUR_S), fill_width=False
+        title="facestyle", analytics_enabled=False, delete_cache=(_LOOK_S, _HOUR_S - _LOOK_S), fill_width=False
     ) as demo:
         gr.Markdown("# facestyle", elem_id="title")
         gr.Markdown(text("lead"), elem_id="lead")

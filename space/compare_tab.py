@@ -11,7 +11,7 @@ import gradio as gr
 from facestyle.errors import FacestyleError
 from facestyle.evaluation.photo_comparison import compare_photo
 from space.engine import Engine
-from space.outputs import new_file
+from space.outputs import delete_later, new_file
 from space.panel import Panel
 from space.stylize_tab import DRAWING
 from space.texts import explain, say, text
@@ -66,6 +66,8 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             )
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]
+        finally:
+            delete_later(folder, slider)  # also those that are never looked at
         before = str(folder / "photo.png")
         files = {
             row["method"]: (before, str(folder / row["picture"]))

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
@@ -13,7 +14,7 @@ from facestyle import StylizeResult, Variation
 from facestyle.faces.detect import Face
 from facestyle.image import save_png
 
-__all__ = ["before_after", "faces_drawn", "new_file", "save"]
+__all__ = ["before_after", "delete_later", "faces_drawn", "new_file", "save"]
 
 _SHOWN_PX = 1600
 """Longest side of a full photo on the page; the download is not made smaller."""
@@ -27,6 +28,11 @@ def new_file(name: str) -> Path:
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
     return folder / name
+
+
+def delete_later(folder: Path, component: gr.blocks.Block) -> None:
+    """Have Gradio delete a folder's files on its schedule, as it does with those it shows in a component."""
+    component.temp_files.update(str(path) for path in folder.glob("*"))
 
 
 def save(image: Image.Image, name: str, metadata: Mapping[str, str] | None = None) -> str:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import gradio as gr
 import yaml
+from gradio.route_utils import delete_files_created_by_app
 
 from facestyle import list_styles
 from space import examples
+from space.outputs import delete_later
 from space.texts import LANGUAGES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,3 +63,17 @@ def test_example_codes_fit_their_styles():
 def test_facestyle_never_imports_gradio_or_the_space():
     for path in (ROOT / "facestyle").rglob("*.py"):
         assert not re.search(r"^\s*(import|from) (gradio|space)\b", path.read_text(), re.M), path
+
+
+def test_files_that_nobody_looked_at_are_deleted_on_the_schedule_too(tmp_path):
+    for name in ("photo.png", "ntc.png"):
+        (tmp_path / name).write_bytes(b"a picture")
+    with gr.Blocks() as demo:
+        slider = gr.ImageSlider()
+    delete_files_created_by_app(demo, 0)
+    assert len(list(tmp_path.iterdir())) == 2
+    delete_later(tmp_path, slider)
+    delete_files_created_by_app(demo, 3600)
+    assert len(list(tmp_path.iterdir())) == 2
+    delete_files_created_by_app(demo, 0)
+    assert list(tmp_path.iterdir()) == []
