@@ -60,7 +60,10 @@ def build_app(engine: Engine | None = None) -> gr.Blocks:
     """
     engine = engine or Engine()
     with gr.Blocks(
-        title="facestyle", analytics_enabled=False, delete_cache=(_LOOK_S, _HOUR_S - _LOOK_S), fill_width=False
+        title="facestyle",
+        analytics_enabled=False,
+        delete_cache=(_LOOK_S, _HOUR_S - _LOOK_S),
+        fill_width=False,
     ) as demo:
         gr.Markdown("# facestyle", elem_id="title")
         gr.Markdown(text("lead"), elem_id="lead")

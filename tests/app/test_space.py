@@ -77,3 +77,5 @@ def test_files_that_nobody_looked_at_are_deleted_on_the_schedule_too(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     delete_files_created_by_app(demo, 0)
     assert list(tmp_path.iterdir()) == []
+    del demo, slider
+    gc.collect()  # as above
