@@ -26,6 +26,9 @@ from facestyle.models.mobile import HAAR, SLOPE, MobileSynthesis, StyledSeparabl
 
 __all__ = ["SettledSynthesis"]
 
+_STRIP_FLOATS = 1 << 18
+"""Numbers an inverse Haar step reads at once, 1 MiB of them."""
+
 
 class SettledSynthesis(nn.Module):
     """What a `MobileSynthesis` draws, drawn faster; called like it.
@@ -162,19 +165,23 @@ class _SettledHead(nn.Module):
 def _haar_up(x: Tensor, scale: Tensor) -> Tensor:
     """Inverse Haar step: [1, 4C, H, W], band after band (ll, lh, hl, hh), to [1, C, 2H, 2W], both channels last.
 
+    Large maps are worked through in strips, so that what lies between the additions stays in the cache.
+
     Args:
         x: as `F.conv2d` leaves it.
         scale: [4C], what each channel is multiplied with; twice this is lost to the step's factor of a half.
     """
     _, channels, height, width = x.shape
-    scaled = x.permute(0, 2, 3, 1) * scale
-    bands = scaled.reshape(height, width, 2, 2, channels // 4)
-    sums = bands[:, :, :, 0] + bands[:, :, :, 1]  # ll + lh, hl + hh
-    differences = bands[:, :, :, 0] - bands[:, :, :, 1]
     out = x.new_empty(height, 2, width, 2, channels // 4)
-    for row, pair in enumerate((sums, differences)):
-        torch.add(pair[:, :, 0], pair[:, :, 1], out=out[:, row, :, 0])
-        torch.sub(pair[:, :, 0], pair[:, :, 1], out=out[:, row, :, 1])
+    rows = max(1, _STRIP_FLOATS // (width * channels))
+    strips = zip(x.permute(0, 2, 3, 1)[0].split(rows), out.split(rows), strict=True)
+    for strip, drawn in strips:
+        bands = (strip * scale).view(-1, width, 2, 2, channels // 4)
+        sums = bands[:, :, :, 0] + bands[:, :, :, 1]  # ll + lh, hl + hh
+        differences = bands[:, :, :, 0] - bands[:, :, :, 1]
+        for row, pair in enumerate((sums, differences)):
+            torch.add(pair[:, :, 0], pair[:, :, 1], out=drawn[:, row, :, 0])
+            torch.sub(pair[:, :, 0], pair[:, :, 1], out=drawn[:, row, :, 1])
     return out.view(1, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 

