@@ -15,7 +15,14 @@ from typing import Any
 from facestyle.errors import CheckpointError, ConfigError, StyleNotFoundError
 from facestyle.files import write_whole
 
-__all__ = ["OWN_ENCODER", "StyleConfig", "bundled_style", "bundled_styles", "find_style"]
+__all__ = [
+    "OWN_ENCODER",
+    "StyleConfig",
+    "bundled_style",
+    "bundled_styles",
+    "check_style_name",
+    "find_style",
+]
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
 _VERSION = 1
@@ -62,10 +69,7 @@ class StyleConfig:
     version: int = _VERSION
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", self.name):
-            raise ConfigError(
-                f"a style's name is lower case letters, digits, '.', '_' and '-', got {self.name!r}"
-            )
+        check_style_name(self.name)
         if not 0 <= self.psi <= 1.5:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
         if self.encoder not in ("base", OWN_ENCODER):
@@ -110,6 +114,18 @@ class StyleConfig:
             OutputError: it cannot be written.
         """
         write_whole(self.to_json().encode(), Path(path))
+
+
+def check_style_name(name: str) -> None:
+    """Whether a style may be called so.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]{0,63}", name):
+        raise ConfigError(
+            f"a style's name is lower case letters, digits, '.', '_' and '-', got {name!r}"
+        )
 
 
 def bundled_styles() -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import gradio as gr
 from space.compare_tab import build_compare_tab
 from space.endpoints import build_endpoints
 from space.engine import Engine
+from space.own_style_tab import build_own_style_tab
+from space.own_training import PRESETS
 from space.panel import build_panel, visitor_of
 from space.reference_tab import build_reference_tab
 from space.stylize_tab import build_stylize_tab
@@ -22,7 +25,7 @@ __all__ = ["build_app", "launch"]
 _HERE = Path(__file__).resolve().parent
 _LOOK_S, _HOUR_S = 600, 3600
 _WAITING = 40
-_LARGEST_FILE = "25mb"
+_LARGEST_FILE = "200mb"  # a zip of pictures to learn from
 
 _THEME = gr.themes.Soft(
     primary_hue="teal",
@@ -52,11 +55,14 @@ _THEME = gr.themes.Soft(
 )
 
 
-def build_app(engine: Engine | None = None) -> gr.Blocks:
+def build_app(
+    engine: Engine | None = None, presets: Mapping[str, Sequence[str]] = PRESETS
+) -> gr.Blocks:
     """The app, not yet launched.
 
     Args:
         engine: what it computes with; all bundled styles when None.
+        presets: how long visitors may train, see `space.own_training.PRESETS`.
     """
     engine = engine or Engine()
     with gr.Blocks(
@@ -70,15 +76,17 @@ def build_app(engine: Engine | None = None) -> gr.Blocks:
         with gr.Row(elem_id="page"):
             with gr.Column(scale=4, min_width=320, elem_id="panel"):
                 panel = build_panel(engine)
-            with gr.Column(scale=7, min_width=320), gr.Tabs(elem_id="tabs"):
+            with gr.Column(scale=7, min_width=320), gr.Tabs(elem_id="tabs") as tabs:
                 with gr.Tab(text("tab_stylize"), id="stylize"):
-                    build_stylize_tab(engine, panel, demo)
+                    redrawing = build_stylize_tab(engine, panel, demo)
                 with gr.Tab(text("tab_variations"), id="variations"):
                     build_variations_tab(engine, panel)
                 with gr.Tab(text("tab_reference"), id="reference"):
                     build_reference_tab(engine, panel)
                 with gr.Tab(text("tab_compare"), id="compare"):
                     build_compare_tab(engine, panel)
+                with gr.Tab(text("tab_own"), id="own"):
+                    build_own_style_tab(engine, panel, tabs, redrawing, presets)
         build_endpoints(engine)
 
         def forget(request: gr.Request) -> None:

@@ -60,7 +60,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             report = compare_photo(
                 photo,
                 folder,
-                style=style,
+                style=engine.address(style),
                 base=engine.stylizer(style).base,
                 runs=os.environ.get(_RUNS),
             )

@@ -6,6 +6,7 @@ Convention: ``visitor`` is a browser session; nothing of one visitor is ever han
 from __future__ import annotations
 
 import hashlib
+import secrets
 import threading
 import weakref
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from facestyle import (
 )
 from facestyle.styles import StyleConfig, bundled_style
 from space.examples import example_code, references
+from space.own_training import OwnTraining
 from space.zero_gpu import ON_ZERO_GPU, borrow_gpu
 
 __all__ = ["Engine", "Kept"]
@@ -100,6 +102,8 @@ class Engine:
         self._stylizers: Kept[FaceStylizer] = Kept(_STYLES_KEPT)
         self._prepared: Kept[PreparedPhoto] = Kept(_PHOTOS_KEPT)
         self._codes: Kept[ReferenceCode] = Kept(_CODES_KEPT)
+        self._own: dict[str, tuple[str, Path]] = {}
+        self._trainings: dict[str, OwnTraining] = {}
         self._examples = {
             (style, _digest(path)): path for style in self.styles for path in references(style)
         }
@@ -111,6 +115,10 @@ class Engine:
         Raises:
             StyleNotFoundError: there is none of that name here.
         """
+        if self.is_own(style):
+            return self._stylizers.get(
+                style, lambda: FaceStylizer.from_pretrained(self.address(style))
+            )
         if style not in self.styles:
             bundled_style(style)  # names those that there are
         return self._stylizers.get(
@@ -119,9 +127,65 @@ class Engine:
 
     def config(self, style: str) -> StyleConfig:
         """What is known of a style; it need not be loaded for that."""
+        if self.is_own(style):
+            return StyleConfig.from_file(Path(self.address(style)) / "config.json")
         if self._load is not None:
             return self.stylizer(style).config
         return StyleConfig.from_file(bundled_style(style) / "config.json")
+
+    def names(self, visitor: str) -> list[str]:
+        """Styles that a visitor may choose from: those of the demo, then the visitor's own."""
+        own = [name for name, (whose, _) in self._own.items() if whose == visitor]
+        return [*self.styles, *own]
+
+    def is_own(self, style: str) -> bool:
+        """Whether a visitor trained it."""
+        return style in self._own
+
+    def address(self, style: str) -> str:
+        """What ``FaceStylizer.from_pretrained`` takes for a style: its name, or the folder of a visitor's own."""
+        return str(self._own[style][1]) if self.is_own(style) else style
+
+    def address_for_people(self, style: str) -> str:
+        """The same where the visitor works: their own style lies in the folder that they downloaded."""
+        return f"./{self.config(style).name}" if self.is_own(style) else style
+
+    def training(
+        self, visitor: str, files: Sequence[str | Path], name: str, data_license: str,
+        arguments: Sequence[str] = (),
+    ) -> OwnTraining:  # fmt: skip
+        """The visitor's training of these pictures, begun before or not; one of other pictures makes way.
+
+        Raises:
+            ConfigError: there are no pictures.
+        """
+        known = self._trainings.get(visitor)
+        key = OwnTraining.key_of(files, name, data_license, arguments)
+        if known is not None and known.key == key:
+            return known
+        made = OwnTraining(files, name, data_license, arguments)
+        self._forget_own(visitor)
+        self._trainings[visitor] = made
+        return made
+
+    def running(self, visitor: str) -> OwnTraining | None:
+        """The training a visitor asked for last."""
+        return self._trainings.get(visitor)
+
+    def adopt(self, visitor: str) -> str:
+        """The visitor's finished style as one to draw with: its name here, which no one can guess.
+
+        Raises:
+            TrainingError: it is not finished.
+        """
+        training = self._trainings[visitor]
+        folder = training.check_done()
+        for name, known in self._own.items():
+            if known == (visitor, folder):
+                return name
+        name = f"{training.name}.{secrets.token_hex(8)}"
+        self._own[name] = (visitor, folder)
+        return name
 
     def psi(self, style: str) -> float:
         """A style's own truncation."""
@@ -254,9 +318,17 @@ class Engine:
         return result
 
     def forget(self, visitor: str) -> None:
-        """Drop all that is kept of a visitor."""
+        """Drop all that is kept of a visitor; a training of theirs is stopped."""
         for kept in (self._prepared, self._codes):
             kept.drop(lambda key: isinstance(key, tuple) and key[0] == visitor)
+        self._forget_own(visitor)
+
+    def _forget_own(self, visitor: str) -> None:
+        for style in [name for name, (whose, _) in self._own.items() if whose == visitor]:
+            del self._own[style]
+            self._stylizers.drop(lambda key, style=style: key == style)  # type: ignore[misc]
+        if (training := self._trainings.pop(visitor, None)) is not None:
+            training.close()
 
 
 _ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()

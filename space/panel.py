@@ -26,6 +26,7 @@ class Panel:
         photo: path of the visitor's photo.
         style: name of the style.
         styles: the gallery in which it is picked.
+        thumbnails: what that shows: files and titles.
         message: what is wrong with the photo, in words.
         faces: picture of the faces found.
         chosen: numbers of the faces to stylize, from 0.
@@ -35,6 +36,7 @@ class Panel:
     photo: PhotoInput
     style: gr.State
     styles: gr.Gallery
+    thumbnails: Sequence[tuple[str, str]]
     message: gr.Markdown
     faces: gr.Image
     chosen: gr.CheckboxGroup
@@ -102,7 +104,7 @@ def build_panel(engine: Engine) -> Panel:
         return str(photos[event.index])
 
     gallery.select(take, None, photo, queue=False, show_progress="hidden", api_visibility="private")
-    return Panel(photo, style, styles, message, faces, chosen, faces_group)
+    return Panel(photo, style, styles, thumbnails, message, faces, chosen, faces_group)
 
 
 def found(request: gr.Request, prepared: PreparedPhoto, chosen: Sequence[int] | None) -> list[Any]:

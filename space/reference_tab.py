@@ -93,8 +93,9 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
             result = engine.with_code(visitor, photo, style, code, faces=faces or "all", **options)
             call = Call(
-                style=style, photo=photo_name(photo), way="reference", options=options, faces=faces,
-                reference=photo_name(reference), reference_aligned=aligned,
+                style=engine.address_for_people(style), photo=photo_name(photo), way="reference",
+                options=options, faces=faces, reference=photo_name(reference),
+                reference_aligned=aligned,
             )  # fmt: skip
             seconds = time.perf_counter() - began
             values = shown(request, result, call, engine.title(style), seconds)
@@ -144,8 +145,9 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
 
     gallery.select(take, panel.style, reference, **light)
 
-    def show_references(event: gr.SelectData) -> tuple[Any, None]:
-        return gr.update(value=_files(engine.styles[event.index]), selected_index=None), None
+    def show_references(event: gr.SelectData, request: gr.Request) -> tuple[Any, None]:
+        style = engine.names(visitor_of(request))[event.index]
+        return gr.update(value=_files(style), selected_index=None), None
 
     panel.styles.select(show_references, None, [gallery, reference], **light)
 

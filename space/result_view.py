@@ -64,7 +64,9 @@ def shown(
     request: gr.Request, result: StylizeResult | Variation, call: Call, title: str, seconds: float
 ) -> list[Any]:
     """Values of `ResultView.outputs`."""
-    before, after, download = before_after(result, f"facestyle_{call.style}", full=call.full)
+    before, after, download = before_after(
+        result, f"facestyle_{Path(call.style).name}", full=call.full
+    )
     count = len(result.faces)
     faces = say(request, "one_face") if count == 1 else say(request, "n_faces", count=count)
     status = say(request, "done", faces=faces, seconds=seconds, style=title)

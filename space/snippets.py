@@ -21,7 +21,7 @@ class Call:
     """What made a result.
 
     Attributes:
-        style: its name.
+        style: its name; "./NAME" for a visitor's own, in the folder that was downloaded.
         photo: name of the visitor's file.
         way: "stylize", "variations" or "reference".
         options: arguments that are not the defaults.
@@ -87,6 +87,8 @@ class Call:
 
     def http(self, address: str) -> str:
         """The call over HTTP: upload, ask, wait; the answer holds the address of the picture."""
+        if self.style.startswith("./"):
+            return "# Your own style is not served over HTTP; Python and the shell have it."
         uploads = [("PHOTO", self.photo)]
         if self.way == "reference":
             uploads.append(("REFERENCE", self.reference))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
@@ -16,13 +17,32 @@ from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
 from space.texts import explain, say, text
 
-__all__ = ["DRAWING", "build_stylize_tab", "with_message"]
+__all__ = ["DRAWING", "Redrawing", "build_stylize_tab", "with_message"]
 
 DRAWING = "drawing"
 """Queue of all that draws: one picture at a time, which uses all cores by itself."""
 
 
-def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> None:
+@dataclass(frozen=True)
+class Redrawing:
+    """What another tab needs to have this one draw anew.
+
+    Attributes:
+        psi: the slider that follows the style.
+        function: draws.
+        inputs: what it takes.
+        outputs: what it gives values for.
+        settings: how its event is to be queued.
+    """
+
+    psi: gr.Slider
+    function: Callable[..., Any]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+    settings: Mapping[str, Any]
+
+
+def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawing:
     """Lay the tab out and wire it to the panel."""
     view = ResultView("stylize", opening() if OPENING_STYLE in engine.styles else None)
     shows = gr.Radio(
@@ -80,7 +100,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> None:
             if refine:
                 options["refine"] = int(refine)
             call = Call(
-                style=style,
+                style=engine.address_for_people(style),
                 photo=photo_name(photo),
                 options=options,
                 faces=faces,
@@ -137,8 +157,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> None:
         draw, inputs, outputs, **drawing,
     )  # fmt: skip
 
-    def choose_style(event: gr.SelectData) -> tuple[str, float]:
-        style = engine.styles[event.index]
+    def choose_style(event: gr.SelectData, request: gr.Request) -> tuple[str, float]:
+        style = engine.names(visitor_of(request))[event.index]
         return style, engine.psi(style)
 
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -166,6 +186,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> None:
     panel.faces.select(click_face, of_faces, panel.found, **light).then(
         draw, inputs, outputs, **drawing
     )
+    return Redrawing(psi, draw, inputs, outputs, drawing)
 
 
 def with_message(outputs: Sequence[Any], message: str) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
-from facestyle.errors import FacestyleError, ImageError
+from facestyle.errors import FacestyleError
 from space.translations import ENGLISH, GERMAN, SPANISH
 
 __all__ = ["I18N", "LANGUAGES", "explain", "say", "text"]
@@ -32,7 +32,7 @@ def explain(request: gr.Request | None, error: FacestyleError) -> str:
     key = type(error).__name__
     if language != "en" and key in LANGUAGES[language]:
         return LANGUAGES[language][key]
-    path = error.path if isinstance(error, ImageError) else None
+    path = getattr(error, "path", None)
     words = str(error) if path is None else str(error).removeprefix(f"{path}: ")  # not our folders
     return words[:1].upper() + words[1:]
 

@@ -87,6 +87,49 @@ ENGLISH = {
     "one_face": "1 face",
     "n_faces": "{count} faces",
     "face": "Face {number}",
+    "tab_own": "Your style",
+    "own_hint": (
+        "About 100 pictures in one style become a style of your own. Pictures with one face "
+        "each work best, drawn or painted alike. They are deleted, and a training ends, when "
+        "you close this page; download the style before."
+    ),
+    "own_off": (
+        "Training is switched off on this server. On your own machine: `facestyle train "
+        "PICTURES -o OUT --name my-style`."
+    ),
+    "own_files": "Pictures of the style, or a zip of them",
+    "own_name": "Name, lower case",
+    "own_license": "Licence of the pictures",
+    "own_length": "Length of the training",
+    "preset_fast": "Short: to try (about 10 minutes on two cores)",
+    "preset_default": "Usual (about 35 minutes)",
+    "preset_faithful": "Usual, nearer to the person (about 35 minutes)",
+    "own_look": "Look at the pictures",
+    "own_train": "Train",
+    "own_found": "**{used} of {total} pictures will be used.**",
+    "own_sheet_alt": (
+        "The pictures: with a red frame those left out and why, with a green frame those that"
+        " are used"
+    ),
+    "own_preview": "People it has never seen: photo above, portrait below",
+    "own_preview_alt": "Portraits in the new style so far",
+    "stage_check": "Looking at the pictures",
+    "stage_star": "Learning the style (1 of 3)",
+    "stage_pairs": "Finding a person for each picture (2 of 3)",
+    "stage_run": "Learning to keep the person (3 of 3)",
+    "own_steps": "{done} of {total} · {left} left",
+    "own_stopped": "Stopped. Press *Train* to go on from here.",
+    "own_use": "Use it in the other tabs",
+    "own_download": "Download the style",
+    "own_push": "Push it to the Hugging Face Hub",
+    "own_repo": "Repository",
+    "own_token": "Token with the right to write",
+    "own_token_info": "Used once, kept nowhere",
+    "own_private": "Private",
+    "own_push_go": "Push",
+    "own_pushed": "It is there: {address}",
+    "measured_live": "Measured live on this machine; memory of the {memory}.",
+    "measured_before": "Measured beforehand, on {machine}, {date}; memory of the {memory}.",
 }
 
 GERMAN = {
@@ -186,6 +229,48 @@ GERMAN = {
     "ImageTooSmallError": (
         "Dieses Bild hat zu wenige Pixel für ein Gesicht. Nehmen Sie ein größeres."
     ),
+    "tab_own": "Eigener Stil",
+    "own_hint": (
+        "Aus etwa 100 Bildern eines Stils wird ein eigener Stil. Am besten zeigt jedes ein "
+        "Gesicht, alle gleich gezeichnet oder gemalt. Schließen Sie diese Seite, werden die "
+        "Bilder gelöscht, und das Training endet; den Stil bitte vorher herunterladen."
+    ),
+    "own_off": (
+        "Auf diesem Server wird nicht trainiert. Auf dem eigenen Rechner: `facestyle train "
+        "BILDER -o ORDNER --name mein-stil`."
+    ),
+    "own_files": "Bilder des Stils oder eine Zip-Datei davon",
+    "own_name": "Name, klein geschrieben",
+    "own_license": "Lizenz der Bilder",
+    "own_length": "Dauer des Trainings",
+    "preset_fast": "Kurz: zum Ausprobieren (etwa 10 Minuten auf zwei Kernen)",
+    "preset_default": "Üblich (etwa 35 Minuten)",
+    "preset_faithful": "Üblich, näher an der Person (etwa 35 Minuten)",
+    "own_look": "Bilder ansehen",
+    "own_train": "Trainieren",
+    "own_found": "**{used} von {total} Bildern werden verwendet.**",
+    "own_sheet_alt": (
+        "Die Bilder: rot umrahmt, was mit Grund ausgelassen wird, grün umrahmt, was verwendet wird"
+    ),
+    "own_preview": "Menschen, die es nie gesehen hat: oben das Foto, unten das Porträt",
+    "own_preview_alt": "Porträts im neuen Stil, wie er bisher ist",
+    "stage_check": "Die Bilder werden angesehen",
+    "stage_star": "Der Stil wird gelernt (1 von 3)",
+    "stage_pairs": "Zu jedem Bild wird ein Mensch gesucht (2 von 3)",
+    "stage_run": "Lernt, die Person zu bewahren (3 von 3)",
+    "own_steps": "{done} von {total} · noch {left}",
+    "own_stopped": "Angehalten. *Trainieren* macht von hier aus weiter.",
+    "own_use": "In den anderen Reitern verwenden",
+    "own_download": "Stil herunterladen",
+    "own_push": "Zum Hugging Face Hub hochladen",
+    "own_repo": "Repository",
+    "own_token": "Token mit Schreibrecht",
+    "own_token_info": "Wird einmal benutzt und nirgends aufbewahrt",
+    "own_private": "Nicht öffentlich",
+    "own_push_go": "Hochladen",
+    "own_pushed": "Er ist dort: {address}",
+    "measured_live": "Gerade auf diesem Rechner gemessen; Speicher: {memory}.",
+    "measured_before": "Vorher gemessen, auf {machine}, {date}; Speicher: {memory}.",
 }
 
 SPANISH = {
@@ -281,4 +366,47 @@ SPANISH = {
     ),
     "ImageTooLargeError": "Esta imagen tiene demasiados píxeles. Redúcela antes.",
     "ImageTooSmallError": "Esta imagen tiene muy pocos píxeles para una cara. Usa una más grande.",
+    "tab_own": "Tu estilo",
+    "own_hint": (
+        "Unas 100 imágenes de un estilo se convierten en un estilo tuyo. Lo mejor: una cara "
+        "en cada una, todas dibujadas o pintadas igual. Al cerrar esta página se borran y el "
+        "entrenamiento termina; descarga antes el estilo."
+    ),
+    "own_off": (
+        "En este servidor no se entrena. En tu ordenador: `facestyle train IMÁGENES -o "
+        "CARPETA --name mi-estilo`."
+    ),
+    "own_files": "Imágenes del estilo, o un zip de ellas",
+    "own_name": "Nombre, en minúsculas",
+    "own_license": "Licencia de las imágenes",
+    "own_length": "Duración del entrenamiento",
+    "preset_fast": "Corta: para probar (unos 10 minutos en dos núcleos)",
+    "preset_default": "Normal (unos 35 minutos)",
+    "preset_faithful": "Normal, más cerca de la persona (unos 35 minutos)",
+    "own_look": "Mirar las imágenes",
+    "own_train": "Entrenar",
+    "own_found": "**Se usarán {used} de {total} imágenes.**",
+    "own_sheet_alt": (
+        "Las imágenes: con marco rojo las que se dejan fuera y por qué, con marco verde las "
+        "que se usan"
+    ),
+    "own_preview": "Personas que nunca ha visto: arriba la foto, abajo el retrato",
+    "own_preview_alt": "Retratos en el nuevo estilo hasta ahora",
+    "stage_check": "Mirando las imágenes",
+    "stage_star": "Aprendiendo el estilo (1 de 3)",
+    "stage_pairs": "Buscando una persona para cada imagen (2 de 3)",
+    "stage_run": "Aprendiendo a conservar a la persona (3 de 3)",
+    "own_steps": "{done} de {total} · quedan {left}",
+    "own_stopped": "Detenido. Pulsa *Entrenar* para seguir desde aquí.",
+    "own_use": "Usarlo en las otras pestañas",
+    "own_download": "Descargar el estilo",
+    "own_push": "Subirlo al Hugging Face Hub",
+    "own_repo": "Repositorio",
+    "own_token": "Token con permiso de escritura",
+    "own_token_info": "Se usa una vez y no se guarda",
+    "own_private": "Privado",
+    "own_push_go": "Subir",
+    "own_pushed": "Está ahí: {address}",
+    "measured_live": "Medido ahora en esta máquina; memoria: {memory}.",
+    "measured_before": "Medido antes, en {machine}, {date}; memoria: {memory}.",
 }

@@ -112,7 +112,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
             began = time.perf_counter()
             made = engine.variations(visitor_of(request), photo, style, 1, faces=face, **options)
             call = Call(
-                style=style, photo=photo_name(photo), way="variations", options=options,
+                style=engine.address_for_people(style), photo=photo_name(photo), way="variations", options=options,
                 faces=face if isinstance(face, list) else None,
             )  # fmt: skip
             seconds = time.perf_counter() - began

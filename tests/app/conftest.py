@@ -13,6 +13,11 @@ from facestyle import FaceStylizer  # noqa: E402
 from space.app import build_app, launch  # noqa: E402
 from space.engine import Engine  # noqa: E402
 
+_SETTINGS = (
+    "star.coarse_steps=1", "star.coarse_batch=1", "pairs.level=1", "pairs.count=1", "pairs.steps=1",
+    "style.pair_level=1", "style.coarse_steps=1", "style.coarse_batch=1", "style.pair_batch=1",
+    "style.full_steps=0",
+)  # fmt: skip
 _ARGUMENTS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
     "--disable-component-update", "--disable-sync", "--no-first-run",
@@ -37,15 +42,21 @@ def stylizers(tiny_stylizer) -> dict[str, FaceStylizer]:
 
 
 @pytest.fixture(scope="session")
+def quick() -> list[str]:
+    """Arguments of the shortest training there is."""
+    return ["--preset", "fast", *(part for one in _SETTINGS for part in ("--set", one))]
+
+
+@pytest.fixture(scope="session")
 def engine(stylizers) -> Engine:
     return Engine(list(stylizers), stylizers.__getitem__)
 
 
 @pytest.fixture(scope="session")
-def address(engine, tmp_path_factory):
+def address(engine, quick, tmp_path_factory):
     """Address of the app, served for the whole session."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    demo = build_app(engine)
+    demo = build_app(engine, {"fast": quick})
     _, url, _ = launch(demo, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     yield url
     demo.close()

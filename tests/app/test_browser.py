@@ -1,9 +1,13 @@
 """What a visitor sees and does, in a real browser."""
 
 import io
+import zipfile
 
 import pytest
 from PIL import Image
+
+from facestyle import FaceStylizer
+from space.examples import references
 
 ONE_FACE, GREY, TEXT = "me.png", "grey.png", "text.jpg"
 
@@ -134,9 +138,52 @@ def test_two_visitors_see_their_own_pictures(visit, files, stylizers):
 def test_a_phone_shows_it_whole_and_in_its_own_language(visit):
     page = visit(390, 844, locale="de-DE")
     page.get_by_text("Ihr Foto").first.wait_for()
-    for tab in ("Varianten", "Vorbild", "Vergleich"):
+    for tab in ("Varianten", "Vorbild", "Vergleich", "Eigener Stil"):
         open_tab(page, tab)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_a_style_of_ones_own_is_trained_used_and_never_pushed_without_a_token(
+    visit, files, monkeypatch, tmp_path
+):
+    given = []
+    monkeypatch.setattr(
+        FaceStylizer, "push_to_hub", lambda self, repo, **how: given.append((repo, how)) or "there"
+    )
+    page = visit()
+    bring(page, files / ONE_FACE)
+    done(page)
+    open_tab(page, "Your style")
+    pictures = [path for style in ("cartoon", "anime") for path in references(style)]
+    page.locator("#own-files input[type=file]").set_input_files(pictures)
+    page.locator("#own-license input").fill("CC0-1.0")
+    page.locator("#own-look").click()
+    page.locator("#own-found").get_by_text("6 of 6 pictures").wait_for()
+    page.locator("#own-sheet img").wait_for()
+    page.locator("#own-train").click()
+    page.locator("#own-status progress").wait_for()
+    page.locator("#own-done").wait_for(timeout=240_000)
+    page.locator("#own-preview img").wait_for()
+    with page.expect_download() as event:
+        page.locator("#own-download").click()
+    with zipfile.ZipFile(event.value.path()) as archive:
+        archive.extractall(tmp_path)
+
+    page.locator("#own-push button").first.click()
+    page.locator("#own-repo input").fill("ada/my-style")
+    page.locator("#own-push-go").click()
+    page.locator("#own-pushed").get_by_text("give a token").wait_for()
+    page.locator("#own-token input").fill("hf_mine")
+    page.locator("#own-push-go").click()
+    page.locator("#own-pushed").get_by_text("there").wait_for()
+    assert given == [("ada/my-style", {"token": "hf_mine", "private": True})]
+    assert page.locator("#own-token input").input_value() == ""
+
+    page.locator("#own-use").click()
+    mine = FaceStylizer.from_pretrained(tmp_path / "my-style", device="cpu")
+    wait_for_pixels(page, mine(files / ONE_FACE).faces[0].portrait.tobytes())
+    assert page.locator("#styles button").count() == 3
+    page.locator("#styles button").first.click()  # and back
 
 
 def test_pictures_have_words_for_those_who_do_not_see_them(visit):
