@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import html
+import json
 import os
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -11,6 +13,7 @@ import gradio as gr
 from facestyle.errors import FacestyleError
 from facestyle.evaluation.photo_comparison import compare_photo
 from space.engine import Engine
+from space.examples import OPENING_STYLE, comparison, references_folder
 from space.outputs import delete_later, new_file
 from space.panel import Panel
 from space.stylize_tab import DRAWING
@@ -19,12 +22,12 @@ from space.texts import explain, say, text
 __all__ = ["build_compare_tab"]
 
 _NAMES = {
-    "ours": "facestyle", "ours-ref": "facestyle, like pictures", "toonify": "Toonify",
+    "ours": "facestyle", "ours-ref": "facestyle-ref", "toonify": "Toonify",
     "ugatit": "U-GAT-IT", "ntc": "NTC", "ui2i": "UI2I-style", "dualstylegan": "DualStyleGAN",
     "inst": "InST", "styleid": "StyleID",
 }  # fmt: skip
 
-_COLUMNS = ("s a face", "memory, MB", "parameters, M", "side, px", "identity ↑", "perceptual ↓")
+_COLUMNS = ("seconds", "memory", "parameters", "side", "identity", "perceptual")
 
 _RUNS = "FACESTYLE_RUNS"
 """Variable that names a folder with ``METHOD/STYLE``, as ``facestyle compare --runs`` takes it."""
@@ -33,7 +36,9 @@ _RUNS = "FACESTYLE_RUNS"
 def build_compare_tab(engine: Engine, panel: Panel) -> None:
     """Lay the tab out and wire it."""
     gr.Markdown(text("compare_hint"))
-    go = gr.Button(text("compare"), variant="primary", elem_id="compare-go")
+    with gr.Row(elem_classes="actions"):
+        go = gr.Button(text("compare"), variant="primary", elem_id="compare-go")
+        prepared = gr.Button(text("compare_prepared"), elem_id="compare-prepared")
     message = gr.Markdown(visible=False, elem_id="compare-message", elem_classes="advice")
     pictures = gr.State({})
     with gr.Column(visible=False, elem_id="compared") as block:
@@ -56,6 +61,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         if photo is None:
             return [gr.update(value=say(request, "no_photo"), visible=True), *rest]
         folder = new_file("comparison")
+        followed = references_folder(style)
         try:
             report = compare_photo(
                 photo,
@@ -63,33 +69,39 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
                 style=engine.address(style),
                 base=engine.stylizer(style).base,
                 runs=os.environ.get(_RUNS),
+                pictures=followed if followed.is_dir() else None,
             )
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]
         finally:
             delete_later(folder, slider)  # also those that are never looked at
-        before = str(folder / "photo.png")
-        files = {
-            row["method"]: (before, str(folder / row["picture"]))
-            for row in report["methods"]
-            if "picture" in row
-        }
-        choices = [(_NAMES.get(name, name), name) for name in files]
-        first = next(iter(files), None)
+        files = [str(folder / f"comparison.{kind}") for kind in ("png", "json")]
+        return [*_values(request, report, folder), *files]
+
+    def show_prepared(style: str, request: gr.Request) -> list[Any]:
+        folder = comparison(style) or comparison(OPENING_STYLE)
+        if folder is None:
+            missing = gr.update(value=say(request, "not_prepared"), visible=True)
+            return [missing, *[gr.skip()] * (len(outputs) - 1)]
+        report = json.loads((folder / "comparison.json").read_text("utf-8"))
         return [
-            gr.update(visible=False),
-            gr.update(visible=True),
-            files,
-            gr.update(choices=choices, value=first),
-            files.get(first),
-            _table(report),
-            *(str(folder / f"comparison.{kind}") for kind in ("png", "json")),
+            *_values(request, report, folder, is_live=False),
+            None,
+            str(folder / "comparison.json"),
         ]
 
     go.click(
         compare, [panel.photo, panel.style], outputs, concurrency_id=DRAWING, concurrency_limit=1,
         show_progress_on=[go, slider], api_visibility="private",
     )  # fmt: skip
+    prepared.click(
+        show_prepared,
+        panel.style,
+        outputs,
+        queue=False,
+        show_progress="hidden",
+        api_visibility="private",
+    )
     pair.input(
         lambda files, name: files[name], [pictures, pair], slider, queue=False,
         show_progress="hidden", api_visibility="private",
@@ -100,16 +112,37 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
     )  # fmt: skip
 
 
-def _table(report: dict[str, Any]) -> str:
+def _values(
+    request: gr.Request, report: dict[str, Any], folder: Path, *, is_live: bool = True
+) -> list[Any]:
+    """Values for the components from the message to the table."""
+    rows = [row for row in report["methods"] if "picture" in row]
+    before = next(str(path) for path in folder.glob("photo.*"))
+    files = {row["method"]: (before, str(folder / row["picture"])) for row in rows}
+    choices = [(_NAMES.get(name, name), name) for name in files]
+    first = next(iter(files), None)
+    return [
+        gr.update(visible=False),
+        gr.update(visible=True),
+        files,
+        gr.update(choices=choices, value=first),
+        files.get(first),
+        _table(request, report, is_live),
+    ]
+
+
+def _table(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
     """The facts of a comparison as an HTML table."""
-    head = "".join(f'<th class="number" scope="col">{column}</th>' for column in _COLUMNS)
+    head = "".join(
+        f'<th class="number" scope="col">{html.escape(say(request, f"column_{column}"))}</th>'
+        for column in _COLUMNS
+    )
     rows = []
     for row in report["methods"]:
         name = html.escape(_NAMES.get(row["method"], row["method"]))
         if "why" in row:
-            cells = (
-                f'<td colspan="{len(_COLUMNS)}">Cannot run here: {html.escape(row["why"])}.</td>'
-            )
+            why = html.escape(say(request, "cannot_run", why=row["why"]))
+            cells = f'<td colspan="{len(_COLUMNS)}">{why}</td>'
         else:
             values = (
                 _number(row["seconds"], ".2f"), _number(row["peak_memory_mb"], ".0f"),
@@ -121,21 +154,22 @@ def _table(report: dict[str, Any]) -> str:
     return (
         '<div class="scroll"><table class="methods"><thead><tr><th scope="col"></th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="status">{html.escape(_notes(report))}</p>'
+        f'<p class="status">{html.escape(_notes(request, report, is_live))}</p>'
     )
 
 
-def _notes(report: dict[str, Any]) -> str:
-    """What measured, and where."""
-    done = [row for row in report["methods"] if "why" not in row]
-    notes = [f"Measured live on this machine; memory of the {report['memory_of']}."]
-    if done:
-        for what, entry in (
-            ("Identity", done[0]["identity_similarity"]),
-            ("Perceptual distance", _distance(done[0])),
-        ):
-            how = f"by {entry['by']}" if entry.get("value") is not None else entry.get("why", "–")
-            notes.append(f"{what} to the photo: {how}.")
+def _notes(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
+    """What measured, when and where."""
+    memory = say(request, f"memory_{report['memory_of'].replace(' ', '_')}")
+    machine = f"{report['machine']['processor']}, {report['machine']['cores']} cores"
+    key = "measured_live" if is_live else "measured_before"
+    notes = [say(request, key, memory=memory, machine=machine, date=report["date"])]
+    if done := [row for row in report["methods"] if "why" not in row]:
+        for key, entry in (
+            ("identity_by", done[0]["identity_similarity"]), ("perceptual_by", _distance(done[0])),
+        ):  # fmt: skip
+            how = entry["by"] if entry.get("value") is not None else entry.get("why", "–")
+            notes.append(say(request, key, how=how))
     return " ".join(notes)
 
 

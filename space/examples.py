@@ -6,11 +6,17 @@
     examples/styles/       one of them in every style
     examples/opening/      what the demo opens with: before and after
     examples/references/   portraits in every style, and their codes
+    examples/comparisons/  the first person by every method that runs without a GPU, and what each took
+
+Comparisons need the trained baselines: ``python -m space.examples --runs FOLDER`` with ``FOLDER/METHOD/STYLE`` as
+``facestyle baseline train`` leaves them.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
+import tempfile
 from pathlib import Path
 
 from PIL import Image
@@ -19,14 +25,18 @@ from tqdm import tqdm
 from facestyle import FaceStylizer, ReferenceCode, list_styles
 from facestyle.evaluation.gallery import sample_faces
 from facestyle.evaluation.people import draw, pil_pictures, sample_w
+from facestyle.evaluation.photo_comparison import compare_photo
 from facestyle.files import write_whole
+from facestyle.training.state import write_json
 
 __all__ = [
     "OPENING_STYLE",
+    "comparison",
     "example_code",
     "opening",
     "people",
     "references",
+    "references_folder",
     "style_thumbnail",
 ]
 
@@ -39,6 +49,7 @@ _REFERENCES = (233, 298, 205)
 _PHOTO_PX = 768
 _GROUP_PX = 512
 _SMALL_PX = 256
+_COMPARED_PX = 512
 
 
 def people() -> list[Path]:
@@ -60,7 +71,12 @@ def opening() -> tuple[Path, Path]:
 
 def references(style: str) -> list[Path]:
     """Portraits in the style to follow, already aligned; none for a style that is not bundled."""
-    return sorted((_FOLDER / "references").glob(f"{style}_*.jpg"))
+    return sorted(references_folder(style).glob("*.jpg"))
+
+
+def references_folder(style: str) -> Path:
+    """Folder of `references`."""
+    return _FOLDER / "references" / style
 
 
 def example_code(reference: Path) -> ReferenceCode:
@@ -72,8 +88,17 @@ def example_code(reference: Path) -> ReferenceCode:
     return ReferenceCode.load(reference.with_suffix(".safetensors"))
 
 
-def make() -> None:
+def comparison(style: str) -> Path | None:
+    """Folder of the first person's comparison in the style, as `compare_photo` leaves it but in JPEG; None without."""
+    folder = _FOLDER / "comparisons" / style
+    return folder if (folder / "comparison.json").is_file() else None
+
+
+def make(runs: Path | None = None) -> None:
     """Draw and encode what is not there yet; a quarter of an hour on two cores.
+
+    Args:
+        runs: trained baselines, ``METHOD/STYLE``; comparisons of the styles that have some are made too.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -90,7 +115,9 @@ def make() -> None:
         stylizer = FaceStylizer.from_pretrained(style)
         _make_portraits(stylizer)
         for i, seed in enumerate(_REFERENCES):
-            _make_reference(stylizer, seed, _FOLDER / "references" / f"{style}_{i}.jpg")
+            _make_reference(stylizer, seed, references_folder(style) / f"{i}.jpg")
+        if runs is not None and any(runs.glob(f"*/{style}")) and comparison(style) is None:
+            _make_comparison(stylizer, runs)
 
 
 def _make_portraits(stylizer: FaceStylizer) -> None:
@@ -118,6 +145,27 @@ def _make_reference(stylizer: FaceStylizer, seed: int, path: Path) -> None:
     code.save(path.with_suffix(".safetensors"))
 
 
+def _make_comparison(stylizer: FaceStylizer, runs: Path) -> None:
+    """The first person by every method, with pictures small enough for a page."""
+    style = stylizer.config.name
+    target = _FOLDER / "comparisons" / style
+    with tempfile.TemporaryDirectory() as made:
+        report = compare_photo(
+            people()[0], made, style=style, base=stylizer.base, runs=runs,
+            pictures=references_folder(style),
+        )  # fmt: skip
+        names = [row["picture"] for row in report["methods"] if "picture" in row]
+        for name in ("photo.png", *names):
+            with Image.open(Path(made) / name) as image:
+                _save(image, (target / name).with_suffix(".jpg"), _COMPARED_PX)
+        with Image.open(Path(made) / "comparison.png") as image:
+            _save(image, target / "comparison.jpg")
+    for row in report["methods"]:
+        if "picture" in row:
+            row["picture"] = str(Path(row["picture"]).with_suffix(".jpg"))
+    write_json(target / "comparison.json", report)
+
+
 def _person(seed: int) -> Path:
     return _FOLDER / "people" / f"person_{seed}.jpg"
 
@@ -139,4 +187,6 @@ def _save(image: Image.Image, path: Path, side_px: int | None = None) -> None:
 
 
 if __name__ == "__main__":
-    make()
+    parser = argparse.ArgumentParser(description="Make the demo's pictures that are not there yet.")
+    parser.add_argument("--runs", type=Path, help="trained baselines, METHOD/STYLE")
+    make(parser.parse_args().runs)

@@ -49,7 +49,7 @@ def test_every_bundled_style_has_a_thumbnail_and_examples_are_small():
     assert all(examples.style_thumbnail(style) for style in list_styles())
     assert all(path.is_file() for path in (*examples.people(), *examples.opening()))
     folder = ROOT / "space/examples"
-    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 3 * 2**20
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 4 * 2**20
 
 
 def test_example_codes_fit_their_styles():
