@@ -99,7 +99,7 @@ def build_app(
 def launch(demo: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
     """Serve the app; ``settings`` go to Gradio's ``launch``.
 
-    Environment: ``GRADIO_MCP_SERVER=true`` also serves the endpoints to MCP clients, where ``gradio[mcp]`` is
+    Environment: ``GRADIO_MCP_SERVER=true`` also serves the endpoints to MCP clients, where ``facestyle[mcp]`` is
     installed.
     """
     served: tuple[Any, str, str] = demo.launch(
@@ -115,5 +115,5 @@ def launch(demo: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
     )
     wanted = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"
     if wanted and getattr(demo, "mcp_error", None):
-        print(f"No MCP server: {demo.mcp_error}; install gradio[mcp]")
+        print(f"No MCP server: {demo.mcp_error}; install facestyle[mcp]")
     return served

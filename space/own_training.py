@@ -242,7 +242,9 @@ def _gathered(files: Sequence[Path], folder: Path) -> list[Path]:
     sources = []
     for i, file in enumerate(files):
         is_zip = file.suffix.lower() == ".zip"
-        target = (folder if is_zip else pictures) / f"{i:04d}_{file.name}"
+        target = (folder if is_zip else pictures) / file.name
+        if target.exists():
+            target = target.with_name(f"{i:04d}_{file.name}")
         shutil.copyfile(file, target)
         if is_zip:
             sources.append(target)
