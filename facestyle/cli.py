@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     from facestyle.compare_cli import add_parser as add_compare
     from facestyle.evaluation.cli import add_parser as add_evaluate
     from facestyle.hub.cli import add_parsers as add_hub
+    from facestyle.import_cli import add_parser as add_import
+    from facestyle.training.cli import add_parser as add_train_diffusion
 
     parser = argparse.ArgumentParser(
         prog="facestyle",
@@ -117,6 +119,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("--json", action="store_true")
     bench.set_defaults(run=_bench)
+
+    export = commands.add_parser("export", help="a style as ONNX or TorchScript files")
+    export.add_argument("-o", "--output", required=True, help="folder")
+    add_style(export)
+    export.add_argument("--format", choices=("onnx", "torchscript"), default="onnx")
+    export.add_argument(
+        "--time", action="store_true", help="onnx: also time the runtimes that are installed"
+    )
+    export.add_argument("--json", action="store_true")
+    export.set_defaults(run=_export)
 
     encoder = commands.add_parser("train-encoder", help="train an encoder: aligned photo to code")
     encoder.add_argument(
@@ -187,9 +199,11 @@ def _parser() -> argparse.ArgumentParser:
     ablate.set_defaults(run=_ablate)
 
     add_evaluate(commands)
+    add_train_diffusion(commands)
     add_baseline(commands)
     add_compare(commands)
     add_hub(commands)
+    add_import(commands)
     return parser
 
 
@@ -279,6 +293,34 @@ def _bench(args: argparse.Namespace) -> int:
 
     report = run_bench(args.style, device=args.device, dtype=args.dtype, runs=args.runs)
     print(json.dumps(report, indent=2) if args.json else format_bench(report))
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from facestyle.export import export_style
+
+    dtype = "float32" if args.dtype == "auto" else args.dtype
+    if args.time and args.format != "onnx":
+        raise ConfigError(
+            "--time compares runtimes of ONNX files; leave it out, or use --format onnx"
+        )
+    args.device, args.dtype = args.device or "cpu", "float32"
+    stylizer = load_stylizer(args)
+    report = export_style(stylizer, args.output, args.format, dtype=dtype)
+    if args.time:
+        from facestyle.export_bench import time_backends
+
+        report["timing"] = time_backends(stylizer, args.output)
+    if args.json:
+        print(json.dumps(report, indent=2))
+        return 0
+    for name, facts in report["files"].items():
+        size, error = facts["bytes"] / 1e6, facts["mean_error"]
+        print(
+            f"{Path(args.output) / name}  {size:.1f} MB, {error} standard deviations from PyTorch"
+        )
+    for runtime, seconds in report.get("timing", {}).get("seconds", {}).items():
+        print(f"{runtime:<12} " + "  ".join(f"{part} {s:.3f} s" for part, s in seconds.items()))
     return 0
 
 

@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
 from facestyle.inversion import Inverter, OnStep, ReconstructionLoss
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
-from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.mobile import MobileSynthesis
+from facestyle.models.psp_encoder import AnyEncoder
+from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.styles import StyleConfig
 
 __all__ = [
@@ -195,7 +196,7 @@ def encode_reference(
     config: StyleConfig,
     *,
     space: ReferenceSpace = "v",
-    encoder: Encoder | None = None,
+    encoder: AnyEncoder | None = None,
     steps: int | None = None,
     seed: int = 0,
     on_step: OnStep | None = None,
@@ -331,6 +332,15 @@ def _(synthesis: MobileSynthesis) -> list[Tensor]:
         weight
         for name, weight in synthesis.named_parameters()
         if name.endswith(("affine.weight", "up.weight")) and not name.startswith("to_preview.")
+    ]
+
+
+@modulation_weights.register
+def _(synthesis: StyleGAN2Synthesis) -> list[Tensor]:
+    return [  # of the convolutions and of the first head, as UI2I takes them: 6560 rows at 1024 px
+        weight
+        for name, weight in synthesis.named_parameters()
+        if name.endswith("affine.weight") and (".torgb." not in name or name.startswith("b4."))
     ]
 
 

@@ -32,9 +32,10 @@ from facestyle.faces.detect import Face, FaceDetector
 from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, OnStep
 from facestyle.latents import blend, style_mix, truncate
-from facestyle.models.encoder import Encoder, Space, to_w_plus
+from facestyle.models.encoder import Space, to_w_plus
 from facestyle.models.generator import Generator
-from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
+from facestyle.models.psp_encoder import AnyEncoder
+from facestyle.models.zoo import load_encoder, load_style
 from facestyle.multimodal import Latent, Variation, Variations, sample_styles
 from facestyle.options import (
     CommonOptions,
@@ -119,7 +120,7 @@ class FaceStylizer:
         self,
         generator: Generator,
         base: Generator,
-        encoder: Encoder,
+        encoder: AnyEncoder,
         config: StyleConfig,
         *,
         device: str | torch.device | None = None,
@@ -136,7 +137,7 @@ class FaceStylizer:
             device="cpu" if self.device.type == "mps" else str(self.device)
         )
         self.folder: Path | None = None
-        self._encoders: dict[Space, Encoder] = {"w": self.encoder}
+        self._encoders: dict[Space, AnyEncoder] = {"w": self.encoder}
         self._blend: tuple[float, nn.Module] | None = None
 
     @classmethod
@@ -155,7 +156,8 @@ class FaceStylizer:
         """A stylizer, ready to be called.
 
         Args:
-            name_or_path: a bundled style ("cartoon"), a folder ("./my-style"), or a Hub repository ("user/my-style").
+            name_or_path: a bundled style ("cartoon"), a folder ("./my-style") of a style or of an import, or a Hub
+                repository ("user/my-style").
             device: "cpu", "cuda", "mps"; None takes the best there is.
             dtype: "float32", "bfloat16", "float16"; None takes the fastest that keeps the picture.
             revision: branch, tag or commit of a Hub repository.
@@ -177,17 +179,12 @@ class FaceStylizer:
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        config = StyleConfig.from_file(folder / "config.json")
-        base = load_base_generator()
-        own_encoder = None if config.encoder == "base" else folder / config.encoder
+        style = load_style(folder)
         stylizer = cls(
-            load_style_generator(folder, base),
-            base,
-            load_encoder(own_encoder),
-            config,
-            device=device,
-            dtype=dtype,
+            style.generator, style.base, style.encoder, style.config, device=device, dtype=dtype
         )
+        for encoder in style.others:
+            stylizer._encoders[encoder.space] = stylizer._placed(encoder)
         stylizer.folder = folder
         return stylizer
 
@@ -612,7 +609,7 @@ class FaceStylizer:
         job.quads, job.found = [face.quad for face in usable], list(usable)
         return job
 
-    def _describe(self, job: _Job, encoder: Encoder) -> None:
+    def _describe(self, job: _Job, encoder: AnyEncoder) -> None:
         """Cut a photo's faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512]."""
         side = encoder.input_px
         with _timed([job], "align"):
@@ -642,15 +639,15 @@ class FaceStylizer:
         for job in jobs:
             job.codes = [next(ready) for _ in job.codes]
 
-    def _encoder_into(self, space: Space) -> Encoder:
+    def _encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
         if space not in self._encoders:
             self._encoders[space] = self._placed(load_encoder(space=space))
         return self._encoders[space]
 
-    def _placed(self, encoder: Encoder) -> Encoder:
+    def _placed(self, encoder: AnyEncoder) -> AnyEncoder:
         placed = encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert isinstance(placed, Encoder)
+        assert isinstance(placed, AnyEncoder)
         return placed
 
     @cached_property

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from facestyle.baselines.base import (
     resize,
 )
 from facestyle.baselines.dualstylegan_network import DualStyleGenerator, from_public
-from facestyle.baselines.torch_files import read_named_arrays, read_torch_file
+from facestyle.baselines.torch_files import named_arrays
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import (
     load_strict,
@@ -31,13 +30,22 @@ from facestyle.models.checkpoints import (
     save_tensors,
     unfilled,
 )
+from facestyle.models.importers.checkpoints.containers import read_checkpoint
+from facestyle.models.importers.checkpoints.network import fitted, tensors_in
+from facestyle.models.importers.checkpoints.psp import psp_encoder
+from facestyle.models.importers.checkpoints.stored import StoredArray
+from facestyle.models.importers.checkpoints.stylegan2 import mean_of_w
 from facestyle.models.psp_encoder import PspEncoder
 from facestyle.models.stylegan2_generator import StyleGAN2Generator, estimate_w_avg
 from facestyle.runtime import choose_device
 
-__all__ = ["DualStyle", "DualStyleConfig", "import_dualstylegan"]
-
-_log = logging.getLogger(__name__)
+__all__ = [
+    "DualStyle",
+    "DualStyleConfig",
+    "import_dualstylegan",
+    "public_codes",
+    "public_generator",
+]
 
 _GENERATOR, _ENCODER, _EXEMPLARS = (
     f"{name}.safetensors" for name in ("generator", "encoder", "exemplars")
@@ -174,21 +182,17 @@ def import_dualstylegan(files: Sequence[str | Path], out: str | Path) -> list[Pa
     """
     written = []
     for file in map(Path, files):
-        if file.suffix == ".npy":
-            codes = {k: torch.from_numpy(v).float() for k, v in read_named_arrays(file).items()}
-            codes = {k: v[0] if v.ndim == 3 and len(v) == 1 else v for k, v in codes.items()}
-            _check_codes(codes, file)
-            written.append(_write(codes, Path(out) / _EXEMPLARS, {}))
-            continue
-        content = read_torch_file(file)
+        content = read_checkpoint(file)
         if not isinstance(content, dict):
             raise CheckpointError(f"holds {type(content).__name__}, no networks", path=file)
         if "g_ema" in content:
-            net = _generator_from(content, file)
+            net = public_generator(content, file)
             written.append(_write(net.state_dict(), Path(out) / _GENERATOR, net.config()))
         elif "state_dict" in content:
-            encoder = _encoder_from(content, file)
+            encoder = psp_encoder(content, file)
             written.append(_write(encoder.state_dict(), Path(out) / _ENCODER, encoder.config()))
+        elif all(isinstance(value, StoredArray) for value in content.values()):
+            written.append(_write(public_codes(content, file), Path(out) / _EXEMPLARS, {}))
         else:
             raise CheckpointError(
                 f"holds neither g_ema (generator.pt) nor state_dict (encoder.pt), but {sorted(map(str, content))[:5]}",
@@ -197,67 +201,41 @@ def import_dualstylegan(files: Sequence[str | Path], out: str | Path) -> list[Pa
     return written
 
 
-def _generator_from(content: Mapping[str, Any], file: Path) -> DualStyleGenerator:
-    config, tensors = from_public(content["g_ema"])
-    with unfilled():
-        net = DualStyleGenerator(config["generator"], structure_rows=config["structure_rows"])
+def public_generator(content: Mapping[str, Any], file: Path) -> DualStyleGenerator:
+    """The generator of the authors' ``generator.pt``, as ``read_checkpoint`` reads it.
+
+    Raises:
+        CheckpointError: it holds another network.
+    """
+    config, tensors = from_public(tensors_in(content["g_ema"], file))
+    w_avg = mean_of_w(content.get("latent_avg"))
+    w_dim = config["generator"]["w_dim"]
+    tensors["generator.mapping.w_avg"] = torch.zeros(w_dim) if w_avg is None else w_avg
+    net = fitted(
+        lambda: DualStyleGenerator(config["generator"], structure_rows=config["structure_rows"]),
+        tensors,
+        file,
+    )
     inner: StyleGAN2Generator = net.generator
-    tensors["generator.mapping.w_avg"] = content.get("latent_avg", torch.zeros(inner.w_dim))
-    load_strict(net, tensors, path=file)
-    if "latent_avg" not in content:
+    if w_avg is None:
         inner.w_avg.copy_(estimate_w_avg(inner))
     return net
 
 
-def _encoder_from(content: Mapping[str, Any], file: Path) -> PspEncoder:
-    """The encoder of a pSp checkpoint; the copy of the decoder in it is passed over."""
-    state, options = content["state_dict"], content.get("opts", {})
-    parts = {name.partition(".")[0] for name in state}
-    if "encoder" not in parts or parts - {"encoder", "decoder", "face_pool", "latent_avg"}:
-        raise CheckpointError(f"holds no pSp encoder, but {sorted(parts)[:5]}", path=file)
-    tensors = {k.removeprefix("encoder."): v for k, v in state.items() if k.startswith("encoder.")}
-    config = _encoder_config(tensors, file)
-    shape = (config["rows"], config["code_dim"])
-    tensors["start"] = torch.zeros(shape)
-    if options.get("start_from_latent_avg") and "latent_avg" in content:
-        _log.warning("%s: its codes start from the latent_avg it holds", file)
-        tensors["start"] = content["latent_avg"].expand(shape).contiguous()
-    with unfilled():
-        encoder = PspEncoder(**config)
-    load_strict(encoder, tensors, path=file)
-    return encoder
+def public_codes(content: Any, file: Path) -> dict[str, Tensor]:
+    """Codes [rows, 512] by picture, of the authors' ``exstyle_code.npy``, as ``read_checkpoint`` reads it.
 
-
-def _encoder_config(tensors: Mapping[str, Tensor], file: Path) -> dict[str, Any]:
-    """Arguments of the encoder, read off its tensors."""
-    try:
-        widths = [len(tensors["input_layer.0.weight"])]
-        units: list[int] = [0]
-        unit = 0
-        while (name := f"body.{unit}.res_layer.1.weight") in tensors:
-            if len(tensors[name]) != widths[-1]:
-                widths.append(len(tensors[name]))
-                units.append(0)
-            units[-1] += 1
-            unit += 1
-        rows = sum(name.endswith(".linear.weight") for name in tensors)
-        convs = sum(name.startswith("styles.0.convs.") for name in tensors) // 2
-        return {
-            "rows": rows, "code_dim": len(tensors["styles.0.linear.weight"]),
-            "input_px": 16 << convs, "widths": widths, "units": units,
-        }  # fmt: skip
-    except KeyError as error:
-        raise CheckpointError(
-            f"holds no pSp encoder: {error} is missing", path=file, missing=[str(error.args[0])]
-        ) from error
-
-
-def _check_codes(codes: Mapping[str, Tensor], file: Path) -> None:
+    Raises:
+        CheckpointError: it holds something else, or codes of several shapes.
+    """
+    codes = {k: torch.from_numpy(v).float() for k, v in named_arrays(content, file).items()}
+    codes = {k: v[0] if v.ndim == 3 and len(v) == 1 else v for k, v in codes.items()}
     shapes = {tuple(code.shape) for code in codes.values()}
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):
         raise CheckpointError(f"expected codes [rows, 512], got {sorted(shapes)[:3]}", path=file)
     if bad := sorted(name for name, code in codes.items() if not code.isfinite().all()):
         raise CheckpointError(f"code {bad[0]!r} holds NaN or infinity", path=file)
+    return codes
 
 
 def _write(tensors: Mapping[str, Tensor], path: Path, config: Mapping[str, Any]) -> Path:

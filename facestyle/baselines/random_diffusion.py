@@ -7,15 +7,23 @@ parameters, for tests and for machines without a GPU.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import nn
 
 from facestyle.baselines.diffusion import LatentDiffusion, need_diffusers
 from facestyle.errors import ConfigError
 
-__all__ = ["SIZES", "random_clip", "random_model", "random_pipeline"]
+__all__ = [
+    "SIZES",
+    "build_pipeline",
+    "character_tokenizer",
+    "random_clip",
+    "random_model",
+    "random_pipeline",
+]
 
 SIZES = ("full", "tiny")
 
@@ -39,15 +47,15 @@ _SCHEDULER: dict[str, Any] = {
 _PARTS: dict[str, dict[str, dict[str, Any]]] = {
     "full": {
         "unet": {
-            **_UNET, "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280),
+            "sample_size": 64, "block_out_channels": (320, 640, 1280, 1280),
             "cross_attention_dim": 768, "attention_head_dim": 8, "norm_num_groups": 32,
         },
         "vae": {
-            **_VAE, "sample_size": 512, "block_out_channels": (128, 256, 512, 512),
+            "sample_size": 512, "block_out_channels": (128, 256, 512, 512),
             "layers_per_block": 2, "norm_num_groups": 32,
         },
         "text": {
-            **_TEXT, "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072,
+            "vocab_size": 49408, "hidden_size": 768, "intermediate_size": 3072,
             "num_hidden_layers": 12, "num_attention_heads": 12, "projection_dim": 768,
         },
         "clip": {
@@ -57,15 +65,15 @@ _PARTS: dict[str, dict[str, dict[str, Any]]] = {
     },
     "tiny": {
         "unet": {
-            **_UNET, "sample_size": 8, "block_out_channels": (16, 32, 32, 32),
+            "sample_size": 8, "block_out_channels": (16, 32, 32, 32),
             "cross_attention_dim": 32, "attention_head_dim": 4, "norm_num_groups": 8,
         },
         "vae": {
-            **_VAE, "sample_size": 64, "block_out_channels": (8, 8, 16, 16),
+            "sample_size": 64, "block_out_channels": (8, 8, 16, 16),
             "layers_per_block": 1, "norm_num_groups": 4,
         },
         "text": {
-            **_TEXT, "vocab_size": 514, "hidden_size": 32, "intermediate_size": 64,
+            "vocab_size": 514, "hidden_size": 32, "intermediate_size": 64,
             "num_hidden_layers": 2, "num_attention_heads": 4, "projection_dim": 32,
         },
         "clip": {
@@ -102,23 +110,61 @@ def random_pipeline(
         MissingDependencyError: diffusers or transformers is not installed.
     """
     parts = _parts(size)
-    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
-    from diffusers import UNet2DConditionModel as UNet
+    return build_pipeline(
+        character_tokenizer(), seed=seed, device=device, dtype=dtype, scheduler=scheduler,
+        unet={**parts["unet"], **(unet or {})}, vae=parts["vae"], text=parts["text"],
+    )  # fmt: skip
+
+
+def build_pipeline(
+    tokenizer: Any,
+    *,
+    unet: Mapping[str, Any],
+    vae: Mapping[str, Any],
+    text: Mapping[str, Any],
+    scheduler: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A diffusers ``StableDiffusionPipeline`` of Stable Diffusion 1.x's layout, of given sizes and random weights.
+
+    Args:
+        tokenizer: its special tokens are the text encoder's.
+        unet: the UNet's configuration, instead of the layout's where both have a key.
+        vae: likewise the autoencoder's.
+        text: likewise the text encoder's.
+        scheduler: likewise the scheduler's.
+        seed: of the weights.
+        device: where it is built.
+        dtype: of the networks.
+
+    Raises:
+        MissingDependencyError: diffusers or transformers is not installed.
+    """
+    need_diffusers()
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        UNet2DConditionModel,
+    )
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    tokenizer = _character_tokenizer()
-    text = CLIPTextConfig(
-        **parts["text"], bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    text_config = CLIPTextConfig(**{
+        **_TEXT, "bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id, **text,
+    })  # fmt: skip
     with _random(seed, device):
         networks = {
-            "unet": UNet(**parts["unet"] | dict(unet or {})).to(dtype),
-            "vae": AutoencoderKL(**parts["vae"]).to(dtype),
-            "text_encoder": CLIPTextModel(text).to(dtype),
+            "unet": UNet2DConditionModel(**{**_UNET, **unet}),
+            "vae": AutoencoderKL(**{**_VAE, **vae}),
+            "text_encoder": CLIPTextModel(text_config),
         }
+    for net in networks.values():
+        nn.Module.to(net, dtype)  # diffusers' own warns, whatever the network
     return StableDiffusionPipeline(
-        **networks, tokenizer=tokenizer, scheduler=DDIMScheduler(**_SCHEDULER | dict(scheduler or {})),
+        **networks, tokenizer=tokenizer, scheduler=DDIMScheduler(**{**_SCHEDULER, **(scheduler or {})}),
         safety_checker=None, feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
 
@@ -178,13 +224,14 @@ def _random(seed: int, device: str | torch.device) -> Iterator[None]:
             yield
 
 
-def _character_tokenizer() -> Any:
-    """Every byte a token, at a word's end another."""
+def character_tokenizer(merges: Sequence[tuple[str, str]] = ()) -> Any:
+    """A ``CLIPTokenizer``: every byte is a token, at a word's end another, and so is what ``merges`` join, in order."""
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import CLIPTokenizer
 
     letters = sorted(ByteLevel.alphabet())
-    words = [*letters, *(f"{c}</w>" for c in letters), "<|startoftext|>", "<|endoftext|>"]
+    words = [*letters, *(f"{c}</w>" for c in letters), *(a + b for a, b in merges)]
+    words += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
-        vocab={word: i for i, word in enumerate(words)}, merges=[], model_max_length=77
+        vocab={word: i for i, word in enumerate(words)}, merges=list(merges), model_max_length=77
     )

@@ -19,8 +19,8 @@ from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.errors import ConfigError
 from facestyle.inversion import Inverter
-from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
+from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.zoo import load_encoder
 from facestyle.training.finetune import FinetuneConfig
 
@@ -83,7 +83,7 @@ class Toonify(ProjectingBaseline):
         config: ToonifyConfig | None = None,
         *,
         star: FinetuneConfig = DEFAULT_STAR,
-        encoder: Encoder | None = None,
+        encoder: AnyEncoder | None = None,
     ) -> None:
         self.base = base
         self.encoder = encoder

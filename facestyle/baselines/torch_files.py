@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from facestyle.errors import CheckpointError
+from facestyle.models.importers.checkpoints.containers import read_checkpoint
+from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE
+from facestyle.models.importers.checkpoints.stored import loaded
 
-__all__ = ["read_named_arrays", "read_torch_file"]
-
-_ARRAY_PARTS = {
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-}
-"""All that a pickled array needs, under numpy's older and newer names."""
+__all__ = ["named_arrays", "read_named_arrays", "read_torch_file"]
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -31,23 +22,7 @@ def read_torch_file(path: str | Path) -> Any:
     Raises:
         CheckpointError: it is absent, damaged, or holds objects that would run code.
     """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError("no such file", path=path) from error
-    except pickle.UnpicklingError as error:
-        told = str(error).strip().splitlines()[-1] if str(error).strip() else "unknown content"
-        raise CheckpointError(
-            f"holds more than tensors and is refused, because opening it could run code: {told}",
-            path=path,
-        ) from error
-    except (
-        OSError, RuntimeError, EOFError, KeyError, ValueError, TypeError, AttributeError,
-        IndexError, MemoryError, zipfile.BadZipFile,
-    ) as error:  # fmt: skip
-        raise CheckpointError(
-            f"cannot be read as a torch file ({error}); download it again", path=path
-        ) from error
+    return _loaded(read_checkpoint(path), path)
 
 
 def read_named_arrays(path: str | Path) -> dict[str, NDArray[np.floating[Any]]]:
@@ -56,30 +31,18 @@ def read_named_arrays(path: str | Path) -> dict[str, NDArray[np.floating[Any]]]:
     Raises:
         CheckpointError: it is absent, damaged, holds something else, or objects that would run code.
     """
-    try:
-        file = io.BytesIO(Path(path).read_bytes())
-        version = np.lib.format.read_magic(file)
-        read_header = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0)
-            else np.lib.format.read_array_header_2_0
-        )  # fmt: skip
-        shape, _, kind = read_header(file)
-        if shape != () or not kind.hasobject:
-            raise CheckpointError("holds a plain array, not arrays by name", path=path)
-        content = _ArrayUnpickler(file).load()
-    except OSError as error:
-        raise CheckpointError(f"cannot be read ({error})", path=path) from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(str(error), path=path) from error
-    except (
-        EOFError, ValueError, TypeError, KeyError, AttributeError, IndexError, MemoryError,
-        OverflowError,
-    ) as error:  # fmt: skip
-        raise CheckpointError(
-            f"cannot be read as an npy file ({error}); download it again", path=path
-        ) from error
-    if isinstance(content, np.ndarray) and content.shape == ():
-        content = content.item()
+    return named_arrays(read_checkpoint(path), path)
+
+
+def named_arrays(content: Any, path: str | Path) -> dict[str, NDArray[np.floating[Any]]]:
+    """Arrays by name, of what was read from an ``.npy`` file.
+
+    Raises:
+        CheckpointError: it is something else.
+    """
+    content = _loaded(content, path)
+    if isinstance(content, np.ndarray):
+        raise CheckpointError("holds a plain array, not arrays by name", path=path)
     if not isinstance(content, dict) or not content:
         raise CheckpointError("holds no arrays by name", path=path)
     for name, value in content.items():
@@ -89,11 +52,8 @@ def read_named_arrays(path: str | Path) -> dict[str, NDArray[np.floating[Any]]]:
     return content
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        """Parts of numpy arrays; anything else is refused before it is imported."""
-        if (module, name) not in _ARRAY_PARTS:
-            raise pickle.UnpicklingError(
-                f"asks for {module}.{name} and is refused, because opening it could run code"
-            )
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+def _loaded(content: Any, path: str | Path) -> Any:
+    try:
+        return loaded(content)
+    except DAMAGE as error:
+        raise CheckpointError(f"is damaged ({error}); download it again", path=path) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
 from facestyle.training.data import PictureSet, shuffled_batches
-from facestyle.training.state import TrainingState
+from facestyle.training.state import TrainingClock, TrainingState
 
 __all__ = ["FILE", "FORMAT", "UgatitConfig", "sample_faces", "save_generator", "train_ugatit"]
 
@@ -183,23 +182,6 @@ class _Samples:
         return self.pictures[list(indices)].float() / 127.5 - 1
 
 
-class _Clock:
-    """Seconds of training so far, kept with the checkpoint."""
-
-    def __init__(self) -> None:
-        self.before = 0.0
-        self.began = time.monotonic()
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.began
-
-    def state_dict(self) -> dict[str, float]:
-        return {"seconds": self.seconds()}
-
-    def load_state_dict(self, state: dict[str, float]) -> None:
-        self.before, self.began = state["seconds"], time.monotonic()
-
-
 class _Training:
     """A run: two generators, four discriminators, and what a step does with them."""
 
@@ -229,7 +211,7 @@ class _Training:
         self.style_judges, self.face_judges = judges(), judges()
         self.g_optimizer = self._adam(self.to_style, self.to_face)
         self.d_optimizer = self._adam(self.style_judges, self.face_judges)
-        self.clock = _Clock()
+        self.clock = TrainingClock()
         self.parts: dict[str, Any] = {
             "to_style": self.to_style, "to_face": self.to_face, "clock": self.clock,
             "style_judges": self.style_judges, "face_judges": self.face_judges,

@@ -17,8 +17,8 @@ from facestyle.errors import ConfigError, ImageError
 from facestyle.evaluation.features import Pictures, iter_pictures
 from facestyle.image import to_tensor
 from facestyle.latents import broadcast, truncate
-from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator, sample_z
+from facestyle.models.psp_encoder import AnyEncoder
 
 __all__ = [
     "SAMPLE_SEED",
@@ -103,7 +103,7 @@ def sample_people(
 
 def encode_people(
     generator: Generator,
-    encoder: Encoder,
+    encoder: AnyEncoder,
     photos: Pictures,
     *,
     psi: float,

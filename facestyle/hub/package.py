@@ -12,8 +12,8 @@ import torch
 from facestyle.errors import OutputError
 from facestyle.files import write_whole
 from facestyle.models.checkpoints import save_tensors
-from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
+from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.styles import OWN_ENCODER, StyleConfig
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ def copy_style(source: Path, target: Path, names: list[str]) -> None:
         raise OutputError(f"the style cannot be copied ({error})", path=target) from error
 
 
-def _write_encoder(encoder: Encoder, path: Path) -> None:
+def _write_encoder(encoder: AnyEncoder, path: Path) -> None:
     save_tensors(
         encoder.state_dict(),
         path,

@@ -19,6 +19,8 @@ from facestyle.errors import CheckpointError, OutputError
 
 __all__ = [
     "bundled",
+    "check_fit",
+    "check_half_range",
     "load_strict",
     "read_metadata",
     "read_tensors",
@@ -79,6 +81,25 @@ def load_strict(
     Raises:
         CheckpointError: a tensor is missing, unexpected, of another shape, or holds NaN or infinity.
     """
+    check_fit(module, tensors, path=path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not _is_finite(tensor):
+            raise CheckpointError(
+                f"tensor {name} holds NaN or infinity; the file is damaged or its training diverged",
+                path=path,
+                unexpected=[name],
+            )
+    module.load_state_dict(dict(tensors), strict=True)
+
+
+def check_fit(
+    module: nn.Module, tensors: Mapping[str, Tensor], *, path: str | Path | None = None
+) -> None:
+    """Whether these are the tensors of ``module``, which may be on torch's meta device.
+
+    Raises:
+        CheckpointError: a tensor is missing, unexpected or of another shape.
+    """
     own = module.state_dict()
     missing = sorted(own.keys() - tensors.keys())
     unexpected = sorted(tensors.keys() - own.keys())
@@ -98,19 +119,26 @@ def load_strict(
                 path=path,
                 unexpected=[name],
             )
-        if tensor.is_floating_point() and not _is_finite(tensor):
-            raise CheckpointError(
-                f"tensor {name} holds NaN or infinity; the file is damaged or its training diverged",
-                path=path,
-                unexpected=[name],
-            )
-    module.load_state_dict(dict(tensors), strict=True)
 
 
 def _is_finite(tensor: Tensor) -> bool:
     """Whether no element is NaN or infinite; these show in the sum, which is ten times as fast to take."""
     total = tensor.sum(dtype=torch.float32)
     return bool(torch.isfinite(total)) or bool(torch.isfinite(tensor).all())
+
+
+def check_half_range(tensors: Mapping[str, Tensor]) -> None:
+    """Whether the tensors can be stored as float16.
+
+    Raises:
+        CheckpointError: a value is too large for it.
+    """
+    limit = torch.finfo(torch.float16).max
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and tensor.numel() and tensor.abs().max() > limit:
+            raise CheckpointError(
+                f"{name} holds values beyond {limit:.0f}; store it without --fp16"
+            )
 
 
 class unfilled(TorchFunctionMode):

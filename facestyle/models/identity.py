@@ -24,7 +24,7 @@ _CROP = (32 / 256, 35 / 256, 220 / 256, 223 / 256)
 
 def face_chip(img: Tensor, side_px: int = 112) -> Tensor:
     """The recogniser's view [B, 3, side, side] of FFHQ-aligned faces [B, 3, S, S], antialiased, same range."""
-    side = img.shape[-1]
+    side = int(img.shape[-1])
     left, upper, right, lower = (round(share * side) for share in _CROP)
     chip = img[:, :, upper:lower, left:right]
     return F.interpolate(chip, size=(side_px, side_px), mode="bilinear", antialias=True)

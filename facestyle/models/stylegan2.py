@@ -8,6 +8,7 @@ sees how much the pictures of a group differ.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -22,14 +23,14 @@ _SLOPE = 0.2
 _BLUR = (1.0, 3.0, 3.0, 1.0)
 
 
-def channels_at(resolution: int, *, width: float = 1.0) -> int:
-    """Channels of config f at a resolution: 512 up to 64 px, then halved at every doubling; at least 1.
+def channels_at(resolution: int, *, width: float = 1.0, base: int = 32_768, most: int = 512) -> int:
+    """Channels at a resolution; by default config f's: 512 up to 64 px, then halved at every doubling; at least 1.
 
     Example:
         >>> [channels_at(side) for side in (4, 64, 128, 256, 1024)]
         [512, 512, 256, 128, 32]
     """
-    return max(1, round(min(512, 32_768 / resolution) * width))
+    return max(1, round(min(most, base / resolution) * width))
 
 
 class _Conv(nn.Module):
@@ -80,30 +81,52 @@ class StyleGAN2Critic(nn.Module):
 
     Args:
         resolution: side R, a power of two from 8 to 1024.
-        width: share of config f's channels.
+        width: share of these channels.
         group: at most so many pictures have their spread compared; the largest divisor of the batch is taken.
+        channel_base: a resolution r has ``channel_base / r`` channels: 32768 in config f.
+        channel_max: but at most so many.
 
     Raises:
         ConfigError: the resolution cannot be built.
     """
 
-    def __init__(self, resolution: int, *, width: float = 1.0, group: int = 4) -> None:
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        width: float = 1.0,
+        group: int = 4,
+        channel_base: int = 32_768,
+        channel_max: int = 512,
+    ) -> None:
         super().__init__()
         if resolution not in [8 << i for i in range(8)]:
             raise ConfigError(f"resolution must be a power of two from 8 to 1024, got {resolution}")
-        self.group = group
-        self.from_rgb = _Conv(3, channels_at(resolution, width=width), 1)
+        self.resolution, self.width, self.group = resolution, width, group
+        self.channel_base, self.channel_max = channel_base, channel_max
+
+        def channels(side: int) -> int:
+            return channels_at(side, width=width, base=channel_base, most=channel_max)
+
+        self.from_rgb = _Conv(3, channels(resolution), 1)
         sides = [resolution >> i for i in range(int(math.log2(resolution)) - 2)]
         self.blocks = nn.Sequential(
-            *(
-                _Halving(channels_at(side, width=width), channels_at(side // 2, width=width))
-                for side in sides
-            )
+            *(_Halving(channels(side), channels(side // 2)) for side in sides)
         )
-        last = channels_at(4, width=width)
+        last = channels(4)
         self.conv = _Conv(last + 1, last, 3)
         self.hidden = EqualLinear(last * 16, last)
         self.out = EqualLinear(last, 1)
+
+    def config(self) -> dict[str, Any]:
+        """Arguments of the constructor, JSON-able."""
+        return {
+            "resolution": self.resolution,
+            "width": self.width,
+            "group": self.group,
+            "channel_base": self.channel_base,
+            "channel_max": self.channel_max,
+        }
 
     def forward(self, img: Tensor) -> Tensor:
         """[B, 3, R, R] -> [B, 1]."""

@@ -29,6 +29,7 @@ __all__ = [
     "estimate_w_avg",
     "from_rosinality",
     "scaled_leaky_relu",
+    "sizes_of",
 ]
 
 AfterConv = Callable[[int, Tensor], Tensor]
@@ -312,13 +313,32 @@ def from_rosinality(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict
     clean = {
         new: _clean_shape(new, tensors[name]) for name, new in names.items() if new
     }  # blur kernels, whose new name is empty, are constants
+    config = sizes_of(clean)
+    if not any(name.endswith("noise_const") for name in clean):
+        rng = torch.Generator().manual_seed(0)
+        for name in sorted(name for name in clean if name.endswith("noise_strength")):
+            match = re.search(r"\.b(\d+)\.", name)
+            assert match is not None
+            if (side := int(match[1])) > min(config["resolution"], 1024):
+                continue  # no layer of a generator
+            plane = torch.randn(side, side, generator=rng)
+            clean[name.replace("noise_strength", "noise_const")] = plane
+    return config, clean
+
+
+def sizes_of(clean: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Arguments of the :class:`StyleGAN2Generator` whose tensors these are, read off their shapes.
+
+    Raises:
+        CheckpointError: one that tells a size is absent.
+    """
     sides = [
         int(match[1]) for name in clean if (match := re.search(r"\.b(\d+)\.torgb\.bias", name))
     ]
     try:
         side = max(sides)
         top = clean[f"synthesis.b{side}.conv1.weight"].shape[0]
-        config = {
+        return {
             "resolution": side,
             "w_dim": clean["mapping.fc.0.weight"].shape[1],
             "channel_base": top * side,
@@ -329,14 +349,6 @@ def from_rosinality(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict
         }
     except (KeyError, ValueError, IndexError) as error:
         raise CheckpointError(f"holds no StyleGAN2 generator ({error})") from error
-    if not any(name.endswith("noise_const") for name in clean):
-        rng = torch.Generator().manual_seed(0)
-        for name in sorted(name for name in clean if name.endswith("noise_strength")):
-            match = re.search(r"\.b(\d+)\.", name)
-            assert match is not None
-            plane = torch.randn(int(match[1]), int(match[1]), generator=rng)
-            clean[name.replace("noise_strength", "noise_const")] = plane
-    return config, clean
 
 
 _LAYER = {
@@ -351,13 +363,13 @@ def _clean_name(name: str) -> str | None:
     """Our name of a tensor of rosinality's; empty for constants, None where there is no such layer."""
     if name == "input.input":
         return "synthesis.const"
-    if match := re.fullmatch(r"style\.(\d+)\.(weight|bias)", name):
+    if match := re.fullmatch(r"style\.(\d\d?)\.(weight|bias)", name):
         return f"mapping.fc.{int(match[1]) - 1}.{match[2]}"
-    if match := re.fullmatch(r"noises\.noise_(\d+)", name):
+    if match := re.fullmatch(r"noises\.noise_(\d\d?)", name):
         number = int(match[1])
         conv = "b4.conv1" if number == 0 else f"b{8 << (number - 1) // 2}.conv{(number - 1) % 2}"
         return f"synthesis.{conv}.noise_const"
-    match = re.fullmatch(r"(conv1|to_rgb1|convs\.(\d+)|to_rgbs\.(\d+))\.(.+)", name)
+    match = re.fullmatch(r"(conv1|to_rgb1|convs\.(\d\d?)|to_rgbs\.(\d\d?))\.(.+)", name)
     if match is None or match[4] not in _LAYER:
         return None
     if not (part := _LAYER[match[4]]):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Iterable
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +22,30 @@ from facestyle.models.checkpoints import (
 from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator
 from facestyle.models.mobile import MobileGenerator
-from facestyle.styles import StyleConfig
+from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
+from facestyle.models.stylegan2 import StyleGAN2Critic
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
+from facestyle.styles import OWN_ENCODER, StyleConfig
 
 __all__ = [
     "BASE_FILE",
+    "DISCRIMINATOR_FILE",
     "ENCODER_FILE",
     "GENERATOR_FILE",
+    "Style",
     "base_sha256",
+    "is_import",
     "load_base_generator",
+    "load_discriminator",
     "load_encoder",
+    "load_style",
     "load_style_generator",
     "refuse_pickles",
 ]
 
 BASE_FILE = "generator_ffhq_1024.safetensors"
 ENCODER_FILE = "encoder_w.safetensors"
+DISCRIMINATOR_FILE = "discriminator.safetensors"
 GENERATOR_FILE = "generator.safetensors"
 _PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 _ENCODER_FILES: dict[Space, str] = {
@@ -43,21 +54,99 @@ _ENCODER_FILES: dict[Space, str] = {
     "z_plus": "encoder_z_plus.safetensors",
 }
 
-_ARCHITECTURES: dict[str, type[MobileGenerator]] = {"mobile": MobileGenerator}
+_ARCHITECTURES: dict[str, Callable[..., Generator]] = {
+    "mobile": MobileGenerator,
+    "stylegan2": StyleGAN2Generator,
+}
 
 
 def load_base_generator(path: str | Path | None = None) -> Generator:
-    """G, frozen, in eval mode, float32; the bundled FFHQ 1024 px model when no file is given.
+    """G, frozen, in eval mode, float32.
+
+    Args:
+        path: its file, or the folder of an import; the bundled FFHQ 1024 px model when None.
 
     Raises:
         CheckpointError: the file is damaged or of another architecture.
     """
     path = bundled(BASE_FILE) if path is None else Path(path)
+    if path.is_dir():
+        refuse_pickles(path)
+        path = path / GENERATOR_FILE
     metadata = read_metadata(path)
     config = _parsed_config(metadata, path)
     generator = _build(metadata.get("architecture", ""), config, path)
     load_strict(generator, read_tensors(path), path=path)
     return generator.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """A style's networks.
+
+    Attributes:
+        config: what it is.
+        generator: G'.
+        base: G.
+        encoder: E_w.
+        others: its own encoders into other spaces.
+    """
+
+    config: StyleConfig
+    generator: Generator
+    base: Generator
+    encoder: AnyEncoder
+    others: tuple[AnyEncoder, ...] = ()
+
+
+def load_style(folder: str | Path) -> Style:
+    """The networks of a style's folder, or of one that ``facestyle import`` made.
+
+    An imported generator is G and G' in one. The encoder is its own, where a code of W can be had of it, else the
+    bundled one, which knows the W of StyleGAN2 trained on FFHQ.
+
+    Raises:
+        CheckpointError: a file is damaged, or the style was made from another base generator.
+    """
+    folder = Path(folder)
+    if not is_import(folder):
+        config = StyleConfig.from_file(folder / "config.json")
+        base = load_base_generator()
+        own = None if config.encoder == "base" else folder / config.encoder
+        return Style(config, load_style_generator(folder, base), base, load_encoder(own))
+    base = load_base_generator(folder)
+    spaces = _spaces_of(folder)
+    config = StyleConfig(
+        name=re.sub(r"[^a-z0-9._-]+", "-", f"imported-{folder.resolve().name.lower()}")[:64],
+        title=folder.resolve().name,
+        description="An imported generator.",
+        architecture=base.architecture,
+        generator=base.config(),
+        base_sha256=hashlib.sha256((folder / GENERATOR_FILE).read_bytes()).hexdigest(),
+        encoder=OWN_ENCODER if "w" in spaces else "base",
+    )
+    others = tuple(load_encoder(folder, space=space) for space in spaces if space != "w")
+    encoder = load_encoder(folder if "w" in spaces else None)
+    return Style(config, base, base, encoder, others)
+
+
+def is_import(folder: Path) -> bool:
+    """Whether ``facestyle import`` made the folder."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("format") == "facestyle-import"
+
+
+def _spaces_of(folder: Path) -> list[Space]:
+    """The spaces into which the folder's encoder leads."""
+    path = folder / OWN_ENCODER
+    if not path.is_file():
+        return []
+    config = _parsed_config(read_metadata(path), path)
+    space: Space = config.get("space", "w_plus")
+    return ["w", space] if config.get("deltas") is True else [space]
 
 
 def load_style_generator(folder: str | Path, base: Generator) -> Generator:
@@ -83,25 +172,57 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     return generator.eval().requires_grad_(False)
 
 
-def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> Encoder:
-    """The encoder into a space, frozen, in eval mode, float32; the bundled one when no file is given.
+def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEncoder:
+    """The encoder into a space, frozen, in eval mode, float32.
+
+    Args:
+        path: its file, or the folder of an import; the bundled one when None.
+        space: of the codes. Of e4e's encoder the code of W alone may be asked for, too.
 
     Raises:
         CheckpointError: the file is damaged, of another architecture, or an encoder into another space.
     """
     path = bundled(_ENCODER_FILES[space]) if path is None else Path(path)
-    config = _parsed_config(read_metadata(path), path)
+    if path.is_dir():
+        path = path / OWN_ENCODER
+    metadata, tensors = read_metadata(path), read_tensors(path)
+    config = _parsed_config(metadata, path)
+    is_psp = metadata.get("architecture") == "psp"
+    if is_psp and space == "w" and config.get("deltas") is True:
+        config, tensors = first_row(config, tensors)
     try:
         with unfilled():
-            encoder = Encoder(**config)
+            encoder = PspEncoder(**config) if is_psp else Encoder(**config)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(f"describes no encoder ({error})", path=path) from error
     if encoder.space != space:
         raise CheckpointError(
             f"is an encoder into {encoder.space}, and one into {space} was asked for", path=path
         )
-    load_strict(encoder, read_tensors(path), path=path)
+    load_strict(encoder, tensors, path=path)
     return encoder.eval().requires_grad_(False)
+
+
+def load_discriminator(path: str | Path) -> StyleGAN2Critic:
+    """StyleGAN2's discriminator, float32, to go on training with.
+
+    Args:
+        path: its file, or the folder of an import.
+
+    Raises:
+        CheckpointError: the file is absent, damaged or of another architecture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / DISCRIMINATOR_FILE
+    config = _parsed_config(read_metadata(path), path)
+    try:
+        with unfilled():
+            net = StyleGAN2Critic(**config)
+    except (TypeError, ConfigError) as error:
+        raise CheckpointError(f"describes no discriminator ({error})", path=path) from error
+    load_strict(net, read_tensors(path), path=path)
+    return net
 
 
 def refuse_pickles(folder: str | Path, names: Iterable[str] | None = None) -> None:

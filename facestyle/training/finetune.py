@@ -33,7 +33,9 @@ from facestyle.models.discriminator import Adversary, make_adversary
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.identity import load_identity
+from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.training.data import PictureSet, shuffled_batches
+from facestyle.training.ema import update_ema
 from facestyle.training.pairs import PairStore
 from facestyle.training.processes import Processes
 from facestyle.training.selection import HeldOut
@@ -283,7 +285,7 @@ class _Finetuning:
         self.target = copy.deepcopy(self.base)
         with torch.no_grad():
             for name, buffer in self.target.synthesis.named_buffers():
-                if name.endswith(".noise"):
+                if name.endswith((".noise", ".noise_const")):
                     buffer.mul_(config.noise_scale)
         if init is not None:
             load_strict(self.target.synthesis, read_tensors(init), path=init)
@@ -357,7 +359,7 @@ class _Finetuning:
             weight = config.adversarial_weight * min(1.0, step / ramp if ramp else 1.0)
             row = self._step(next(order), batch, resolution, step, weight, g_optimizer, rng)
             schedule.step()
-            _update_ema(self.ema, self.target, beta)
+            update_ema(self.ema, self.target, beta)
             bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
             is_due = (step + 1) % config.preview_every == 0 or step + 1 == steps
             if is_due:
@@ -528,6 +530,10 @@ def _trained(generator: Generator, late_blocks: int | None) -> list[tuple[str, n
     Else, for the full picture: the same less the preview's head, and so many blocks more.
     """
     synthesis = generator.synthesis
+    if isinstance(synthesis, StyleGAN2Synthesis):
+        last = synthesis.sides.index(generator.preview_resolution) + 1 + (late_blocks or 0)
+        late = tuple(f"b{side}." for side in synthesis.sides[last:])
+        return [(name, p) for name, p in synthesis.named_parameters() if not name.startswith(late)]
     first = synthesis.preview_blocks
     assert isinstance(first, int)
     blocks = range(first + (late_blocks or 0), len(synthesis.blocks))  # type: ignore[arg-type]
@@ -548,13 +554,6 @@ def _soften(img: Tensor) -> Tensor:
 
 def _keep(img: Tensor) -> Tensor:
     return img
-
-
-def _update_ema(ema: nn.Module, net: nn.Module, beta: float) -> None:
-    with torch.no_grad():
-        for average, p in zip(ema.parameters(), net.parameters(), strict=True):
-            if p.requires_grad:
-                average.lerp_(p, 1 - beta)
 
 
 def _preview(base: Generator, ema: Generator, w: Tensor, path: Path) -> None:

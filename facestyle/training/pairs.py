@@ -31,8 +31,9 @@ from facestyle.image import save_png, to_pil
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast, truncate
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
-from facestyle.models.encoder import Encoder, to_w_plus
+from facestyle.models.encoder import to_w_plus
 from facestyle.models.generator import Generator
+from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.training.data import PictureSet
 from facestyle.training.processes import Processes
 from facestyle.training.style_pictures import StylePictures
@@ -172,8 +173,8 @@ def make_pairs(
     out: str | Path,
     config: PairsConfig | None = None,
     *,
-    encoder_z: Encoder,
-    encoder_w_plus: Encoder | None = None,
+    encoder_z: AnyEncoder,
+    encoder_w_plus: AnyEncoder | None = None,
     star: Generator | None = None,
     processes: Processes | None = None,
     progress: bool = True,
@@ -264,8 +265,8 @@ class _Maker:
         self,
         generator: Generator,
         config: PairsConfig,
-        encoder_z: Encoder,
-        encoder_w_plus: Encoder | None,
+        encoder_z: AnyEncoder,
+        encoder_w_plus: AnyEncoder | None,
         star: Generator | None,
         device: torch.device,
     ) -> None:

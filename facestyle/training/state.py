@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.files import write_whole
 
-__all__ = ["TrainingState", "logged_seconds", "write_json"]
+__all__ = ["TrainingClock", "TrainingState", "logged_seconds", "write_json"]
 
 _log = logging.getLogger(__name__)
 
@@ -119,6 +120,26 @@ class TrainingState:
             raise CheckpointError(
                 f"cannot be resumed from ({error}); delete it to start the stage anew", path=path
             ) from error
+
+
+class TrainingClock:
+    """Seconds of training so far, all sittings together: a part to be kept with the checkpoint."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+        self.began = time.monotonic()
+
+    def seconds(self) -> float:
+        """Seconds since the run began, without the time between sittings."""
+        return self.before + time.monotonic() - self.began
+
+    def state_dict(self) -> dict[str, float]:
+        """What goes into the checkpoint."""
+        return {"seconds": self.seconds()}
+
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Go on from a checkpoint."""
+        self.before, self.began = state["seconds"], time.monotonic()
 
 
 def logged_seconds(folder: str | Path) -> float:

@@ -28,6 +28,7 @@ from facestyle.baselines.ugatit_networks import (
 from facestyle.baselines.ugatit_training import UgatitConfig, train_ugatit
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_tensors, unfilled
+from facestyle.training import state
 
 TINY = UgatitConfig(
     side_px=32, width=4, blocks=1, discriminator_width=4, global_layers=4, local_layers=3,
@@ -175,7 +176,7 @@ def test_a_budget_of_time_ends_training_and_is_not_granted_twice(
     config = dataclasses.replace(TINY, steps=100_000, preview_every=100_000)
     ticks, rates = itertools.count(), []
     clock = types.SimpleNamespace(monotonic=lambda: float(next(ticks)))  # a second each time asked
-    monkeypatch.setattr(ugatit_training, "time", clock)
+    monkeypatch.setattr(state, "time", clock)
     step = ugatit_training._Training._step
 
     def watched(self, *batch):

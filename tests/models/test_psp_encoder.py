@@ -27,6 +27,7 @@ def test_sizes_are_the_published_ones():
         assert heads == [9_701_888, 12_061_696, 14_421_504]
         assert count(IrSe50()) + heads[0] == 40_651_968
         assert count(PspEncoder()) == 267_136_704
+        assert count(PspEncoder(1, space="w")) == 40_651_968
 
 
 def test_names_are_those_of_the_public_checkpoints():
@@ -79,7 +80,16 @@ def test_configs_build_the_same_network_again(tiny):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"rows": 7}, {"code_dim": 256}, {"input_px": 48}, {"input_px": 16}]
+    "wrong",
+    [
+        {"rows": 7},
+        {"code_dim": 256},
+        {"input_px": 48},
+        {"input_px": 16},
+        {"rows": 1},
+        {"space": "w"},
+        {"space": "v"},
+    ],
 )
 def test_sizes_are_checked(wrong):
     with pytest.raises(ConfigError):

@@ -14,11 +14,19 @@ from facestyle.models.features import LiteFeatures
 from facestyle.models.stylegan2 import StyleGAN2Critic
 
 
-@pytest.mark.parametrize(("resolution", "expected"), [(1024, 29_012_513), (256, 28_864_129)])
-def test_config_f_has_its_published_size(resolution, expected):
+@pytest.mark.parametrize(
+    ("resolution", "base", "expected"),
+    [
+        (1024, 32_768, 29_012_513), (256, 32_768, 28_864_129), (64, 32_768, 26_488_833),
+        (1024, 16_384, 24_038_161), (256, 16_384, 24_001_089), (64, 16_384, 23_407_361),
+    ],
+)  # fmt: skip
+def test_discriminators_have_their_published_sizes(resolution, base, expected):
     with torch.device("meta"):
-        net = StyleGAN2Critic(resolution)
-    assert sum(p.numel() for p in net.parameters()) == expected
+        net = StyleGAN2Critic(resolution, channel_base=base)
+        again = StyleGAN2Critic(**net.config())
+    for made in (net, again):
+        assert sum(p.numel() for p in made.parameters()) == expected
 
 
 def test_pictures_in_logits_out_for_any_batch():

@@ -19,14 +19,13 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
-from facestyle.errors import CheckpointError, FacestyleError
-from facestyle.models.checkpoints import read_tensors, save_tensors
+from facestyle.errors import FacestyleError
+from facestyle.models.checkpoints import check_half_range, read_tensors, save_tensors
 from facestyle.models.importers import IMPORTERS
 from facestyle.models.importers.compare import differences
 
@@ -45,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"{args.check}: {len(tensors)} tensors rebuilt, {len(found)} differ")
             return 1 if found else 0
         if args.fp16:
-            _check_fp16_range(tensors)
+            check_half_range(tensors)
         dtype = torch.float16 if args.fp16 else None
         save_tensors(tensors, args.output, metadata={"format": "pt", **metadata}, dtype=dtype)
     except FacestyleError as error:
@@ -56,15 +55,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.output}: {len(tensors)} tensors, {args.output.stat().st_size:,} bytes, sha256 {digest}"
     )
     return 0
-
-
-def _check_fp16_range(tensors: Mapping[str, Tensor]) -> None:
-    limit = torch.finfo(torch.float16).max
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and tensor.abs().max() > limit:
-            raise CheckpointError(
-                f"{name} holds values beyond {limit:.0f}; store it without --fp16"
-            )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,573 @@
+"""Public checkpoints become facestyle's networks: the same pictures, the same codes, every tensor in its place."""
+
+import argparse
+import io
+import itertools
+import json
+import math
+import pickle
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors import safe_open
+
+from facestyle.cli import main
+from facestyle.errors import CheckpointError, OutputError
+from facestyle.models.checkpoints import read_tensors
+from facestyle.models.importers.checkpoints import import_checkpoint, open_checkpoint
+from facestyle.models.psp_encoder import PspEncoder
+from facestyle.models.zoo import load_base_generator, load_discriminator, load_encoder
+
+SIZES = {
+    "resolution": 32, "w_dim": 8, "channel_base": 128, "channel_max": 8, "mapping_depth": 3
+}  # fmt: skip
+
+
+def assert_same_generator(net, foreign):
+    assert net.config() == SIZES
+    torch.testing.assert_close(net(foreign.z), foreign.generator(foreign.z), rtol=1e-4, atol=2e-4)
+
+
+def assert_same_critic(net, foreign):
+    torch.testing.assert_close(net(foreign.img), foreign.critic(foreign.img), rtol=1e-4, atol=1e-4)
+
+
+def nvidia_file(foreign, path, flavour):
+    """A training snapshot of stylegan2-ada-pytorch, or of the StyleGAN3 repository."""
+
+    def ada(easy_dict):
+        augment = foreign.Persistent()
+        augment.register_buffer("p", torch.ones([]))
+        return {"G": foreign.Generator(), "D": foreign.critic, "G_ema": foreign.generator,
+                "augment_pipe": augment, "training_set_kwargs": easy_dict(resolution=32)}  # fmt: skip
+
+    def sg3(easy_dict):
+        return {"training_set_kwargs": easy_dict(), "D": foreign.critic, "augment_pipe": None,
+                "G": None, "G_ema": foreign.generator}  # fmt: skip
+
+    content, protocol = {"ada": (ada, 3), "sg3": (sg3, 4)}[flavour]
+    path.write_bytes(foreign.pickle(content, protocol))
+    return path
+
+
+@pytest.fixture(scope="module")
+def nvidia(foreign, tmp_path_factory):
+    return nvidia_file(foreign, tmp_path_factory.mktemp("nvidia") / "ffhq.pkl", "sg3")
+
+
+@pytest.fixture(scope="module")
+def imported(nvidia, tmp_path_factory):
+    out = tmp_path_factory.mktemp("imports") / "ffhq"
+    import_checkpoint(nvidia, out)
+    return out
+
+
+@pytest.mark.parametrize("flavour", ["ada", "sg3"])
+def test_nvidia_snapshots(foreign, tmp_path, flavour):
+    file = nvidia_file(foreign, tmp_path / "snapshot.pkl", flavour)
+    report = import_checkpoint(file, tmp_path / "out")
+    assert report["kind"] == "nvidia-stylegan2"
+    net = load_base_generator(tmp_path / "out")
+    assert_same_generator(net, foreign)
+    assert torch.equal(net.w_avg, foreign.generator.mapping.w_avg)
+    assert_same_critic(load_discriminator(tmp_path / "out"), foreign)
+
+
+def test_every_tensor_is_kept_bit_for_bit(foreign, imported):
+    ours = read_tensors(imported / "generator.safetensors")
+    theirs = {
+        name: tensor
+        for name, tensor in foreign.generator.state_dict().items()
+        if not name.endswith("resample_filter")
+    }
+    assert len(ours) == len(theirs)
+    for name, tensor in theirs.items():
+        name = name.replace("mapping.fc", "mapping.fc.").replace("b4.const", "const")
+        assert torch.equal(ours[name], tensor) and ours[name].dtype == tensor.dtype
+    again = load_base_generator(imported).state_dict()
+    assert again.keys() == ours.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in ours.items())
+
+
+def test_a_single_network_may_be_the_whole_file(foreign, tmp_path):
+    file = tmp_path / "g.pkl"
+    file.write_bytes(foreign.pickle(lambda _: foreign.generator, 4))
+    (part,) = open_checkpoint(file).parts
+    assert (part.name, part.config) == ("generator", SIZES)
+    torch.save(foreign.generator.state_dict(), tmp_path / "g.pt")
+    (again,) = open_checkpoint(tmp_path / "g.pt").parts
+    assert all(torch.equal(again.tensors[name], part.tensors[name]) for name in part.tensors)
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+@pytest.mark.parametrize("is_training", [True, False])
+def test_rosinality_files(foreign, tmp_path, is_zip, is_training):
+    w_avg = foreign.generator.mapping.w_avg
+    content = {"g_ema": foreign.g_ema, "latent_avg": w_avg}
+    if is_training:
+        content |= {"g": {"other": torch.zeros(1)}, "d": foreign.d, "ada_aug_p": 0.0,
+                    "args": argparse.Namespace(size=32), "g_optim": {"state": {0: {"step": 1}}}}  # fmt: skip
+    torch.save(content, tmp_path / "550000.pt", _use_new_zipfile_serialization=is_zip)
+    report = import_checkpoint(tmp_path / "550000.pt", tmp_path / "out")
+    assert report["kind"] == "rosinality-stylegan2"
+    assert report["parts"]["generator"]["w_avg"] == "stored"
+    net = load_base_generator(tmp_path / "out")
+    assert_same_generator(net, foreign)
+    assert torch.equal(net.w_avg, w_avg)
+    assert ("discriminator" in report["parts"]) == is_training
+    if is_training:
+        assert_same_critic(load_discriminator(tmp_path / "out"), foreign)
+
+
+def test_a_mean_of_w_that_is_not_stored_is_estimated(foreign, tmp_path):
+    torch.save({"g": foreign.g_ema}, tmp_path / "jojo.pt")
+    (part,) = open_checkpoint(tmp_path / "jojo.pt").parts
+    assert part.about["w_avg"] == "estimated"
+    z = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(5))
+    mean = foreign.generator.mapping(z).mean(0)
+    torch.testing.assert_close(part.tensors["mapping.w_avg"], mean, rtol=0.1, atol=0.1)
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    torch.manual_seed(3)
+    sizes = {"code_dim": 8, "input_px": 32, "widths": (2, 3, 4, 8), "units": (1, 1, 2, 1)}
+    return PspEncoder(8, **sizes).eval().requires_grad_(False)
+
+
+def psp_file(foreign, encoder, path, options, latent_avg=None):
+    state = {f"encoder.{k}": v for k, v in encoder.state_dict().items() if k != "start"}
+    state |= {f"decoder.{k}": v for k, v in foreign.g_ema.items()}
+    content = {"state_dict": state, "opts": options}
+    if latent_avg is not None:
+        content["latent_avg"] = latent_avg
+    torch.save(content, path)
+    return path
+
+
+def test_psp_files(foreign, encoder, tmp_path):
+    w_avg = torch.randn(8)
+    options = {"start_from_latent_avg": True, "encoder_type": "GradualStyleEncoder"}
+    file = psp_file(foreign, encoder, tmp_path / "psp.pt", options, w_avg.repeat(8, 1))
+    report = import_checkpoint(file, tmp_path / "out")
+    assert report["kind"] == "psp" and report["parts"]["encoder"]["space"] == "w_plus"
+    net, img = load_encoder(tmp_path / "out", space="w_plus"), foreign.img
+    torch.testing.assert_close(net(img), encoder(img) + w_avg)
+    decoder = load_base_generator(tmp_path / "out")
+    assert_same_generator(decoder, foreign)
+    assert torch.equal(decoder.w_avg, w_avg)
+    with pytest.raises(CheckpointError, match="into w_plus, and one into w was asked for"):
+        load_encoder(tmp_path / "out")
+
+
+def test_e4e_adds_its_rows_to_the_first_which_is_a_code_of_w(foreign, encoder, tmp_path):
+    w_avg = torch.randn(8)
+    options = argparse.Namespace(start_from_latent_avg=True, encoder_type="Encoder4Editing")
+    file = psp_file(foreign, encoder, tmp_path / "e4e.pt", options, w_avg.repeat(8, 1))
+    assert import_checkpoint(file, tmp_path / "out")["kind"] == "e4e"
+    read, img = encoder(foreign.img), foreign.img
+    rows = [read[:, 0]] + [read[:, 0] + read[:, i] for i in range(1, 8)]
+    net = load_encoder(tmp_path / "out", space="w_plus")
+    torch.testing.assert_close(net(img), torch.stack(rows, 1) + w_avg)
+    only_w = load_encoder(tmp_path / "out", space="w")
+    torch.testing.assert_close(only_w(img), read[:, 0] + w_avg)
+
+
+def test_encoders_that_start_from_nothing_are_of_z_plus(foreign, encoder, tmp_path):
+    file = psp_file(foreign, encoder, tmp_path / "z.pt", {"start_from_latent_avg": False})
+    import_checkpoint(file, tmp_path / "out")
+    net = load_encoder(tmp_path / "out", space="z_plus")
+    torch.testing.assert_close(net(foreign.img), encoder(foreign.img))
+    file = psp_file(foreign, encoder, tmp_path / "no.pt", {"start_from_latent_avg": True})
+    with pytest.raises(CheckpointError, match="start from latent_avg, and holds none"):
+        open_checkpoint(file)
+
+
+def test_dualstylegan_parts_go_into_one_folder(foreign, encoder, tmp_path):
+    from facestyle.baselines.dualstylegan import DualStyle
+    from facestyle.baselines.dualstylegan_network import DualStyleGenerator
+
+    torch.manual_seed(4)
+    net = DualStyleGenerator(SIZES, structure_rows=5)
+    state = {f"generator.{k}": v for k, v in foreign.g_ema.items()}
+    for name, tensor in net.state_dict().items():
+        group, *rest = name.split(".")
+        if group == "transform":
+            state[f"style.{int(rest[1]) + 1}.{rest[2]}"] = tensor
+        elif group == "color":
+            state[f"res.{int(rest[0]) + 5}.{rest[1]}"] = tensor
+        elif group == "structure":
+            layer = {"conv1": "conv", "norm1": "norm"}.get(rest[1], rest[1])
+            place = {"weight": "0.weight", "bias": "1.bias"}[rest[-1]] if "conv" in layer else ""
+            state[f"res.{rest[0]}.{layer}.{place or '.'.join(rest[2:])}"] = tensor
+    torch.save({"g_ema": state}, tmp_path / "generator.pt")
+    codes = {f"{i}.jpg": np.full((1, 8, 8), i, np.float32) for i in range(2)}
+    np.save(tmp_path / "codes.npy", np.array(codes, dtype=object), allow_pickle=True)
+    psp_file(foreign, encoder, tmp_path / "encoder.pt", {})
+    out = tmp_path / "out"
+    kinds = []
+    for name in ("generator.pt", "codes.npy", "encoder.pt"):
+        kinds.append(import_checkpoint(tmp_path / name, out)["kind"])
+    assert kinds == ["dualstylegan", "dualstylegan-codes", "psp"]
+    method = DualStyle(device="cpu").load(out)
+    assert [float(code[0, 0]) for code in method.exemplars] == [0.0, 1.0]
+    picture = method.stylize(torch.zeros(1, 3, 32, 32))
+    assert picture.shape == (1, 3, 32, 32)
+    torch.testing.assert_close(method.net.structure[0].conv1.weight, net.structure[0].conv1.weight)
+    assert_same_generator(method.net.generator, foreign)
+    with pytest.raises(OutputError, match=r"holds encoder\.safetensors already"):
+        import_checkpoint(tmp_path / "encoder.pt", out)
+
+
+CHANNELS = (8, 8, 4)
+
+
+@pytest.fixture(scope="module")
+def mobile():
+    """``state_dict`` of MobileStyleGAN's training, tiny."""
+    rng = torch.Generator().manual_seed(6)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=rng)
+
+    state = {"style_mean": draw(1, 1, 8).repeat(1, 8, 1), "device_info": torch.tensor(1)}
+    for k in (1, 2):
+        state[f"mapping_net.layers.{k}.weight"] = draw(8, 8) * 100
+        state[f"mapping_net.layers.{k}.bias"] = draw(8) * 100
+
+    def modulation(name, count):
+        state[f"{name}.modulation.weight"], state[f"{name}.modulation.bias"] = draw(count, 8), draw(count)  # fmt: skip
+
+    def head(name, count):
+        modulation(f"{name}.conv", count)
+        state[f"{name}.conv.weight"] = draw(12, count, 1, 1)
+        state[f"{name}.bias"] = draw(1, 12, 1, 1)
+
+    def styled(name, before, after, dense=False):
+        modulation(f"{name}.conv", before)
+        state[f"{name}.conv.style_inv"] = draw(1, 1, before, 1, 1)
+        if dense:
+            state[f"{name}.conv.weight"] = draw(after, before, 3, 3)
+        else:
+            state[f"{name}.conv.weight_dw"] = draw(before, 1, 3, 3)
+            state[f"{name}.conv.weight_permute"] = draw(after, before, 1, 1)
+        state[f"{name}.noise.weight"] = torch.zeros(1)
+        state[f"{name}.bias"] = draw(1, after, 1, 1)
+
+    state["student.input.input"] = draw(1, CHANNELS[0], 4, 4)
+    styled("student.conv1", CHANNELS[0], CHANNELS[0], dense=True)
+    head("student.to_img1", CHANNELS[0])
+    for i, (before, after) in enumerate(itertools.pairwise(CHANNELS)):
+        layer = f"student.layers.{i}"
+        modulation(f"{layer}.up", before)
+        styled(f"{layer}.conv1", before // 4, after)
+        styled(f"{layer}.conv2", after, after)
+        head(f"{layer}.to_img", after)
+    state["student.idwt.g0_col"] = torch.ones(1)
+    state["student.device_info"] = torch.zeros(1)
+    state["synthesis_net.anything"] = torch.ones(3)
+    return state
+
+
+def mobile_picture(state, z, blocks):
+    """The student's picture behind so many blocks, by its own arithmetic and channel order."""
+
+    def style(name, w):
+        return F.linear(w, state[f"{name}.modulation.weight"], state[f"{name}.modulation.bias"])
+
+    def inverse_haar(x):
+        c = x.shape[1] // 4
+        low, high = x[:, :c], x[:, c:].reshape(len(x), c, 3, *x.shape[2:])
+        lh, hl, hh = high.unbind(2)
+        rows = [[low + lh + hl + hh, low + lh - hl - hh], [low - lh + hl - hh, low - lh - hl + hh]]
+        out = torch.zeros(len(x), c, 2 * x.shape[2], 2 * x.shape[3])
+        for i in (0, 1):
+            for j in (0, 1):
+                out[:, :, i::2, j::2] = rows[i][j] / 2
+        return out
+
+    def conv(name, x, w):
+        if f"{name}.weight_dw" in state:
+            full = state[f"{name}.weight_dw"].transpose(0, 1) * state[f"{name}.weight_permute"]
+        else:
+            full = state[f"{name}.weight"]
+        scale = 1 / math.sqrt(full[0].numel())
+        x = F.conv2d(x * (scale * style(name, w))[:, :, None, None], full, padding=full.shape[-1] // 2)  # fmt: skip
+        if f"{name}.style_inv" in state:
+            fixed = scale * state[f"{name}.style_inv"][0] * full
+            x = x * torch.rsqrt(fixed.square().sum((1, 2, 3)) + 1e-8)[:, None, None]
+        return x
+
+    def styled(name, x, w):
+        return F.leaky_relu(conv(f"{name}.conv", x, w) + state[f"{name}.bias"], 0.2)
+
+    w = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+    for k in (1, 2):
+        layer = f"mapping_net.layers.{k}"
+        w = F.linear(w, state[f"{layer}.weight"] * 0.01 / 8**0.5, state[f"{layer}.bias"] * 0.01)
+        w = F.leaky_relu(w, 0.2) * 2**0.5
+    x = styled("student.conv1", state["student.input.input"].expand(len(z), -1, -1, -1), w)
+    for i in range(blocks):
+        layer = f"student.layers.{i}"
+        x = inverse_haar(x * style(f"{layer}.up", w)[:, :, None, None])
+        x = styled(f"{layer}.conv2", styled(f"{layer}.conv1", x, w), w)
+    head = f"student.layers.{blocks - 1}.to_img"
+    return inverse_haar(conv(f"{head}.conv", x, w) + state[f"{head}.bias"])
+
+
+def test_mobilestylegan_files(mobile, tmp_path):
+    content = {"state_dict": mobile, "epoch": 3, "hparams": argparse.Namespace(lr=1)}
+    torch.save(content, tmp_path / "mobile.ckpt")
+    report = import_checkpoint(tmp_path / "mobile.ckpt", tmp_path / "out")
+    assert report["kind"] == "mobilestylegan"
+    net = load_base_generator(tmp_path / "out")
+    assert (net.channels, net.resolution, net.preview_resolution) == (CHANNELS, 32, 16)
+    z = torch.randn(2, 8, generator=torch.Generator().manual_seed(7))
+    for side, blocks in ((32, 2), (16, 1)):
+        theirs = mobile_picture(mobile, z, blocks)
+        ours = net(z, resolution=side) / theirs.std()
+        torch.testing.assert_close(ours, theirs / theirs.std(), rtol=0, atol=1e-5)
+    assert torch.equal(net.w_avg, mobile["style_mean"][0, 0])
+
+
+def test_mobilestylegans_noise_has_its_stored_strength(mobile, tmp_path):
+    strong = {**mobile, "student.layers.1.conv2.noise.weight": torch.tensor([3.0])}
+    torch.save({"state_dict": strong}, tmp_path / "m.ckpt")
+    (part,) = open_checkpoint(tmp_path / "m.ckpt").parts
+    plane = part.tensors["synthesis.blocks.1.conv2.noise"]
+    assert plane.shape == (1, 1, 16, 16) and 2 < float(plane.std()) < 4
+    assert not part.tensors["synthesis.blocks.1.conv1.noise"].any()
+
+
+def test_mobilestylegan_files_are_strict_both_ways(mobile, tmp_path):
+    torch.save({"state_dict": mobile | {"student.extra": torch.ones(1)}}, tmp_path / "a.ckpt")
+    with pytest.raises(CheckpointError, match="no place") as caught:
+        open_checkpoint(tmp_path / "a.ckpt")
+    assert caught.value.unexpected == ("student.extra",)
+    missing = "layers.1.up.modulation.weight"
+    torch.save(
+        {"state_dict": {k: v for k, v in mobile.items() if not k.endswith(missing)}},
+        tmp_path / "b.ckpt",
+    )
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(tmp_path / "b.ckpt")
+    assert caught.value.missing == (missing,)
+
+
+def changed(foreign, path, change):
+    state = {"g_ema": dict(foreign.g_ema), "d": dict(foreign.d)}
+    change(state)
+    torch.save(state, path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "says", "missing", "unexpected"),
+    [
+        (lambda s: s["g_ema"].pop("convs.3.activate.bias"), "missing",
+         ("synthesis.b16.conv1.bias",), ()),
+        (lambda s: s["g_ema"].update({"convs.9.x": torch.ones(1)}), "no place", (), ("convs.9.x",)),
+        (lambda s: s["g_ema"].update({"style.2.bias": torch.ones(9)}), "has shape", (),
+         ("mapping.fc.1.bias",)),
+        (lambda s: s["g_ema"].update({"style.2.bias": torch.full((8,), torch.nan)}), "NaN", (),
+         ("mapping.fc.1.bias",)),
+        (lambda s: s["d"].pop("convs.2.skip.1.weight"), "fit|shape", None, None),
+        (lambda s: s["d"].update({"convs.1.conv3.weight": torch.ones(1)}), "no place", (),
+         ("convs.1.conv3.weight",)),
+        (lambda s: s["d"].pop("final_conv.0.weight"), "no StyleGAN2 discriminator", None, None),
+        (lambda s: s["g_ema"].update({"input.input": torch.ones([])}), "holds", None, None),
+        (lambda s: s["g_ema"].update({"noises.noise_0": torch.ones(3)}), "holds|shape", None, None),
+    ],
+)  # fmt: skip
+def test_imports_are_strict_both_ways(foreign, tmp_path, change, says, missing, unexpected):
+    file = changed(foreign, tmp_path / "x.pt", change)
+    with pytest.raises(CheckpointError, match=says) as caught:
+        import_checkpoint(file, tmp_path / "out")
+    assert caught.value.path == file
+    if missing is not None:
+        assert (caught.value.missing, caught.value.unexpected) == (missing, unexpected)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_settings_that_no_tensor_shows_are_looked_at(foreign, tmp_path):
+    file = tmp_path / "x.pkl"
+
+    def says(change):
+        net = foreign.Generator()
+        change(net)
+        file.write_bytes(foreign.pickle(lambda _: {"G_ema": net}, 4))
+        with pytest.raises(CheckpointError) as caught:
+            import_checkpoint(file, tmp_path / "out")
+        return str(caught.value)
+
+    def filters(net):
+        net.synthesis.b8.resample_filter += 1
+
+    def activation(net):
+        net.synthesis.b8.conv1.activation = "relu"
+
+    def labels(net):
+        net.mapping.embed = foreign.Persistent()
+        net.mapping.embed.register_buffer("weight", torch.ones(2))
+
+    def twice(net):
+        net.synthesis.b8 = net.synthesis.b16
+
+    assert "another filter" in says(filters)
+    assert "activation relu" in says(activation)
+    assert "labelled classes" in says(labels)
+    assert "no module of its own" in says(twice)
+    assert "learning rate" in says(lambda net: setattr(net, "mapping", foreign.MappingNetwork(0.1)))
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_what_was_imported_is_written_down(nvidia, imported):
+    import hashlib
+
+    config = json.loads((imported / "config.json").read_text())
+    part = config["parts"]["generator"]
+    assert config["format"] == "facestyle-import"
+    assert part["config"] == SIZES and part["architecture"] == "stylegan2"
+    digest = hashlib.sha256(nvidia.read_bytes()).hexdigest()
+    assert part["origin"] == {"file": "ffhq.pkl", "kind": "nvidia-stylegan2", "sha256": digest,
+                              "bytes": nvidia.stat().st_size}  # fmt: skip
+    with safe_open(imported / "generator.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["origin"]) == part["origin"]
+    names = sorted(path.name for path in imported.iterdir())
+    assert names == ["config.json", "discriminator.safetensors", "generator.safetensors"]
+
+
+def test_half_precision_is_half_the_size(foreign, nvidia, imported, tmp_path):
+    import_checkpoint(nvidia, tmp_path / "half", half=True)
+    whole, half = (f / "generator.safetensors" for f in (imported, tmp_path / "half"))
+    tensors = read_tensors(half)
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    for name, tensor in read_tensors(whole).items():
+        assert torch.equal(tensors[name], tensor.half())
+    assert half.stat().st_size < 0.6 * whole.stat().st_size
+    load_base_generator(tmp_path / "half")
+    large = changed(
+        foreign, tmp_path / "l.pt", lambda s: s["g_ema"].update({"style.1.bias": torch.full((8,), 1e5)})
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match="beyond 65504"):
+        import_checkpoint(large, tmp_path / "large", half=True)
+    assert not (tmp_path / "large").exists()
+
+
+def test_folders_of_other_things_are_left_alone(nvidia, imported, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "photo.png").write_bytes(b"x")
+    for out, says in ((tmp_path / "mine", "no earlier import"), (imported, "already")):
+        before = sorted(path.name for path in out.iterdir())
+        with pytest.raises(OutputError, match=says):
+            import_checkpoint(nvidia, out)
+        assert sorted(path.name for path in out.iterdir()) == before
+    (tmp_path / "empty").mkdir()
+    import_checkpoint(nvidia, tmp_path / "empty")
+    assert load_base_generator(tmp_path / "empty").resolution == 32
+
+
+def test_a_failed_write_leaves_nothing(nvidia, tmp_path, monkeypatch):
+    from facestyle.models.importers.checkpoints import folder
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder, "save_tensors", full)
+    with pytest.raises(OutputError, match="No space left"):
+        import_checkpoint(nvidia, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command(nvidia, tmp_path, capsys):
+    assert main(["import", str(nvidia), "-o", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    net = load_base_generator(tmp_path / "out")
+    count = sum(p.numel() for p in net.parameters())
+    assert "nvidia-stylegan2" in said and f"stylegan2, 32 px, {count:,} parameters" in said
+    assert main(["import", str(nvidia), "-o", str(tmp_path / "half"), "--fp16", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["parts"]["generator"]["dtype"] == "float16"
+    assert report["parts"]["generator"]["parameters"] == count
+    assert main(["import", str(tmp_path / "absent.pkl"), "-o", str(tmp_path / "no")]) == 3
+    assert "CheckpointError" in capsys.readouterr().err
+    assert main(["import", str(nvidia), "-o", str(tmp_path / "out")]) == 4
+    assert not (tmp_path / "no").exists()
+
+
+@pytest.fixture(scope="module")
+def e4e_folder(foreign, encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("e4e")
+    options = {"start_from_latent_avg": True, "encoder_type": "Encoder4Editing"}
+    file = psp_file(foreign, encoder, path / "e4e.pt", options, torch.zeros(8, 8))
+    import_checkpoint(file, path / "out")
+    return path / "out"
+
+
+def test_an_import_stylizes_like_a_style(foreign, encoder, e4e_folder, astronaut):
+    from facestyle import FaceStylizer
+    from facestyle.image import to_pil, to_tensor
+
+    stylizer = FaceStylizer.from_pretrained(e4e_folder, device="cpu", dtype="float32")
+    photo = astronaut.crop((100, 0, 356, 256))
+    face = stylizer(photo, aligned=True, psi=1.0).faces[0]
+    small = F.interpolate(to_tensor(photo), size=32, mode="bilinear", antialias=True)
+    w = encoder(small)[:, 0]
+    torch.testing.assert_close(face.w[None], w, rtol=0.05, atol=0.02)
+    drawn = to_pil(foreign.generator.synthesis(face.w.expand(1, 8, 8)))
+    levels = np.abs(np.asarray(face.portrait, int) - np.asarray(drawn, int))
+    assert face.portrait.size == (32, 32) and levels.max() <= 1
+    assert stylizer._encoder_into("w_plus").space == "w_plus"
+    made = stylizer.variations(photo, n=2, aligned=True, mixing_level=4)
+    assert len(made) == 2
+    code = stylizer.encode_reference(photo, space="v", steps=2, init="mean", aligned=True)
+    assert stylizer.with_reference(photo, code, mixing_level=4, aligned=True).faces
+
+
+def test_training_reaches_the_blocks_of_its_stage(imported):
+    from facestyle.training.finetune import _trained
+
+    net = load_base_generator(imported)
+    net.preview_resolution = 16
+
+    def blocks(late_blocks):
+        return {name.split(".")[0] for name, _ in _trained(net, late_blocks)}
+
+    assert blocks(None) == blocks(0) == {"const", "b4", "b8", "b16"}
+    assert blocks(1) == {"const", "b4", "b8", "b16", "b32"}
+
+
+def test_the_v_space_of_config_f_is_that_of_ui2i():
+    from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
+    from facestyle.reference import modulation_weights
+
+    with torch.device("meta"):
+        net = StyleGAN2Synthesis(1024, w_dim=512, channel_base=32_768, channel_max=512)
+    assert sum(len(weight) for weight in modulation_weights(net)) == 6560
+
+
+def test_published_sizes_are_found_out():
+    """Config f at 1024 px, from shapes alone."""
+    from facestyle.models.stylegan2_generator import StyleGAN2Generator, sizes_of
+
+    with torch.device("meta"):
+        for side, base in ((1024, 32_768), (256, 16_384), (64, 32_768)):
+            made = StyleGAN2Generator(side, channel_base=base)
+            found = StyleGAN2Generator(**sizes_of(made.state_dict()))
+            for a, b in zip(made.parameters(), found.parameters(), strict=True):
+                assert a.shape == b.shape
+
+
+def test_plain_pickles_of_other_things_are_named(tmp_path):
+    for content in ({"a": 1}, [1, 2], 5, {}, {"g_ema": 3}, {"state_dict": {"x": 1}}):
+        (tmp_path / "x.pkl").write_bytes(pickle.dumps(content))
+        with pytest.raises(CheckpointError, match="facestyle imports StyleGAN2"):
+            import_checkpoint(tmp_path / "x.pkl", tmp_path / "out")
+    buffer = io.BytesIO()
+    torch.save({"weight": torch.ones(3)}, buffer)
+    (tmp_path / "x.pt").write_bytes(buffer.getvalue())
+    with pytest.raises(CheckpointError, match="facestyle imports StyleGAN2"):
+        import_checkpoint(tmp_path / "x.pt", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

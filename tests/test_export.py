@@ -1,0 +1,200 @@
+"""A style's networks in other runtimes."""
+
+import json
+import subprocess
+import sys
+import venv
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from facestyle import FaceStylizer, export
+from facestyle.cli import main
+from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError, OutputError
+from facestyle.export import TOLERANCE, export_style
+from facestyle.export_bench import time_backends
+from facestyle.image import to_tensor
+from facestyle.latents import truncate
+from facestyle.models.portable import portable
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
+
+PSI = 0.6
+
+
+@pytest.fixture(scope="module")
+def exported(tiny_stylizer, tmp_path_factory):
+    pytest.importorskip("onnxscript", reason="no ONNX here: pip install 'facestyle[export]'")
+    folder = tmp_path_factory.mktemp("onnx")
+    return folder, export_style(tiny_stylizer, folder, progress=False)
+
+
+@pytest.fixture(scope="module")
+def face(tiny_stylizer, astronaut):
+    """An aligned face at the encoder's side."""
+    side = tiny_stylizer.encoder.input_px
+    return astronaut.resize((side, side))
+
+
+def direct(stylizer, face) -> dict[str, torch.Tensor]:
+    """What PyTorch makes of a face."""
+    with torch.inference_mode():
+        w = stylizer.encoder(to_tensor(face))
+        code = truncate(w, stylizer.base.w_avg, PSI)[:, None].repeat(1, stylizer.base.num_ws, 1)
+        draw = stylizer.generator.synthesis
+        return {
+            "encoder": code,
+            "generator": draw(code),
+            "preview": draw(code, resolution=stylizer.generator.preview_resolution),
+        }
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_onnx_files_give_pytorchs_results_for_any_batch(exported, tiny_stylizer, face, batch):
+    import onnxruntime
+
+    folder, report = exported
+    wanted = direct(tiny_stylizer, face)
+    code = wanted["encoder"].numpy().repeat(batch, axis=0)
+    pixels = to_tensor(face).numpy().repeat(batch, axis=0)
+    given = {
+        "encoder": {"face": pixels, "psi": np.array(PSI, np.float32)},
+        "generator": {"w_plus": code},
+        "preview": {"w_plus": code},
+    }
+    for name, inputs in given.items():
+        session = onnxruntime.InferenceSession(folder / f"{name}.onnx")
+        (found,) = session.run(None, inputs)
+        assert len(found) == batch
+        error = np.abs(found - wanted[name].numpy()).mean() / wanted[name].std().item()
+        assert error < TOLERANCE["float32"]
+    assert report["portrait_px"] == tiny_stylizer.generator.resolution
+    assert json.loads((folder / "export.json").read_text()) == report
+    assert all(facts["mean_error"] < TOLERANCE["float32"] for facts in report["files"].values())
+
+
+def test_half_the_bytes_in_float16_of_a_trained_generator(tmp_path, monkeypatch):
+    parts = export._parts
+    monkeypatch.setattr(export, "_parts", lambda one: {"preview": parts(one)["preview"]})
+    stylizer = FaceStylizer.from_pretrained("cartoon", device="cpu", dtype="float32")
+    whole, half = (
+        export_style(stylizer, tmp_path, "torchscript", dtype=dtype, progress=False)["files"]
+        for dtype in ("float32", "float16")
+    )
+    assert half["preview.pt"]["bytes"] < 0.6 * whole["preview.pt"]["bytes"]
+    assert 0 < half["preview.pt"]["mean_error"] < TOLERANCE["float16"]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_torchscript_files_give_pytorchs_results(tiny_stylizer, face, tmp_path):
+    report = export_style(tiny_stylizer, tmp_path, "torchscript", progress=False)
+    wanted = direct(tiny_stylizer, face)
+    given = {
+        "encoder": (to_tensor(face), torch.tensor(PSI)),
+        "generator": (wanted["encoder"],),
+        "preview": (wanted["encoder"],),
+    }
+    for name, inputs in given.items():
+        found = torch.jit.load(tmp_path / f"{name}.pt")(*inputs)
+        torch.testing.assert_close(found, wanted[name], atol=2e-3, rtol=0)
+    assert set(report["files"]) == {"encoder.pt", "generator.pt", "preview.pt"}
+    assert not (tmp_path / "stylize.py").exists()
+
+
+def test_runtimes_are_timed_in_turn(exported, tiny_stylizer, tmp_path):
+    report = time_backends(tiny_stylizer, exported[0], runs=1)
+    assert {"pytorch", "onnxruntime"} <= report["seconds"].keys()
+    for seconds in report["seconds"].values():
+        assert seconds.keys() == {"encoder", "generator"}
+        assert all(value > 0 for value in seconds.values())
+    with pytest.raises(ConfigError, match="export the style as onnx first"):
+        time_backends(tiny_stylizer, tmp_path)
+
+
+_WITHOUT_TORCH = """
+import runpy, sys
+class Refusing:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("torch", "facestyle"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Refusing())
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def draw_with(python, exported, face, folder, *options):
+    """Pixels of the portrait that the exported script draws."""
+    face.save(folder / "face.png")
+    command = [
+        python, *options, exported[0] / "stylize.py", folder / "face.png", folder / "portrait.png",
+    ]  # fmt: skip
+    subprocess.run([str(part) for part in command], check=True, timeout=120)
+    return np.asarray(Image.open(folder / "portrait.png"), dtype=int)
+
+
+def test_the_script_beside_the_files_needs_no_torch(exported, tiny_stylizer, face, tmp_path):
+    found = draw_with(sys.executable, exported, face, tmp_path, "-c", _WITHOUT_TORCH)
+    result = tiny_stylizer(face, aligned=True, psi=exported[1]["psi"])
+    wanted = np.asarray(result.faces[0].portrait, dtype=int)
+    assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.mark.network
+def test_the_script_runs_in_an_environment_that_has_no_torch(
+    exported, tiny_stylizer, face, tmp_path
+):
+    venv.create(tmp_path / "venv", with_pip=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run(
+        [python, "-m", "pip", "install", "-q", "numpy", "pillow", "onnxruntime"], check=True
+    )
+    assert subprocess.run([python, "-c", "import torch"], capture_output=True).returncode == 1
+    found = draw_with(python, exported, face, tmp_path)
+    wanted = np.asarray(tiny_stylizer(face, aligned=True).faces[0].portrait, dtype=int)
+    assert np.abs(found - wanted).max() <= 1
+
+
+def test_a_stylegan2_is_drawn_by_its_own_synthesis():
+    generator = StyleGAN2Generator(resolution=64, channel_base=256, channel_max=16, w_dim=16).eval()
+    w_plus = torch.randn(2, generator.num_ws, 16)
+    with torch.inference_mode():
+        wanted = generator.synthesis(w_plus, resolution=64)
+        assert torch.equal(portable(generator.synthesis, 64)(w_plus), wanted)
+
+
+def test_what_is_not_pytorchs_is_not_written(tiny_stylizer, tmp_path, monkeypatch):
+    monkeypatch.setitem(TOLERANCE, "float32", -1.0)
+    with pytest.raises(FacestyleError, match="other results than PyTorch"):
+        export_style(tiny_stylizer, tmp_path / "out", "torchscript", progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_requests_are_named(tiny_stylizer, tmp_path, monkeypatch):
+    with pytest.raises(ConfigError, match="onnx, torchscript"):
+        export_style(tiny_stylizer, tmp_path, "tflite")
+    with pytest.raises(ConfigError, match="float32, float16"):
+        export_style(tiny_stylizer, tmp_path, dtype="int8")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError):
+        export_style(tiny_stylizer, tmp_path / "file", "torchscript", progress=False)
+
+    def absent(name):
+        raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("facestyle.export.metadata.version", absent)
+    with pytest.raises(MissingDependencyError, match=r"facestyle\[export\]"):
+        export_style(tiny_stylizer, tmp_path)
+
+
+def test_the_command(tiny_stylizer, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        "facestyle.stylizer.FaceStylizer.from_pretrained",
+        staticmethod(lambda name, **options: tiny_stylizer),
+    )
+    out = tmp_path / "out"
+    assert main(["export", "--format", "torchscript", "-o", str(out)]) == 0
+    assert "generator.pt" in capsys.readouterr().out
+    assert main(["export", "--format", "torchscript", "-o", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"]["preview.pt"]["bytes"] > 0
