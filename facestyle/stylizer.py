@@ -202,6 +202,7 @@ class FaceStylizer:
             samples: draw people who do not exist in the style; about three seconds on two cores.
 
         Raises:
+            ConfigError: it draws with an imported generator.
             OutputError: it cannot be written.
         """
         from facestyle.hub.package import write_package

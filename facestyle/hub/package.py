@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from facestyle.errors import OutputError
+from facestyle.errors import ConfigError, OutputError
 from facestyle.files import write_whole
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
+from facestyle.models.zoo import is_import
 from facestyle.styles import OWN_ENCODER, StyleConfig
 
 if TYPE_CHECKING:
@@ -66,8 +67,14 @@ def write_package(
     for or the style's own.
 
     Raises:
+        ConfigError: the stylizer draws with an imported generator, which is no style of the bundled one.
         OutputError: the folder cannot be written.
     """
+    if stylizer.folder is not None and is_import(stylizer.folder):
+        raise ConfigError(
+            f"{stylizer.folder} is an imported generator, not a style trained from the bundled one; copy that folder "
+            "to keep it elsewhere, under its own licence"
+        )
     folder, config = Path(folder), stylizer.config
     if include_encoder or config.encoder != "base":
         config = dataclasses.replace(config, encoder=OWN_ENCODER)

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from safetensors import safe_open
 
 from facestyle.cli import main
-from facestyle.errors import CheckpointError, OutputError
+from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.models.checkpoints import read_tensors
 from facestyle.models.importers.checkpoints import import_checkpoint, open_checkpoint
 from facestyle.models.psp_encoder import PspEncoder
@@ -504,6 +504,15 @@ def e4e_folder(foreign, encoder, tmp_path_factory):
     file = psp_file(foreign, encoder, path / "e4e.pt", options, torch.zeros(8, 8))
     import_checkpoint(file, path / "out")
     return path / "out"
+
+
+def test_an_import_is_not_saved_as_a_style_of_the_bundled_generator(e4e_folder, tmp_path):
+    from facestyle import FaceStylizer
+
+    stylizer = FaceStylizer.from_pretrained(e4e_folder, device="cpu", dtype="float32")
+    with pytest.raises(ConfigError, match="copy that folder"):
+        stylizer.save_pretrained(tmp_path / "style")
+    assert not (tmp_path / "style").exists()
 
 
 def test_an_import_stylizes_like_a_style(foreign, encoder, e4e_folder, astronaut):
