@@ -22,6 +22,7 @@ import sys
 import tempfile
 import threading
 import time
+import weakref
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -160,13 +161,16 @@ class OwnTraining:
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=_stand_back if os.name == "posix" else None,
             )  # fmt: skip
+            weakref.finalize(
+                self, _signal, self._process, signal.SIGTERM
+            )  # also when the demo ends
 
     def stop(self) -> None:
         """End the process; `start` goes on from its last checkpoint."""
         with self._lock:
             process = self._process
             self.is_stopped = True
-        if process is None or process.poll() is not None:
+        if process is None:
             return
         _signal(process, signal.SIGTERM)
         try:
@@ -256,7 +260,9 @@ def _stand_back() -> None:
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
-    """To the process and those it has started."""
+    """To the process and those it has started, if it lives."""
+    if process.poll() is not None:
+        return
     try:
         os.killpg(process.pid, number)
     except (AttributeError, ProcessLookupError):  # no groups on Windows; or it has just ended

@@ -1,5 +1,6 @@
 """A visitor's own style, trained for one step by the real command."""
 
+import gc
 import zipfile
 
 import pytest
@@ -82,6 +83,16 @@ def test_pictures_are_looked_at_also_out_of_a_zip(pictures, tmp_path):
     assert (len(report.used), len(report.pictures)) == (6, 7)
     assert sheet.width > sheet.height > 100
     training.close()
+
+
+def test_a_training_ends_with_the_one_who_holds_it(pictures, quick):
+    training = OwnTraining(pictures, "mine", "CC0-1.0", quick)
+    training.start()
+    process, folder = training._process, training.run.parent
+    del training
+    gc.collect()
+    assert process.wait(30) != 0
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(
