@@ -38,7 +38,10 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
     gr.Markdown(text("compare_hint"))
     with gr.Row(elem_classes="actions"):
         go = gr.Button(text("compare"), variant="primary", elem_id="compare-go")
-        prepared = gr.Button(text("compare_prepared"), elem_id="compare-prepared")
+        prepared = gr.Button(
+            text("compare_prepared"), elem_id="compare-prepared",
+            visible=any(comparison(style) for style in engine.styles),
+        )  # fmt: skip
     message = gr.Markdown(visible=False, elem_id="compare-message", elem_classes="advice")
     pictures = gr.State({})
     with gr.Column(visible=False, elem_id="compared") as block:

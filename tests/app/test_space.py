@@ -9,7 +9,7 @@ import yaml
 from gradio.route_utils import delete_files_created_by_app
 
 from facestyle import list_styles
-from space import examples
+from space import compare_tab, examples
 from space.outputs import delete_later
 from space.texts import LANGUAGES
 
@@ -79,3 +79,26 @@ def test_files_that_nobody_looked_at_are_deleted_on_the_schedule_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
     del demo, slider
     gc.collect()  # as above
+
+
+def test_a_comparison_measured_beforehand_says_so_and_shows_its_pictures(tmp_path):
+    measured = {"value": 0.5, "by": "a judge"}
+    ours = {
+        "method": "ours", "picture": "ours.jpg", "seconds": 0.25, "peak_memory_mb": None,
+        "parameters": 2_500_000, "resolution": 1024, "identity_similarity": measured,
+        "perceptual": measured,
+    }  # fmt: skip
+    report = {
+        "methods": [{"method": "ntc", "why": "it needs <a model>"}, ours],
+        "memory_of": "whole process",
+        "machine": {"processor": "A processor", "cores": 2},
+        "date": "2026-01-02",
+    }
+    for name in ("photo.jpg", "ours.jpg"):
+        (tmp_path / name).write_bytes(b"a picture")
+    _, _, files, _, first, table = compare_tab._values(None, report, tmp_path, is_live=False)
+    assert first == files["ours"] == (str(tmp_path / "photo.jpg"), str(tmp_path / "ours.jpg"))
+    assert "Measured beforehand, on A processor, 2 cores, 2026-01-02" in table
+    assert "Cannot run here: it needs &lt;a model&gt;." in table
+    assert all(f">{value}<" in table for value in ("0.25", "–", "2.5", "1024", "0.50", "0.500"))
+    assert "Measured live" in compare_tab._values(None, report, tmp_path)[-1]
