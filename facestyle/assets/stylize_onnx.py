@@ -5,19 +5,26 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image
 
-here = Path(__file__).parent
-facts = json.loads((here / "export.json").read_text("utf-8"))
-encoder, generator = (
-    onnxruntime.InferenceSession(here / f"{name}.onnx", providers=["CPUExecutionProvider"])
-    for name in ("encoder", "generator")
-)
-size = (facts["face_px"], facts["face_px"])
-face = Image.open(sys.argv[1]).convert("RGB").resize(size, Image.Resampling.LANCZOS)
-pixels = np.asarray(face, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
-w_plus = encoder.run(None, {"face": pixels, "psi": np.array(facts["psi"], np.float32)})[0]
-portrait = generator.run(None, {"w_plus": w_plus})[0][0].transpose(1, 2, 0)
-levels = ((portrait + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
-Image.fromarray(levels).save(sys.argv[2])
+
+def main(source: str, target: str) -> None:
+    """Draw the portrait of an aligned face."""
+    from onnxruntime import InferenceSession
+
+    here = Path(__file__).parent
+    facts = json.loads((here / "export.json").read_text("utf-8"))
+    encoder = InferenceSession(here / "encoder.onnx", providers=["CPUExecutionProvider"])
+    generator = InferenceSession(here / "generator.onnx", providers=["CPUExecutionProvider"])
+    size = (facts["face_px"], facts["face_px"])
+    face = Image.open(source).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    pixels = np.asarray(face, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
+    psi = np.array(facts["psi"], np.float32)
+    w_plus = encoder.run(None, {"face": pixels, "psi": psi})[0]
+    portrait = generator.run(None, {"w_plus": w_plus})[0][0].transpose(1, 2, 0)
+    levels = ((portrait + 1) * 127.5).round().clip(0, 255).astype(np.uint8)
+    Image.fromarray(levels).save(target)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:3])
