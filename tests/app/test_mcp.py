@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import io
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image
@@ -34,7 +35,8 @@ def ask(address, function):
             await session.initialize()
             return await function(session)
 
-    return asyncio.run(talk())
+    with ThreadPoolExecutor(1) as pool:  # a browser's loop may be running in this thread
+        return pool.submit(asyncio.run, talk()).result()
 
 
 def test_every_endpoint_is_a_tool_with_its_words(mcp_address):
