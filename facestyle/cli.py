@@ -115,6 +115,10 @@ def _parser() -> argparse.ArgumentParser:
         help="NTC, InST and StyleID beside ours, on a Stable Diffusion of random weights",
     )  # fmt: skip
     bench.add_argument(
+        "--generator", action="store_true",
+        help="the networks that encode and draw, StyleGAN2 at 1024 px too, in every form there is for the device",
+    )  # fmt: skip
+    bench.add_argument(
         "--size", choices=("full", "tiny"), help="of that model; default: full on CUDA, else tiny"
     )
     bench.add_argument("--json", action="store_true")
@@ -288,6 +292,12 @@ def _bench(args: argparse.Namespace) -> int:
             size=args.size, device=args.device, dtype=args.dtype, runs=args.runs, style=args.style
         )
         print(json.dumps(timed, indent=2) if args.json else format_baselines(timed))
+        return 0
+    if args.generator:
+        from facestyle.generator_bench import bench_generators, format_generators
+
+        found = bench_generators(device=args.device, runs=args.runs)
+        print(json.dumps(found, indent=2) if args.json else format_generators(found))
         return 0
     from facestyle.bench import format_bench, run_bench
 

@@ -14,6 +14,8 @@ from facestyle.image import to_pil
 from facestyle.models.generator import Generator
 from facestyle.models.mobile import MobileSynthesis
 from facestyle.models.settled import SettledSynthesis
+from facestyle.models.settled_stylegan2 import SettledStyleGAN2
+from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.workers import side_by_side
 
 __all__ = ["draw_portraits", "synthesis_at"]
@@ -31,8 +33,11 @@ def synthesis_at(
             for name, tensor in network.state_dict().items()
         }
         network.load_state_dict(blended)
-    if isinstance(network, MobileSynthesis) and generator.w_avg.device.type == "cpu":
-        network = SettledSynthesis(network)
+    if generator.w_avg.device.type == "cpu":
+        if isinstance(network, MobileSynthesis):
+            network = SettledSynthesis(network)
+        elif isinstance(network, StyleGAN2Synthesis):
+            network = SettledStyleGAN2(network)
     return network.to(dtype)
 
 

@@ -10,7 +10,7 @@ import torch
 from facestyle.errors import ConfigError
 from facestyle.models.generator import Generator
 
-__all__ = ["choose_device", "choose_dtype", "parse_dtype"]
+__all__ = ["choose_device", "choose_dtype", "cpu_has_bfloat16", "parse_dtype"]
 
 _log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ def choose_dtype(generator: Generator, device: torch.device) -> torch.dtype:
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    if device.type != "cpu" or not _cpu_has_bfloat16():
+    if device.type != "cpu" or not cpu_has_bfloat16():
         return torch.float32
     seconds = {
         dtype: _seconds_per_preview(generator, dtype) for dtype in (torch.float32, torch.bfloat16)
@@ -74,7 +74,8 @@ def choose_dtype(generator: Generator, device: torch.device) -> torch.dtype:
     return min(seconds, key=lambda dtype: seconds[dtype])
 
 
-def _cpu_has_bfloat16() -> bool:
+def cpu_has_bfloat16() -> bool:
+    """Whether the processor has instructions for bfloat16, as far as Linux tells."""
     try:
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith("flags")), "")

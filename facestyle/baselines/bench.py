@@ -5,7 +5,6 @@ Weights do not change the time of dense layers, so no download is needed; the pi
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -27,6 +26,7 @@ from facestyle.bench import machine, sample_photo
 from facestyle.errors import ConfigError
 from facestyle.image import load_image, to_tensor
 from facestyle.runtime import choose_device, parse_dtype
+from facestyle.timing import seconds_of, wait_for
 
 if TYPE_CHECKING:
     from facestyle.baselines.base import Baseline
@@ -141,7 +141,7 @@ def _methods(
     styleid = StyleId(model, configs.get("styleid"))
     began = time.perf_counter()
     styleid.style = styleid.follow(_photo(styleid.resolution, model.device))
-    _wait(model.device)
+    wait_for(model.device)
     inverted = time.perf_counter() - began
     learned = training_step * inst.config.training.steps
     return [(Ntc(model, configs.get("ntc")), None), (inst, learned), (styleid, inverted)]
@@ -172,7 +172,7 @@ def _row(
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     img = draw()
-    seconds = _seconds(draw, device, runs)
+    seconds = seconds_of(draw, device, runs)
     peak = None
     if device.type == "cuda":
         peak = round(torch.cuda.max_memory_allocated(device) / 1e6)
@@ -203,7 +203,7 @@ def _parts(model: LatentDiffusion, runs: int) -> dict[str, float]:
         for name, call in calls.items():
             for _ in range(_WARM_UP):
                 call()
-            found[name] = round(_seconds(call, model.device, runs), 5)
+            found[name] = round(seconds_of(call, model.device, runs), 5)
     return found
 
 
@@ -223,24 +223,7 @@ def _training_step(model: LatentDiffusion, runs: int) -> float:
 
     for _ in range(_WARM_UP):
         step()
-    return round(_seconds(step, model.device, runs), 5)
-
-
-def _seconds(call: Callable[[], Any], device: torch.device, runs: int) -> float:
-    """Median time of a call, to its end on the device."""
-    taken = []
-    for _ in range(runs):
-        _wait(device)
-        began = time.perf_counter()
-        call()
-        _wait(device)
-        taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    return round(seconds_of(step, model.device, runs), 5)
 
 
 def _photo(side_px: int, device: torch.device) -> Tensor:

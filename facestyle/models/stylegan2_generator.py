@@ -196,7 +196,7 @@ class StyleGAN2Synthesis(nn.Module):
             LatentShapeError: ``w_plus`` has another shape.
             ConfigError: there is no block of that resolution, or the noise mode is unknown.
         """
-        last = self._checked(w_plus, noise, resolution)
+        last = self.check_request(w_plus, noise, resolution)
         rows = w_plus.unbind(1)
         x = self.const.expand(len(w_plus), -1, -1, -1)
         img: Tensor | None = None
@@ -219,7 +219,8 @@ class StyleGAN2Synthesis(nn.Module):
         kernel = self.fir.to(img.dtype).expand(3, 1, 4, 4)
         return F.conv_transpose2d(img, kernel, stride=2, padding=1, groups=3)
 
-    def _checked(self, w_plus: Tensor, noise: Noise, resolution: int | None) -> int:
+    def check_request(self, w_plus: Tensor, noise: Noise, resolution: int | None) -> int:
+        """Side of the last block to draw, or the errors that ``forward`` names."""
         if w_plus.ndim != 3 or w_plus.shape[1:] != (self.num_ws, self.w_dim):
             raise LatentShapeError(
                 f"expected w_plus [B, {self.num_ws}, {self.w_dim}] for a {self.resolution} px StyleGAN2, "
