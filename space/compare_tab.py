@@ -27,6 +27,12 @@ _NAMES = {
     "inst": "InST", "styleid": "StyleID",
 }  # fmt: skip
 
+_NEEDS = {
+    "ntc": "diffusion", "inst": "diffusion", "styleid": "diffusion", "toonify": "training",
+    "ugatit": "training", "ui2i": "training", "dualstylegan": "files",
+}  # fmt: skip
+"""What a method takes that a machine may lack, in the names of the texts."""
+
 _COLUMNS = ("seconds", "memory", "parameters", "side", "identity", "perceptual")
 
 _RUNS = "FACESTYLE_RUNS"
@@ -141,11 +147,15 @@ def _table(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
         for column in _COLUMNS
     )
     rows = []
-    for row in report["methods"]:
+    for row in sorted(report["methods"], key=lambda row: "why" in row):
         name = html.escape(_NAMES.get(row["method"], row["method"]))
         if "why" in row:
-            why = html.escape(say(request, "cannot_run", why=row["why"]))
-            cells = f'<td colspan="{len(_COLUMNS)}">{why}</td>'
+            takes = html.escape(say(request, f"takes_{_NEEDS.get(row['method'], 'else')}"))
+            why = html.escape(row["why"])
+            cells = (
+                f'<td colspan="{len(_COLUMNS)}"><details><summary>{takes}</summary>{why}'
+                "</details></td>"
+            )
         else:
             values = (
                 _number(row["seconds"], ".2f"), _number(row["peak_memory_mb"], ".0f"),

@@ -99,6 +99,7 @@ def test_a_comparison_measured_beforehand_says_so_and_shows_its_pictures(tmp_pat
     _, _, files, _, first, table = compare_tab._values(None, report, tmp_path, is_live=False)
     assert first == files["ours"] == (str(tmp_path / "photo.jpg"), str(tmp_path / "ours.jpg"))
     assert "Measured beforehand, on A processor, 2 cores, 2026-01-02" in table
-    assert "Cannot run here: it needs &lt;a model&gt;." in table
+    assert "takes a Stable Diffusion model and a GPU.</summary>it needs &lt;a model&gt;<" in table
+    assert table.index("NTC") > table.index("2.5")  # what ran comes first
     assert all(f">{value}<" in table for value in ("0.25", "–", "2.5", "1024", "0.50", "0.500"))
     assert "Measured live" in compare_tab._values(None, report, tmp_path)[-1]
