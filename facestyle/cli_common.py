@@ -11,14 +11,17 @@ from typing import TYPE_CHECKING, Any
 from facestyle.errors import ConfigError
 
 if TYPE_CHECKING:
+    from facestyle.models.generator import Generator
     from facestyle.stylizer import FaceStylizer
 
 __all__ = [
+    "add_base",
     "add_config",
     "add_style",
     "configured",
     "input_files",
     "listed",
+    "load_base",
     "load_stylizer",
     "named_pictures",
     "output_files",
@@ -37,6 +40,26 @@ def load_stylizer(args: argparse.Namespace) -> FaceStylizer:
     from facestyle.stylizer import FaceStylizer
 
     return FaceStylizer.from_pretrained(args.style, device=args.device, dtype=args.dtype)
+
+
+def add_base(parser: argparse.ArgumentParser) -> None:
+    """``--base``; `load_base` reads it."""
+    parser.add_argument(
+        "--base", metavar="FOLDER",
+        help="base generator, a folder that facestyle import made; default: the bundled one",
+    )  # fmt: skip
+
+
+def load_base(args: argparse.Namespace) -> Generator:
+    """The base generator that ``--base`` names.
+
+    Raises:
+        ConfigError: it names something else than an import.
+        CheckpointError: no generator is in it.
+    """
+    from facestyle.models.bases import open_base
+
+    return open_base(args.base)
 
 
 def input_files(inputs: Sequence[str]) -> list[Path]:

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from facestyle.cli_common import add_config, configured, listed, named_pictures
+from facestyle.cli_common import (
+    add_base,
+    add_config,
+    configured,
+    listed,
+    load_base,
+    named_pictures,
+)
 from facestyle.errors import ConfigError
 
 __all__ = ["add_parser"]
@@ -40,6 +47,7 @@ def add_parser(commands: Any) -> None:
     compare.add_argument("--judge", default="auto", help="identity network that judges")
     compare.add_argument("--already-aligned", action="store_true", help="the photo is an FFHQ crop")
     compare.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_base(compare)
     add_config(compare, "facestyle.evaluation.comparison_methods", "ComparisonConfig")
     compare.set_defaults(run=_compare)
 
@@ -61,13 +69,12 @@ def _compare(args: argparse.Namespace) -> int:
 
 def _table(args: argparse.Namespace, styles: dict[str, str], config: Any, methods: Any) -> int:
     from facestyle.evaluation.comparison import compare
-    from facestyle.models.zoo import load_base_generator
 
     print(listed(config))
     if args.dry_run:
         return 0
     report = compare(
-        styles, args.output, config, base=load_base_generator(), methods=methods, runs=args.runs,
+        styles, args.output, config, base=load_base(args), methods=methods, runs=args.runs,
         faces=args.faces, judge_name=args.judge, device=args.device,
     )  # fmt: skip
     print(report)
@@ -76,7 +83,6 @@ def _table(args: argparse.Namespace, styles: dict[str, str], config: Any, method
 
 def _photo(args: argparse.Namespace, styles: dict[str, str], config: Any, methods: Any) -> int:
     from facestyle.evaluation.photo_comparison import compare_photo, format_rows
-    from facestyle.models.zoo import load_base_generator
 
     style = args.style or next(iter(styles), None)
     if style is None:
@@ -85,7 +91,7 @@ def _photo(args: argparse.Namespace, styles: dict[str, str], config: Any, method
         print(listed(config))
         return 0
     report = compare_photo(
-        args.photo, args.output, style=style, base=load_base_generator(), pictures=styles.get(style), config=config,
+        args.photo, args.output, style=style, base=load_base(args), pictures=styles.get(style), config=config,
         methods=methods, runs=args.runs, aligned=args.already_aligned, judge_name=args.judge, device=args.device,
     )  # fmt: skip
     print(format_rows(report))

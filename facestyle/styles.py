@@ -1,7 +1,7 @@
 """What a style is on disk: a folder with ``config.json`` and ``generator.safetensors``; and the bundled ones.
 
 The generator file holds the synthesis network; the mapping network and w_avg are the base generator's, whose sha256 the
-file's header names. An encoder lies beside it only when the style needs its own.
+file's header names. An encoder, or the base generator, lies beside it only when the style needs its own.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from facestyle.errors import CheckpointError, ConfigError, StyleNotFoundError
 from facestyle.files import write_whole
 
 __all__ = [
+    "OWN_BASE",
     "OWN_ENCODER",
     "StyleConfig",
     "bundled_style",
@@ -26,6 +27,9 @@ __all__ = [
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
 _VERSION = 1
+
+OWN_BASE = "base.safetensors"
+"""A style's base generator, where that is not the bundled one."""
 
 OWN_ENCODER = "encoder.safetensors"
 """A style's encoder, where it has its own."""
@@ -42,9 +46,9 @@ class StyleConfig:
         name: short name, lower case.
         title: for people.
         description: one sentence.
-        architecture: of the generator; "mobile".
+        architecture: of the generator: "mobile" or "stylegan2".
         generator: arguments that build it.
-        base_sha256: of the base generator it was finetuned from.
+        base_sha256: of the base generator it was finetuned from: the bundled one, or `OWN_BASE` in the style's folder.
         psi: default truncation of content codes.
         license: of the weights.
         data: what it was trained on: source, count, licence.

@@ -32,10 +32,11 @@ from facestyle.faces.detect import Face, FaceDetector
 from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, OnStep
 from facestyle.latents import blend, style_mix, truncate
+from facestyle.models.bases import encoder_for
 from facestyle.models.encoder import Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
-from facestyle.models.zoo import load_encoder, load_style
+from facestyle.models.zoo import load_style
 from facestyle.multimodal import Latent, Variation, Variations, sample_styles
 from facestyle.options import (
     CommonOptions,
@@ -194,7 +195,8 @@ class FaceStylizer:
         """Write the style as a folder that ``from_pretrained`` reads and ``push_to_hub`` uploads.
 
         It holds ``config.json``, ``generator.safetensors`` (float16), ``LICENSE.md``, ``training.json`` where the
-        origin is known, a sheet of samples and the card ``README.md``; an own card or samples found there are kept.
+        origin is known, a sheet of samples and the card ``README.md``; an own card or samples found there are kept. A
+        base generator and an encoder of the style's own go with it.
 
         Args:
             folder: made where it lacks.
@@ -289,7 +291,7 @@ class FaceStylizer:
 
         Raises:
             ConfigError: an option is out of range.
-            CheckpointError: the encoder into ``content_space`` cannot be read.
+            CheckpointError: the encoder into ``content_space`` cannot be read, or there is none for the style's base.
             ImageError: a photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         options = Options(
@@ -643,7 +645,7 @@ class FaceStylizer:
     def _encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
         if space not in self._encoders:
-            self._encoders[space] = self._placed(load_encoder(space=space))
+            self._encoders[space] = self._placed(encoder_for(self.base, space))
         return self._encoders[space]
 
     def _placed(self, encoder: AnyEncoder) -> AnyEncoder:

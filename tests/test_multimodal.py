@@ -205,13 +205,14 @@ def test_content_spaces_use_their_own_encoder_loaded_once(tiny_stylizer, astrona
     own.eval().requires_grad_(False)
     loaded = []
 
-    def load(*, space):
+    def load(base, space):
+        assert base is tiny_stylizer.base
         if space == "w_plus":
             raise CheckpointError("no encoder into w_plus is bundled")
         loaded.append(space)
         return own
 
-    monkeypatch.setattr(facestyle.stylizer, "load_encoder", load)
+    monkeypatch.setattr(facestyle.stylizer, "encoder_for", load)
     monkeypatch.setattr(tiny_stylizer, "_encoders", {"w": tiny_stylizer.encoder})
     plain = tiny_stylizer(astronaut, aligned=True).faces[0]
     assert loaded == []

@@ -8,7 +8,14 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facestyle.cli_common import configured, input_files, listed, output_files
+from facestyle.cli_common import (
+    add_base,
+    configured,
+    input_files,
+    listed,
+    load_base,
+    output_files,
+)
 from facestyle.errors import ConfigError, FacestyleError, ImageError, NoFaceError
 
 if TYPE_CHECKING:
@@ -16,12 +23,14 @@ if TYPE_CHECKING:
 
     from facestyle.baselines.registry import DiffusionModel
     from facestyle.faces.detect import FaceDetector
+    from facestyle.models.generator import Generator
 
 __all__ = ["add_parser"]
 
 _TRAINED = ("inst", "styleid", "toonify", "ugatit", "ui2i")
 _IMPORTED = ("dualstylegan", "ugatit")
 _METHODS = tuple(sorted({*_TRAINED, *_IMPORTED, "ntc"}))
+_ON_A_BASE = ("toonify", "ugatit", "ui2i")
 
 
 def add_parser(commands: Any) -> None:
@@ -40,6 +49,7 @@ def add_parser(commands: Any) -> None:
     )
     train.add_argument("--minutes", type=float, help="ugatit: train so long, all sittings together")
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_base(train)
     _add_model(train)
     train.add_argument("--dry-run", action="store_true", help="print the settings and stop")
     _add_set(train, "of its training")
@@ -52,6 +62,7 @@ def add_parser(commands: Any) -> None:
     stylize.add_argument("-o", "--output", required=True, help="folder, or a .png for one input")
     stylize.add_argument("--already-aligned", action="store_true", help="inputs are FFHQ crops")
     stylize.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_base(stylize)
     _add_model(stylize)
     _add_set(stylize, "of how a photo becomes a picture")
     stylize.set_defaults(run=_stylize)
@@ -83,6 +94,21 @@ def _model(args: argparse.Namespace) -> DiffusionModel:
     return given if args.model is None else dataclasses.replace(given, model=args.model)
 
 
+def _base(args: argparse.Namespace) -> Generator | None:
+    """The base generator that is named, if one is.
+
+    Raises:
+        ConfigError: the method builds on none, or it is no import.
+    """
+    if args.base is None:
+        return None
+    if args.method not in _ON_A_BASE:
+        raise ConfigError(
+            f"--base is for {', '.join(_ON_A_BASE)}; {args.method} brings its own networks"
+        )
+    return load_base(args)
+
+
 def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="FIELD=VALUE",
@@ -100,7 +126,7 @@ def _train(args: argparse.Namespace) -> int:
     settings = {"stylize": config} if args.method in DIFFUSION else {"train": config}
     method = make_baseline(
         args.method, faces=args.faces, minutes=args.minutes, device=args.device, model=_model(args),
-        **settings,
+        base=_base(args), **settings,
     )  # fmt: skip
     method.prepare(args.pictures, args.output)
     print(args.output)
@@ -120,7 +146,9 @@ def _stylize(args: argparse.Namespace) -> int:
         config = configured(config, args.set)
     inputs = input_files(args.inputs)
     outputs = output_files(inputs, Path(args.output))
-    method = make_baseline(args.method, stylize=config, device=args.device, model=_model(args))
+    method = make_baseline(
+        args.method, stylize=config, device=args.device, model=_model(args), base=_base(args)
+    )
     if args.method != "ntc":
         method.load(args.folder)
     detector = None if args.already_aligned else FaceDetector(choose_device(args.device))

@@ -12,9 +12,9 @@ from facestyle.baselines.base import PictureSources
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import load_strict, read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
+from facestyle.processes import Processes
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pipeline import PRESETS
-from facestyle.training.processes import Processes
 
 __all__ = ["DEFAULT_STAR", "load_star", "train_star_in"]
 

@@ -19,9 +19,9 @@ from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.errors import ConfigError
 from facestyle.inversion import Inverter
+from facestyle.models.bases import encoder_for
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
-from facestyle.models.zoo import load_encoder
 from facestyle.training.finetune import FinetuneConfig
 
 __all__ = ["Toonify", "ToonifyConfig", "own_parameters"]
@@ -72,7 +72,7 @@ class Toonify(ProjectingBaseline):
         base: G.
         config: how a photo becomes a picture.
         star: how G* is finetuned.
-        encoder: E_w, for ``start="encoder"``; the bundled one when None.
+        encoder: E_w, for ``start="encoder"``; the one that goes with G when None.
     """
 
     name: ClassVar[str] = "toonify"
@@ -132,7 +132,7 @@ class Toonify(ProjectingBaseline):
         if self._inverter is None:
             self._inverter = Inverter(self.base, lr=config.lr, offset_weight=config.offset_weight)
         if config.start == "encoder":
-            self.encoder = (self.encoder or load_encoder()).to(crops.device)
+            self.encoder = (self.encoder or encoder_for(self.base, "w")).to(crops.device)
             with torch.no_grad():
                 start = self.encoder(crops)
         else:

@@ -18,6 +18,7 @@ from facestyle.baselines.base import PictureSources, resize
 from facestyle.baselines.ugatit_networks import UgatitDiscriminator, UgatitGenerator
 from facestyle.errors import ConfigError
 from facestyle.latents import broadcast, truncate
+from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
@@ -118,7 +119,10 @@ def train_ugatit(
         raise ConfigError(f"minutes must be above 0, got {minutes}")
     config = config or UgatitConfig()
     folder = Path(out)
-    state = TrainingState(folder, dataclasses.asdict(config) | {"has_photos": faces is not None})
+    described = dataclasses.asdict(config) | {"has_photos": faces is not None}
+    if faces is None and base is not None:
+        described |= base_entry(base)
+    state = TrainingState(folder, described)
     style = PictureSet(pictures, _padded_px(config))
     photos: PictureSet | _Samples
     if faces is not None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from facestyle.cli_common import add_style, load_stylizer
+from facestyle.cli_common import add_base, add_style, load_base, load_stylizer
 from facestyle.errors import ConfigError
+
+if TYPE_CHECKING:
+    from facestyle.stylizer import FaceStylizer
 
 __all__ = ["add_parser"]
 
@@ -29,7 +32,10 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument(
         "--ui2i", help="folder of a trained ui2i, for rows of its results (multimodal)"
     )
-    evaluate.add_argument("--encoder", help="encoder file; default: the bundled one")
+    evaluate.add_argument(
+        "--encoder", help="encoder file; default: the one beside --base, or the bundled one"
+    )
+    add_base(evaluate)
     evaluate.add_argument("--limit", type=int, help="use so many test photos")
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
     evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
@@ -56,8 +62,8 @@ def _encoder(args: argparse.Namespace, folder: Path) -> Path:
     if not args.faces:
         raise ConfigError("evaluate encoder needs --faces, a folder or zip of aligned photos")
     encoder_report(
-        args.faces, folder, encoder=args.encoder, limit=args.limit, optimise=args.optimise,
-        judge_name=args.judge, perceptual_name=args.perceptual,
+        args.faces, folder, encoder=args.encoder, generator=load_base(args), limit=args.limit,
+        optimise=args.optimise, judge_name=args.judge, perceptual_name=args.perceptual,
     )  # fmt: skip
     return folder / "report.md"
 
@@ -68,7 +74,7 @@ def _style(args: argparse.Namespace, folder: Path) -> Path:
     if not args.pictures:
         raise ConfigError("evaluate style needs --pictures, the style's own pictures")
     style_report(
-        load_stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
+        _stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
         limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
         cache=args.features_cache, allow_download=args.download_clip,
     )  # fmt: skip
@@ -78,14 +84,14 @@ def _style(args: argparse.Namespace, folder: Path) -> Path:
 def _gallery(args: argparse.Namespace, folder: Path) -> Path:
     from facestyle.evaluation.gallery import gallery
 
-    gallery(load_stylizer(args), folder)
+    gallery(_stylizer(args), folder)
     return folder / "report.md"
 
 
 def _styles(args: argparse.Namespace, folder: Path) -> Path:
     from facestyle.evaluation.gallery import styles_gallery
 
-    styles_gallery(folder)
+    styles_gallery(folder, generator=load_base(args))
     return folder / "report.md"
 
 
@@ -93,7 +99,7 @@ def _multimodal(args: argparse.Namespace, folder: Path) -> Path:
     from facestyle.baselines.ui2i import Ui2i
     from facestyle.evaluation.portraits_gallery import multimodal_gallery
 
-    stylizer = load_stylizer(args)
+    stylizer = _stylizer(args)
     ui2i = Ui2i(stylizer.base).load(args.ui2i) if args.ui2i else None
     return multimodal_gallery(stylizer, folder, ui2i=ui2i)
 
@@ -101,7 +107,24 @@ def _multimodal(args: argparse.Namespace, folder: Path) -> Path:
 def _reference(args: argparse.Namespace, folder: Path) -> Path:
     from facestyle.evaluation.portraits_gallery import reference_gallery
 
-    return reference_gallery(load_stylizer(args), folder, references=args.references)
+    return reference_gallery(_stylizer(args), folder, references=args.references)
+
+
+def _stylizer(args: argparse.Namespace) -> FaceStylizer:
+    """The style, which brings its base generator; one that is named beside it must be that.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    from facestyle.models.zoo import sha256_of
+
+    stylizer = load_stylizer(args)
+    if args.base is not None and sha256_of(load_base(args)) != stylizer.config.base_sha256:
+        raise ConfigError(
+            f"the style {args.style} was not made from the generator in {args.base}; name a style that was with "
+            "--style, or leave --base out: a style brings its own"
+        )
+    return stylizer
 
 
 _WHAT = {

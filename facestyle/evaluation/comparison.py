@@ -52,6 +52,7 @@ from facestyle.evaluation.people import (
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import write_whole
 from facestyle.image import load_image, save_png, to_tensor
+from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.training.state import TrainingState, logged_seconds
@@ -103,7 +104,7 @@ def compare(
         styles: name -> pictures of the style.
         out: folder.
         config: how many photos, and how the methods are set.
-        base: G.
+        base: G, which draws people where no photos are given, and on which Toonify and UI2I build.
         methods: of `METHODS`.
         runs: folder with ``METHOD/STYLE``, as trained or imported; ``ours/STYLE`` may be a style's folder.
         faces: FFHQ-aligned photos, squares of 128 px or more; samples of G, from seed 200 on, when None.
@@ -127,7 +128,8 @@ def compare(
         )
     folder = Path(out)
     photos = _photos(faces, base, config)
-    TrainingState(folder, {"config": dataclasses.asdict(config), "photos": photos.digest()})
+    described = {"config": dataclasses.asdict(config), "photos": photos.digest()}
+    TrainingState(folder, described | base_entry(base))
     rows = []
     for style, pictures in styles.items():
         judge: StyleJudge | None = None

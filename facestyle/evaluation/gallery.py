@@ -14,6 +14,7 @@ from facestyle.errors import MissingDependencyError
 from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.files import write_whole
+from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator
 from facestyle.styles import bundled_styles
 
@@ -32,9 +33,11 @@ ABREAST = 7
 """People on the overview of styles, beside the astronaut."""
 
 
-def sample_faces(seeds: Sequence[int], *, psi: float = 0.8) -> list[Image.Image]:
-    """Pictures of people who do not exist: samples of G at 1024 px, one seed each."""
-    generator = load_base_generator()
+def sample_faces(
+    seeds: Sequence[int], *, psi: float = 0.8, generator: Generator | None = None
+) -> list[Image.Image]:
+    """Pictures of people who do not exist: samples of G, or of the generator given, in full size, one seed each."""
+    generator = generator or load_base_generator()
     faces: list[Image.Image] = []
     for seed in tqdm(seeds, desc="people"):
         w = sample_w(generator, 1, psi, seed)
@@ -43,7 +46,11 @@ def sample_faces(seeds: Sequence[int], *, psi: float = 0.8) -> list[Image.Image]
 
 
 def styles_gallery(
-    folder: str | Path, styles: Sequence[str] | None = None, *, people: Sequence[int] = PEOPLE
+    folder: str | Path,
+    styles: Sequence[str] | None = None,
+    *,
+    people: Sequence[int] = PEOPLE,
+    generator: Generator | None = None,
 ) -> None:
     """The same faces in every style: the astronaut and ``people``, through the whole way a photo takes.
 
@@ -53,6 +60,7 @@ def styles_gallery(
         folder: where they go.
         styles: names or folders; the bundled ones when None.
         people: seeds of samples of G.
+        generator: which draws them; the bundled G when None.
 
     Raises:
         MissingDependencyError: scikit-image, which has the astronaut, is not installed.
@@ -62,7 +70,7 @@ def styles_gallery(
     from facestyle.stylizer import FaceStylizer
 
     folder = Path(folder)
-    faces = sample_faces(people)
+    faces = sample_faces(people, generator=generator)
     rows: dict[str, list[Image.Image]] = {}
     before: list[Image.Image] = []
     for name in styles if styles is not None else bundled_styles():
@@ -96,7 +104,7 @@ def gallery(stylizer: FaceStylizer, folder: str | Path) -> None:
         OutputError: the folder cannot be written.
     """
     folder = Path(folder)
-    faces = sample_faces(PEOPLE[:4])
+    faces = sample_faces(PEOPLE[:4], generator=stylizer.base)
     after = [result.image for result in stylizer(list(faces), aligned=True)]
     save_sheet(before_after(faces, after, cell_px=256), folder / "hero.jpg")
     shares = (0.0, 0.25, 0.5, 0.75, 1.0)

@@ -52,7 +52,7 @@ def multimodal_gallery(
         OutputError: the folder cannot be written.
     """
     rows, labels = [], []
-    for face in sample_faces(people):
+    for face in sample_faces(people, generator=stylizer.base):
         plain = stylizer(face, aligned=True).image
         if ui2i is not None:
             rows.append([face, plain, *_random_styles(ui2i, face, count)])
@@ -101,7 +101,7 @@ def reference_gallery(
         whence = f"portraits in the style, of seeds {', '.join(map(str, _REFERENCES))}, psi 1"
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in pictures]
     rows = []
-    for face in sample_faces(people):
+    for face in sample_faces(people, generator=stylizer.base):
         plain = stylizer(face, aligned=True).image
         for picture, code in zip(pictures, codes, strict=True):
             drawn = [

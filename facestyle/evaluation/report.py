@@ -32,8 +32,9 @@ from facestyle.files import write_whole
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast
+from facestyle.models.bases import encoder_for
 from facestyle.models.generator import Generator
-from facestyle.models.zoo import load_base_generator, load_encoder
+from facestyle.models.zoo import load_base_generator, sha256_of
 from facestyle.picture_files import read_images
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def encoder_report(
     folder: str | Path,
     *,
     encoder: str | Path | None = None,
+    generator: Generator | None = None,
     limit: int | None = None,
     optimise: int = 24,
     refine_steps: int = 50,
@@ -62,7 +64,8 @@ def encoder_report(
     Args:
         faces: folder or zip of aligned photos, used for nothing else.
         folder: where report and sheets go.
-        encoder: its file; the bundled one when None.
+        encoder: its file; the one that goes with G when None, see ``models.bases.find_encoder``.
+        generator: G; the bundled one when None.
         limit: use so many photos.
         optimise: photos for the rows that optimise, spread evenly over the set; they take minutes.
         refine_steps: of the ``refine`` row.
@@ -75,7 +78,8 @@ def encoder_report(
         the way from the encoder to the ceiling that ``refine`` goes, for either measure.
     """
     folder = Path(folder)
-    generator, net = load_base_generator(), load_encoder(encoder)
+    generator = generator or load_base_generator()
+    net = encoder_for(generator, "w", encoder)
     judge, perceptual = load_judge(judge_name), load_perceptual(perceptual_name)
     photos = [to_tensor(image) for _, image in read_images(faces, limit=limit)]
     step = max(1, len(photos) // max(1, optimise))
@@ -122,6 +126,7 @@ def encoder_report(
         "photos": Path(faces).name,
         "judge": judge.name,
         "perceptual": perceptual.name,
+        "base_sha256": sha256_of(generator),
         "rows": rows,
         "gap_closed": gap,
         "machine": machine(),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from facestyle.errors import StyleNotFoundError
 from facestyle.hub.client import downloading
-from facestyle.styles import OWN_ENCODER
+from facestyle.styles import OWN_BASE, OWN_ENCODER
 
 __all__ = ["FILES", "TAG", "download_style", "hub_styles", "pull_style"]
 
@@ -14,7 +14,7 @@ TAG = "facestyle"
 """Tag, and library name, of styles on the Hub."""
 
 FILES = (
-    "config.json", "generator.safetensors", OWN_ENCODER, "training.json", "LICENSE*", "NOTICE*",
+    "config.json", "generator.safetensors", OWN_BASE, OWN_ENCODER, "training.json", "LICENSE*", "NOTICE*",
     "README.md", "samples/*.jpg", "samples/*.png", "samples/*.webp",
 )  # fmt: skip
 """What of a style's folder or repository is ever uploaded or fetched."""
@@ -80,10 +80,10 @@ def pull_style(
         OutputError: the folder is not empty, or cannot be written.
     """
     from facestyle.hub.package import copy_style
-    from facestyle.models.zoo import load_base_generator, load_style_generator
+    from facestyle.models.zoo import load_style_base, load_style_generator
 
     folder = download_style(repo, revision=revision, token=token, force_download=force_download)
-    load_style_generator(folder, load_base_generator())
+    load_style_generator(folder, load_style_base(folder))
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     copy_style(folder, Path(out), names)
     return Path(out)

@@ -11,10 +11,10 @@ import torch
 
 from facestyle.errors import ConfigError, OutputError
 from facestyle.files import write_whole
+from facestyle.models.bases import save_encoder, write_base
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
-from facestyle.models.psp_encoder import AnyEncoder
-from facestyle.models.zoo import is_import
+from facestyle.models.zoo import base_sha256, is_import
 from facestyle.styles import OWN_ENCODER, StyleConfig
 
 if TYPE_CHECKING:
@@ -25,6 +25,12 @@ __all__ = ["SAMPLES", "complete", "copy_style", "draw_samples", "write_package",
 SAMPLES = "samples/before_after.jpg"
 _SEEDS = (203, 233, 263, 242)
 """People on the sample sheet: base samples who do not exist."""
+
+_BUNDLED_BASE = """They were finetuned from a MobileStyleGAN trained on FFHQ, whose photos are under
+  CC BY-NC-SA 4.0; what holds for derived weights differs from place to place. facestyle's NOTICE file names every
+  weight's source."""
+_OTHER_BASE = """They were finetuned from another generator than facestyle's own: base.safetensors here. What its
+  authors allow holds for that file, and for the weights that were derived from it."""
 
 
 def write_style(generator: Generator, config: StyleConfig, folder: str | Path) -> None:
@@ -63,22 +69,24 @@ def write_package(
     """Write all that a repository of the style should hold; what is there of the card and samples is kept.
 
     ``config.json``, ``generator.safetensors``, ``LICENSE.md``, ``training.json`` where its origin is known, the sample
-    sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), and the encoder where it is asked
-    for or the style's own.
+    sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), the encoder where it is asked for or
+    the style's own, and the base generator where it is the style's own.
 
     Raises:
-        ConfigError: the stylizer draws with an imported generator, which is no style of the bundled one.
+        ConfigError: the stylizer draws with an imported generator, which is no style.
+        CheckpointError: the style's own base generator is gone from where it was.
         OutputError: the folder cannot be written.
     """
     if stylizer.folder is not None and is_import(stylizer.folder):
         raise ConfigError(
-            f"{stylizer.folder} is an imported generator, not a style trained from the bundled one; copy that folder "
-            "to keep it elsewhere, under its own licence"
+            f"{stylizer.folder} is an imported generator, not a style; copy that folder to keep it elsewhere, under "
+            "its own licence, or train a style from it with facestyle train --base"
         )
     folder, config = Path(folder), stylizer.config
     if include_encoder or config.encoder != "base":
         config = dataclasses.replace(config, encoder=OWN_ENCODER)
-        _write_encoder(stylizer.encoder, folder / OWN_ENCODER)
+        save_encoder(stylizer.encoder, folder / OWN_ENCODER)
+    write_base(stylizer.base, folder)
     write_style(stylizer.generator, config, folder)
     origin = stylizer.folder / "training.json" if stylizer.folder else None
     if origin is not None and origin.is_file() and origin.parent.resolve() != folder.resolve():
@@ -137,25 +145,16 @@ def copy_style(source: Path, target: Path, names: list[str]) -> None:
         raise OutputError(f"the style cannot be copied ({error})", path=target) from error
 
 
-def _write_encoder(encoder: AnyEncoder, path: Path) -> None:
-    save_tensors(
-        encoder.state_dict(),
-        path,
-        metadata={"format": "facestyle-encoder", "version": "1", "config": encoder.config()},
-        dtype=torch.float16,
-    )
-
-
 def _license(config: StyleConfig) -> str:
     """What holds for the weights, for the pictures, and for what the weights grew from."""
     data = config.data.get("license") or "unknown"
     source = config.data.get("source") or ", ".join(config.data.get("sources", [])) or "unknown"
+    base = _BUNDLED_BASE if config.base_sha256 == base_sha256() else _OTHER_BASE
     return f"""# Licence of the style {config.name}
 
 - The weights in this folder: **{config.license}**.
 - The pictures they were trained on: **{data}** (source: {source}). The pictures are not part of this folder.
-- They were finetuned from a MobileStyleGAN trained on FFHQ, whose photos are under CC BY-NC-SA 4.0; what holds for
-  derived weights differs from place to place. facestyle's NOTICE file names every weight's source.
+- {base}
 
 Licences are named by their [SPDX identifiers](https://spdx.org/licenses/) where they have one.
 """

@@ -14,7 +14,7 @@ from facestyle.hub.client import uploading
 from facestyle.hub.download import FILES
 from facestyle.hub.package import complete
 from facestyle.image import IMAGE_SUFFIXES
-from facestyle.models.zoo import load_base_generator, load_encoder, load_style_generator
+from facestyle.models.zoo import load_encoder, load_style_base, load_style_generator
 from facestyle.styles import StyleConfig
 
 __all__ = ["PushPlan", "plan_push", "push_style", "style_folder"]
@@ -92,7 +92,7 @@ def plan_push(
         ConfigError: the licence of the training pictures is not known, or the card claims what was not measured.
     """
     folder = style_folder(folder)
-    load_style_generator(folder, load_base_generator())
+    load_style_generator(folder, load_style_base(folder))
     config = StyleConfig.from_file(folder / "config.json")
     if config.encoder != "base":
         load_encoder(folder / config.encoder)

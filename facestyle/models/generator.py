@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Generator", "Noise", "sample_z"]
+__all__ = ["Generator", "Noise", "Source", "sample_z"]
 
 Noise = Literal["const", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file that a generator was loaded from.
+
+    Attributes:
+        path: of the file; encoders made for the generator lie beside it.
+        sha256: of its bytes.
+    """
+
+    path: Path
+    sha256: str
 
 
 class Generator(nn.Module):
@@ -24,6 +39,7 @@ class Generator(nn.Module):
         mapping: module, [B, w_dim] -> [B, w_dim].
         synthesis: module, ``(w_plus [B, num_ws, w_dim], *, noise="const", resolution=None)`` ->
             [B, 3, R, R] in about [-1, 1] (not clamped).
+        source: the base generator's file; None for the bundled one, and for one that was built and not loaded.
     """
 
     architecture: ClassVar[str]
@@ -33,6 +49,7 @@ class Generator(nn.Module):
     w_dim: int
     mapping: nn.Module
     synthesis: nn.Module
+    source: Source | None = None
 
     @property
     def w_avg(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The bundled networks, loaded: base generator G, encoder E_w, and a style's generator."""
+"""Networks by the files they lie in, loaded: base generator G, encoders, discriminator, and a style's generator."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ from facestyle.models.checkpoints import (
     unfilled,
 )
 from facestyle.models.encoder import Encoder, Space
-from facestyle.models.generator import Generator
+from facestyle.models.generator import Generator, Source
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
-from facestyle.styles import OWN_ENCODER, StyleConfig
+from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
 
 __all__ = [
     "BASE_FILE",
     "DISCRIMINATOR_FILE",
     "ENCODER_FILE",
+    "ENCODER_FILES",
     "GENERATOR_FILE",
     "Style",
     "base_sha256",
@@ -39,8 +40,11 @@ __all__ = [
     "load_discriminator",
     "load_encoder",
     "load_style",
+    "load_style_base",
     "load_style_generator",
+    "own_encoders",
     "refuse_pickles",
+    "sha256_of",
 ]
 
 BASE_FILE = "generator_ffhq_1024.safetensors"
@@ -48,11 +52,12 @@ ENCODER_FILE = "encoder_w.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 GENERATOR_FILE = "generator.safetensors"
 _PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
-_ENCODER_FILES: dict[Space, str] = {
+ENCODER_FILES: dict[Space, str] = {
     "w": ENCODER_FILE,
     "w_plus": "encoder_w_plus.safetensors",
     "z_plus": "encoder_z_plus.safetensors",
 }
+"""Names of the bundled encoders, and of those that lie beside a base generator of one's own."""
 
 _ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "mobile": MobileGenerator,
@@ -61,7 +66,7 @@ _ARCHITECTURES: dict[str, Callable[..., Generator]] = {
 
 
 def load_base_generator(path: str | Path | None = None) -> Generator:
-    """G, frozen, in eval mode, float32.
+    """G, frozen, in eval mode, float32; its ``source`` says which, where it is not the bundled one.
 
     Args:
         path: its file, or the folder of an import; the bundled FFHQ 1024 px model when None.
@@ -69,6 +74,7 @@ def load_base_generator(path: str | Path | None = None) -> Generator:
     Raises:
         CheckpointError: the file is damaged or of another architecture.
     """
+    is_given = path is not None
     path = bundled(BASE_FILE) if path is None else Path(path)
     if path.is_dir():
         refuse_pickles(path)
@@ -77,6 +83,8 @@ def load_base_generator(path: str | Path | None = None) -> Generator:
     config = _parsed_config(metadata, path)
     generator = _build(metadata.get("architecture", ""), config, path)
     load_strict(generator, read_tensors(path), path=path)
+    if is_given and (sha256 := hashlib.sha256(path.read_bytes()).hexdigest()) != base_sha256():
+        generator.source = Source(path, sha256)
     return generator.eval().requires_grad_(False)
 
 
@@ -111,23 +119,24 @@ def load_style(folder: str | Path) -> Style:
     folder = Path(folder)
     if not is_import(folder):
         config = StyleConfig.from_file(folder / "config.json")
-        base = load_base_generator()
+        base = load_style_base(folder)
         own = None if config.encoder == "base" else folder / config.encoder
         return Style(config, load_style_generator(folder, base), base, load_encoder(own))
     base = load_base_generator(folder)
-    spaces = _spaces_of(folder)
+    own_files = own_encoders(folder)
     config = StyleConfig(
         name=re.sub(r"[^a-z0-9._-]+", "-", f"imported-{folder.resolve().name.lower()}")[:64],
         title=folder.resolve().name,
         description="An imported generator.",
         architecture=base.architecture,
         generator=base.config(),
-        base_sha256=hashlib.sha256((folder / GENERATOR_FILE).read_bytes()).hexdigest(),
-        encoder=OWN_ENCODER if "w" in spaces else "base",
+        base_sha256=sha256_of(base),
+        encoder=OWN_ENCODER if "w" in own_files else "base",
     )
-    others = tuple(load_encoder(folder, space=space) for space in spaces if space != "w")
-    encoder = load_encoder(folder if "w" in spaces else None)
-    return Style(config, base, base, encoder, others)
+    others = tuple(
+        load_encoder(file, space=space) for space, file in own_files.items() if space != "w"
+    )
+    return Style(config, base, base, load_encoder(own_files.get("w")), others)
 
 
 def is_import(folder: Path) -> bool:
@@ -139,14 +148,50 @@ def is_import(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("format") == "facestyle-import"
 
 
-def _spaces_of(folder: Path) -> list[Space]:
-    """The spaces into which the folder's encoder leads."""
+def own_encoders(folder: Path) -> dict[Space, Path]:
+    """Files of the encoders in a folder by the space they lead into: `OWN_ENCODER`, or those of `ENCODER_FILES`.
+
+    e4e's encoder leads into two spaces. A file that is named by its space goes before `OWN_ENCODER`.
+
+    Raises:
+        CheckpointError: a file is damaged, or of another program.
+    """
+    found: dict[Space, Path] = {}
     path = folder / OWN_ENCODER
+    if path.is_file():
+        metadata = read_metadata(path)
+        config = _parsed_config(metadata, path)
+        usual: Space = "w_plus" if metadata.get("architecture") == "psp" else "w"
+        found = {config.get("space", usual): path}
+        if config.get("deltas") is True:
+            found["w"] = path
+    named = {space: folder / name for space, name in ENCODER_FILES.items()}
+    return found | {space: file for space, file in named.items() if file.is_file()}
+
+
+def load_style_base(folder: str | Path) -> Generator:
+    """G of a style's folder: the one that lies in it as `OWN_BASE`, else the bundled one.
+
+    Raises:
+        CheckpointError: the style was made from a generator that is neither, or its file is damaged.
+    """
+    folder = Path(folder)
+    config = StyleConfig.from_file(folder / "config.json")
+    if config.base_sha256 == base_sha256():
+        return load_base_generator()
+    path = folder / OWN_BASE
     if not path.is_file():
-        return []
-    config = _parsed_config(read_metadata(path), path)
-    space: Space = config.get("space", "w_plus")
-    return ["w", space] if config.get("deltas") is True else [space]
+        raise CheckpointError(
+            f"names another base generator than the one this facestyle carries, and there is no {OWN_BASE} beside it; "
+            "ask who made the style for that file",
+            path=folder / "config.json",
+        )
+    base = load_base_generator(path)
+    if sha256_of(base) != config.base_sha256:
+        raise CheckpointError(
+            "is not the base generator that config.json names; copy or download it again", path=path
+        )
+    return base
 
 
 def load_style_generator(folder: str | Path, base: Generator) -> Generator:
@@ -160,10 +205,10 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     path = folder / GENERATOR_FILE
     refuse_pickles(folder)
     _check_header(read_metadata(path), config, path)
-    if config.base_sha256 != base_sha256():
+    if config.base_sha256 != sha256_of(base):
+        carried = "the one this facestyle carries" if base.source is None else str(base.source.path)
         raise CheckpointError(
-            "was finetuned from another base generator than the one this facestyle carries",
-            path=path,
+            f"was finetuned from another base generator than {carried}", path=path
         )
     generator = _build(config.architecture, config.generator, folder / "config.json")
     tensors = read_tensors(path)
@@ -182,7 +227,7 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEn
     Raises:
         CheckpointError: the file is damaged, of another architecture, or an encoder into another space.
     """
-    path = bundled(_ENCODER_FILES[space]) if path is None else Path(path)
+    path = bundled(ENCODER_FILES[space]) if path is None else Path(path)
     if path.is_dir():
         path = path / OWN_ENCODER
     metadata, tensors = read_metadata(path), read_tensors(path)
@@ -275,6 +320,11 @@ def _check_header(metadata: dict[str, str], config: StyleConfig, path: Path) -> 
 def base_sha256() -> str:
     """Sha256 of the bundled base generator's file, which every style names."""
     return hashlib.sha256(bundled(BASE_FILE).read_bytes()).hexdigest()
+
+
+def sha256_of(generator: Generator) -> str:
+    """Sha256 of the base generator's file: the bundled one's, where it was not loaded from another."""
+    return base_sha256() if generator.source is None else generator.source.sha256
 
 
 def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, Any]:

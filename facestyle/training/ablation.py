@@ -32,10 +32,10 @@ from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.tables import comparison_table
 from facestyle.files import write_whole
 from facestyle.models.generator import Generator
+from facestyle.processes import Processes
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairStore
 from facestyle.training.pipeline import TrainConfig, find_pairs
-from facestyle.training.processes import Processes
 
 __all__ = ["CONSTRAINTS", "LEVELS", "ablate", "variant_config"]
 
@@ -92,27 +92,29 @@ def ablate(
         styles: name -> pictures.
         out: folder.
         config: of all runs; the level of ``style.pair_level`` is the one of +PC and +SC&PC.
-        encoder_z: file of E_z+; the bundled one when None.
-        encoder_w_plus: file of E_w+, for W3+; the bundled one when None.
+        encoder_z: file of E_z+; the one that goes with G when None, see ``models.bases.find_encoder``.
+        encoder_w_plus: file of E_w+, for W3+; likewise.
         variants: of ``CONSTRAINTS`` and ``LEVELS``.
         samples: people of G, from seed 200 on, on whom variants are measured.
         psi: their truncation.
         measures: see ``evaluation.metrics.MEASURES``.
         judge_name: identity network that judges; none of the training.
-        side_px: side at which pictures are measured.
+        side_px: side at which pictures are measured; G's own where that is less.
         sheet_faces: people on the sheets.
         processes: who shares the work.
         progress: show progress bars.
 
     Raises:
-        ConfigError: an unknown variant, or ``out`` holds runs of other settings.
+        ConfigError: an unknown variant, or ``out`` holds runs of other settings or of another G.
         DatasetError: a style's pictures cannot be used.
+        CheckpointError: there is no encoder that goes with G.
         OutputError: ``out`` cannot be written.
     """
     processes = processes or Processes("cpu")
     plans = {name: variant_config(config.style, name) for name in variants}
     level = max([plan.pair_level for plan in plans.values() if plan.pair_weight], default=0)
     folder = Path(out)
+    side_px = min(side_px, generator.resolution)
     people = sample_people(generator, samples, psi=psi, side_px=side_px)
     rows: list[dict[str, Any]] = []
     for style, source in styles.items():

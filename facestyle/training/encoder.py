@@ -26,6 +26,7 @@ from tqdm import tqdm
 from facestyle.errors import ConfigError
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
+from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
@@ -223,12 +224,12 @@ def train_encoder(
         progress: show progress bars.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config.
+        ConfigError: ``out`` holds a run of another config or of another generator.
         DatasetError: a picture source cannot be used.
     """
     config = config or EncoderConfig()
     folder = Path(out)
-    described = dataclasses.asdict(config)
+    described = dataclasses.asdict(config) | base_entry(generator)
     state = TrainingState(folder, described)
     torch.manual_seed(config.seed)
     side = generator.preview_resolution
@@ -355,6 +356,7 @@ def train_encoder(
             "config": encoder.config(),
             "training": described,
             "faces": [Path(source).name for source in faces],
+            **base_entry(generator),
         },
         dtype=torch.float16,
     )

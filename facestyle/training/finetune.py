@@ -17,7 +17,7 @@ import dataclasses
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,16 +28,17 @@ from tqdm import tqdm
 
 from facestyle.errors import ConfigError, DatasetError
 from facestyle.latents import broadcast
+from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.discriminator import Adversary, make_adversary
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.identity import load_identity
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
+from facestyle.processes import Processes
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.ema import update_ema
 from facestyle.training.pairs import PairStore
-from facestyle.training.processes import Processes
 from facestyle.training.selection import HeldOut
 from facestyle.training.state import TrainingState, write_json
 from facestyle.training.style_pictures import StylePictures, augment
@@ -237,9 +238,10 @@ def finetune(
         scores; ``OUT/choice.json`` then says which.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config.
+        ConfigError: ``out`` holds a run of another config or of another G.
         DatasetError: the style pictures cannot be used, or the pairs are of others.
         CheckpointError: ``init`` is damaged or of another architecture.
+        LatentShapeError: the pairs' codes have other rows than G's.
         OutputError: ``out`` cannot be written.
     """
     run = _Finetuning(
@@ -277,7 +279,7 @@ class _Finetuning:
         self.device = processes.device
         self.progress = progress and processes.is_main
         self.side = generator.preview_resolution
-        described = dataclasses.asdict(config)
+        described = dataclasses.asdict(config) | base_entry(generator)
         if init is not None:
             described["init"] = hashlib.sha256(Path(init).read_bytes()).hexdigest()
         self.state = TrainingState(folder, described)
@@ -320,15 +322,19 @@ class _Finetuning:
         self.preview_w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
 
     def stage(self, name: str) -> None:
-        """Run what is left of stage "coarse" or "full"."""
-        config = self.config
-        if name == "coarse":
-            steps, batch, lr = config.coarse_steps, config.coarse_batch, config.coarse_lr
-            resolution = self.side
-        else:
+        """Run what is left of stage "coarse" or "full".
+
+        They differ also for a G so small that its preview is its full picture: in what is trained, and how it is seen.
+        """
+        config, is_full = self.config, name == "full"
+        if is_full:
             steps, batch, lr = config.full_steps, config.full_batch, config.full_lr
             resolution = self.base.resolution
-        named = _trained(self.target, config.late_blocks if name == "full" else None)
+        else:
+            steps, batch, lr = config.coarse_steps, config.coarse_batch, config.coarse_lr
+            resolution = self.side
+        soften = _keep if is_full else _soften
+        named = _trained(self.target, config.late_blocks if is_full else None)
         self.target.requires_grad_(False)
         for _, p in named:
             p.requires_grad_(True)
@@ -352,12 +358,11 @@ class _Finetuning:
         began = time.monotonic()
         for step in bar:
             rng = torch.Generator().manual_seed(
-                ((config.seed * 1_000_003 + step) * 2 + (resolution != self.side)) * 1_009
-                + self.processes.rank
+                ((config.seed * 1_000_003 + step) * 2 + is_full) * 1_009 + self.processes.rank
             )
-            ramp = config.adversarial_ramp * steps if resolution == self.side else 0.0
+            ramp = 0.0 if is_full else config.adversarial_ramp * steps
             weight = config.adversarial_weight * min(1.0, step / ramp if ramp else 1.0)
-            row = self._step(next(order), batch, resolution, step, weight, g_optimizer, rng)
+            row = self._step(next(order), batch, resolution, soften, step, weight, g_optimizer, rng)
             schedule.step()
             update_ema(self.ema, self.target, beta)
             bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
@@ -386,6 +391,7 @@ class _Finetuning:
         indices: Sequence[int],
         batch: int,
         resolution: int,
+        soften: Callable[[Tensor], Tensor],
         step: int,
         adversarial_weight: float,
         g_optimizer: torch.optim.Optimizer,
@@ -393,7 +399,6 @@ class _Finetuning:
     ) -> dict[str, float]:
         """One step of the discriminator, then one of the generator; the unweighted losses."""
         config, base = self.config, self.base
-        soften = _soften if resolution == self.side else _keep
         row: dict[str, float] = {}
         if config.adversarial_weight or config.sem_weight:
             with torch.no_grad():
@@ -491,7 +496,7 @@ class _PairBatches:
             for i, name in zip(pairs.indices, pairs.names, strict=True)
         ):
             raise DatasetError("the pairs were made from other pictures than these; make them anew")
-        self.codes = pairs.codes(config.pair_level)
+        self.codes = broadcast(pairs.codes(config.pair_level), base.num_ws)
         self.indices = pairs.indices
         self.count = len(pairs)
         self.shown = StylePictures(

@@ -30,12 +30,13 @@ from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.image import save_png, to_pil
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast, truncate
+from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.encoder import to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
+from facestyle.processes import Processes
 from facestyle.training.data import PictureSet
-from facestyle.training.processes import Processes
 from facestyle.training.style_pictures import StylePictures
 
 __all__ = ["PairStore", "PairsConfig", "given_pairs", "make_pairs", "pair_sheet"]
@@ -195,7 +196,7 @@ def make_pairs(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: ``out`` holds pairs of other settings, or a network a level needs is not given.
+        ConfigError: ``out`` holds pairs of other settings or of another G, or a network a level needs is not given.
         OutputError: ``out`` cannot be written.
     """
     config = config or PairsConfig()
@@ -210,7 +211,7 @@ def make_pairs(
     chunks = folder / "chunks"
     total = min(config.count or len(pictures), len(pictures))
     indices = [round(i * len(pictures) / total) for i in range(total)]
-    _claim(folder, config, [pictures.names[i] for i in indices], star)
+    _claim(folder, config, [pictures.names[i] for i in indices], generator, star)
     maker = _Maker(generator, config, encoder_z, encoder_w_plus, star, processes.device)
     shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
 
@@ -395,11 +396,17 @@ def _draw_all(
     save_sheet(sheet, folder / "sheet.png")
 
 
-def _claim(folder: Path, config: PairsConfig, names: Sequence[str], star: Generator | None) -> None:
-    """Make the folder this run's; an unfinished run must have the same settings, pictures and G*."""
+def _claim(
+    folder: Path,
+    config: PairsConfig,
+    names: Sequence[str],
+    generator: Generator,
+    star: Generator | None,
+) -> None:
+    """Make the folder this run's; an unfinished run must have the same settings, pictures, G and G*."""
     from facestyle.training.state import TrainingState
 
-    described = dataclasses.asdict(config) | {"pictures": list(names)}
+    described = dataclasses.asdict(config) | {"pictures": list(names)} | base_entry(generator)
     if star is not None:
         digest = hashlib.sha256()
         for tensor in star.synthesis.state_dict().values():

@@ -21,20 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from facestyle.bench import machine
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError
 from facestyle.evaluation.sheets import save_sheet
 from facestyle.hub.package import write_style
+from facestyle.models.bases import (
+    base_entry,
+    encoder_for,
+    find_encoder,
+    save_encoder,
+    write_base,
+)
 from facestyle.models.checkpoints import read_metadata
 from facestyle.models.generator import Generator
-from facestyle.models.zoo import base_sha256, load_encoder
-from facestyle.styles import StyleConfig
+from facestyle.models.zoo import sha256_of
+from facestyle.processes import Processes
+from facestyle.styles import OWN_ENCODER, StyleConfig
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import Aligned
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
-from facestyle.training.processes import Processes
 from facestyle.training.state import TrainingState, write_json
 
 _log = logging.getLogger(__name__)
@@ -128,8 +135,8 @@ def find_pairs(
         config: how pairs are made.
         star: folder of the run of G*, the generator finetuned by the adversarial loss alone; it too goes on.
         star_config: how G* is finetuned.
-        encoder_z: file of E_z+; the bundled one when None.
-        encoder_w_plus: file of E_w+, which level 3 needs; the bundled one when None.
+        encoder_z: file of E_z+; the one that goes with G when None, see ``models.bases.find_encoder``.
+        encoder_w_plus: file of E_w+, which level 3 needs; likewise.
         processes: who shares the work.
         progress: show progress bars.
         timed: told each stage's name and ``time.monotonic()`` at its beginning when it ends.
@@ -142,6 +149,8 @@ def find_pairs(
     """
     star_config = star_config or TrainConfig().star
     TrainConfig(star=star_config)
+    e_z = encoder_for(generator, "z_plus", encoder_z)
+    e_w_plus = encoder_for(generator, "w_plus", encoder_w_plus) if config.level >= 3 else None
     net: Generator | None = None
     if config.level >= 2:
         began = time.monotonic()
@@ -152,11 +161,7 @@ def find_pairs(
     began = time.monotonic()
     pairs = make_pairs(
         generator, PictureSet(pictures, generator.preview_resolution), out, config,
-        encoder_z=load_encoder(encoder_z, space="z_plus"),
-        encoder_w_plus=(
-            load_encoder(encoder_w_plus, space="w_plus") if config.level >= 3 else None
-        ),
-        star=net, processes=processes, progress=progress,
+        encoder_z=e_z, encoder_w_plus=e_w_plus, star=net, processes=processes, progress=progress,
     )  # fmt: skip
     timed("pairs", began)
     return pairs
@@ -176,6 +181,7 @@ def train_style(
     aligned: Aligned = "auto",
     pairs: PairStore | None = None,
     init: str | Path | None = None,
+    encoder: str | Path | None = None,
     encoder_z: str | Path | None = None,
     encoder_w_plus: str | Path | None = None,
     processes: Processes | None = None,
@@ -183,8 +189,10 @@ def train_style(
 ) -> Path:
     """Train and package: the folder ``OUT/style`` that ``FaceStylizer.from_pretrained`` reads.
 
+    A G other than the bundled one, and an encoder E_w other than the bundled one, go into that folder too.
+
     Args:
-        generator: the bundled G.
+        generator: G, as ``models.bases.open_base`` gives it.
         pictures: folder or zip files of style pictures, aligned or whole.
         out: folder of the run; an unfinished run found there goes on.
         config: what to do.
@@ -196,15 +204,17 @@ def train_style(
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
         init: a style's folder or ``generator.safetensors`` that G' starts from, instead of G.
-        encoder_z: file of E_z+; the bundled one when None.
-        encoder_w_plus: file of E_w+, which pairs of level 3 need; the bundled one when None.
+        encoder: file of E_w, by which the style reads photos; the one that goes with G when None, see
+            ``models.bases.find_encoder``.
+        encoder_z: file of E_z+; likewise.
+        encoder_w_plus: file of E_w+, which pairs of level 3 need; likewise.
         processes: who shares the work.
         progress: show progress bars.
 
     Raises:
-        ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings.
+        ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings or of another G.
         DatasetError: the style pictures cannot be used; the message says why, picture by picture.
-        CheckpointError: ``init`` or an encoder is damaged or of another kind.
+        CheckpointError: ``init`` or an encoder is damaged or of another kind, or there is none that goes with G.
         OutputError: ``out`` cannot be written.
     """
     config = config or PRESETS["default"]
@@ -212,7 +222,15 @@ def train_style(
     folder = Path(out)
     if init is not None:
         init = Path(init) / "generator.safetensors" if Path(init).is_dir() else Path(init)
-        read_metadata(init)
+        made_from = read_metadata(init).get("base_sha256", sha256_of(generator))
+        if made_from != sha256_of(generator):
+            raise CheckpointError(
+                "was finetuned from another base generator than this run's", path=init
+            )
+    own_encoder = _find_encoders(
+        generator, config.pairs.level if pairs is None and config.uses_pairs else 0, encoder,
+        encoder_z, encoder_w_plus,
+    )  # fmt: skip
     sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     names = [Path(source).name for source in sources]
     if pairs is None:
@@ -224,15 +242,16 @@ def train_style(
         description=description or f"Portraits in the style {name}.",
         architecture=generator.architecture,
         generator=generator.config(),
-        base_sha256=base_sha256(),
+        base_sha256=sha256_of(generator),
         psi=psi,
         data={
             "sources": names,
             "count": len(shown),
             "license": data_license,
         },
+        encoder="base" if own_encoder is None else OWN_ENCODER,
     )
-    TrainingState(folder, dataclasses.asdict(config) | {"name": name})
+    TrainingState(folder, dataclasses.asdict(config) | {"name": name} | base_entry(generator))
     seconds: dict[str, float] = {}
 
     def timed(stage: str, began: float) -> None:
@@ -251,13 +270,33 @@ def train_style(
     )  # fmt: skip
     timed("style", began)
     if processes.is_main:
+        if own_encoder is not None:
+            own = encoder_for(generator, "w", own_encoder)
+            save_encoder(own, folder / "style" / OWN_ENCODER)
+        write_base(generator, folder / "style")
         write_style(net.cpu(), card, folder / "style")
-        write_json(
-            folder / "style" / "training.json",
-            _origin(config, card, folder, seconds, processes.count),
-        )
+        origin = _origin(config, card, folder, seconds, processes.count)
+        write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
+
+
+def _find_encoders(
+    generator: Generator,
+    level: int,
+    encoder: str | Path | None,
+    encoder_z: str | Path | None,
+    encoder_w_plus: str | Path | None,
+) -> Path | None:
+    """File of a style's own E_w, if it has one; that there are the encoders of pairs of a level is seen to."""
+    if level >= 1:
+        find_encoder(generator, "z_plus", encoder_z)
+    if level >= 3:
+        find_encoder(generator, "w_plus", encoder_w_plus)
+    found = find_encoder(generator, "w", encoder)
+    if found is not None:
+        encoder_for(generator, "w", found)
+    return found
 
 
 def _prepared(
@@ -295,4 +334,17 @@ def _origin(
         "processes": count,
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _base_origin(generator: Generator) -> dict[str, Any]:
+    """Where a G of one's own came from, as far as its file says it."""
+    if generator.source is None:
+        return {}
+    origin = read_metadata(generator.source.path).get("origin")
+    return {
+        "base": {
+            "sha256": generator.source.sha256,
+            "origin": None if origin is None else json.loads(origin),
+        }
     }

@@ -17,9 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from tqdm import tqdm
 
+from facestyle.errors import ConfigError
 from facestyle.latents import broadcast
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator, sample_z
+from facestyle.models.mobile import MobileSynthesis
 
 __all__ = ["fit_preview", "preview_error"]
 
@@ -69,7 +71,15 @@ def fit_preview(
         steps: of Adam, 64 pictures a step, rate falling to 0.
         seed: of every random number.
         progress: show bars.
+
+    Raises:
+        ConfigError: the generator has no preview head: the smaller pictures of StyleGAN2 come from its own blocks.
     """
+    if not isinstance(generator.synthesis, MobileSynthesis):
+        raise ConfigError(
+            f"only the mobile generator has a preview head to fit, and this one is {generator.architecture}: its "
+            "smaller pictures come from its own blocks"
+        )
     fitted = copy.deepcopy(generator)
     synthesis: Any = fitted.synthesis
     head, after = synthesis.to_preview, synthesis.blocks[synthesis.preview_blocks].up

@@ -41,9 +41,12 @@ class TrainingState:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.is_file():
                 write_json(path, wanted)
-            elif json.loads(path.read_text()) != wanted:
+            elif (before := json.loads(path.read_text())) != wanted:
+                keys = sorted(before.keys() | wanted.keys())
+                differing = [key for key in keys if before.get(key) != wanted.get(key)]
                 raise ConfigError(
-                    f"{self.folder} holds a run with other settings; give another folder or delete it"
+                    f"{self.folder} holds a run with other settings ({', '.join(differing)}); give another folder or "
+                    "delete it"
                 )
         except OSError as error:
             raise OutputError(f"cannot be written ({error})", path=self.folder) from error

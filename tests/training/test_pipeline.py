@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
 from facestyle.models.checkpoints import read_tensors
+from facestyle.processes import Processes
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairsConfig, given_pairs
 from facestyle.training.pipeline import PRESETS, TrainConfig, train_style
-from facestyle.training.processes import Processes
 from facestyle.training.state import TrainingState
 
 CONFIG = TrainConfig(
@@ -200,7 +200,7 @@ WORKERS = """
     from pathlib import Path
     from facestyle.models.mobile import MobileGenerator
     from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
-    from facestyle.training.processes import Processes
+    from facestyle.processes import Processes
     from tests.training.test_pipeline import CONFIG, train
     files, folder, out = map(Path, sys.argv[1:4])
     net = MobileGenerator((8, 8, 8, 8), w_dim=8, mapping_depth=2, preview_resolution=32)

@@ -1,0 +1,168 @@
+"""What stands in a folder of stylized pictures: ``report.json``, and the lines that processes at work append beside it.
+
+Killed processes leave their lines. The next run, by as many processes or not, takes them into the report first.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from facestyle import __version__
+from facestyle.errors import OutputError
+from facestyle.files import write_whole
+
+__all__ = ["REPORT_FILE", "Report", "Row", "photo_state"]
+
+REPORT_FILE = "report.json"
+_PARTS = "report.part*.jsonl"
+_FORMAT = "facestyle-stylize"
+_VERSION = 1
+
+Row = dict[str, Any]
+"""What is known of a picture.
+
+What was asked: "input", the photo's "bytes" and "mtime_ns", "settings". Then what came of it: "files" (names and
+bytes), "faces" and "seconds", or "error" and "message".
+"""
+
+
+class Report:
+    """Rows of the pictures in a folder, by the name of their file.
+
+    Args:
+        folder: of the pictures; None keeps the rows in memory alone.
+        rank: of this process, whose lines go into a file of their own.
+
+    Attributes:
+        rows: as they were when last merged, and what this process has added since.
+    """
+
+    def __init__(self, folder: Path | None, rank: int = 0) -> None:
+        self.rows: dict[str, Row] = {}
+        self._folder = None if folder is None else folder.expanduser()
+        self._rank = rank
+        self._lock = threading.Lock()
+
+    def add(self, name: str, row: Row) -> None:
+        """Keep a row for good, whatever becomes of this process; threads may come here together.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        with self._lock:
+            self.rows[name] = row
+            if self._folder is None:
+                return
+            path = self._folder / _PARTS.replace("*", str(self._rank))
+            try:
+                with path.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps([name, row]) + "\n")
+            except OSError as error:
+                raise OutputError(f"cannot be written: {error.strerror}", path=path) from error
+
+    def added(self) -> int:
+        """Rows that all processes have added since the last merge."""
+        if self._folder is None:
+            return len(self.rows)
+        return sum(part.read_bytes().count(b"\n") for part in self._folder.glob(_PARTS))
+
+    def merge(self, asked: Collection[str]) -> None:
+        """Take the lines of all processes, killed ones too, into ``report.json``. Only the main process may come here.
+
+        Args:
+            asked: names of the pictures of this run. Of others, rows stay whose files still stand.
+
+        Raises:
+            OutputError: the report cannot be written, or the one that is there is another program's.
+        """
+        if self._folder is None:
+            return
+        parts = sorted(self._folder.glob(_PARTS))
+        rows = self._read()
+        for part in parts:
+            rows.update(_lines(part))
+        self.rows = {
+            name: rows[name] for name in sorted(rows) if name in asked or self._is_whole(rows[name])
+        }
+        write_whole(_packed(self.rows), self._folder / REPORT_FILE)
+        for part in parts:
+            part.unlink(missing_ok=True)
+
+    def stands(self, name: str, photo: Path, settings: Mapping[str, Any]) -> bool:
+        """Whether a picture is there, made from the photo as it now is, with these settings."""
+        row = self.rows.get(name)
+        if row is None or row["settings"] != settings or Path(row["input"]).name != photo.name:
+            return False
+        is_same = all(row[key] == value for key, value in photo_state(photo).items())
+        return is_same and self._is_whole(row)
+
+    def _is_whole(self, row: Row) -> bool:
+        """Whether all files of a row are there, of the size they were written with."""
+        if self._folder is None or not row.get("files"):
+            return False
+        try:
+            return all(
+                (self._folder / name).stat().st_size == size for name, size in row["files"].items()
+            )
+        except OSError:
+            return False
+
+    def _read(self) -> dict[str, Row]:
+        assert self._folder is not None
+        path = self._folder / REPORT_FILE
+        try:
+            report = json.loads(path.read_bytes())
+            if (report["format"], report["version"]) != (_FORMAT, _VERSION):
+                raise ValueError(f"of format {report['format']!r}, version {report['version']!r}")
+            settings = report["settings"]
+            return {
+                name: {**row, "settings": settings[row["settings"]]}
+                for name, row in report["pictures"].items()
+            }
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise OutputError(
+                "is not the report that this facestyle writes beside pictures; name another folder, or move it away to "
+                "draw all pictures anew",
+                path=path,
+            ) from error
+
+
+def photo_state(photo: Path) -> Row:
+    """What tells whether a photo's file has changed: its "bytes" and "mtime_ns", None where it cannot be seen."""
+    try:
+        found = photo.expanduser().stat()
+    except OSError:
+        return {"bytes": None, "mtime_ns": None}
+    return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}
+
+
+def _packed(rows: Mapping[str, Row]) -> bytes:
+    """The report's text; settings, alike in nearly all rows, stand in it once."""
+    settings: list[Any] = []
+    pictures = {}
+    for name, row in rows.items():
+        if row["settings"] not in settings:
+            settings.append(row["settings"])
+        pictures[name] = {**row, "settings": settings.index(row["settings"])}
+    failed = sum("error" in row for row in rows.values())
+    report = {
+        "format": _FORMAT, "version": _VERSION, "facestyle": __version__, "done": len(rows) - failed,
+        "failed": failed, "settings": settings, "pictures": pictures,
+    }  # fmt: skip
+    return (json.dumps(report, indent=2) + "\n").encode()
+
+
+def _lines(part: Path) -> Iterator[tuple[str, Row]]:
+    """Names and rows of a process; a line that was cut short is passed over."""
+    for line in part.read_text(encoding="utf-8").splitlines():
+        try:
+            name, row = json.loads(line)
+        except ValueError:
+            continue
+        yield name, row

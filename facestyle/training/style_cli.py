@@ -1,0 +1,187 @@
+"""``facestyle train-encoder``, ``train``, ``pairs`` and ``ablate``: encoders and styles of any base generator."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from facestyle.cli_common import (
+    add_base,
+    add_config,
+    configured,
+    listed,
+    load_base,
+    named_pictures,
+)
+from facestyle.errors import ConfigError
+
+__all__ = ["add_parsers"]
+
+
+def add_parsers(commands: Any) -> None:
+    """Add the commands to a command line's subparsers."""
+    encoder = commands.add_parser("train-encoder", help="train an encoder: aligned photo to code")
+    encoder.add_argument(
+        "--faces", nargs="+", required=True, help="folders or zips, aligned photos"
+    )
+    encoder.add_argument("--val-faces", required=True, help="folder or zip of held-out photos")
+    encoder.add_argument(
+        "-o", "--output", required=True, help="folder of the run; resumed if there"
+    )
+    encoder.add_argument("--init", help="encoder file to start from")
+    encoder.add_argument(
+        "--space", choices=["w", "w_plus", "z_plus"], default="w", help="latent space of the codes"
+    )
+    add_base(encoder)
+    add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
+    encoder.set_defaults(run=_train_encoder)
+
+    train = commands.add_parser("train", help="train a style from a folder of pictures")
+    train.add_argument("pictures", nargs="+", help="folders or zips of style pictures")
+    train.add_argument(
+        "--aligned",
+        choices=["auto", "yes", "no"],
+        default="auto",
+        help="are they squares around one head each? no: faces are looked for and cut out",
+    )
+    train.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
+    train.add_argument("--name", required=True, help="short name of the style, lower case")
+    train.add_argument(
+        "--data-license", required=True, help="licence of the pictures, kept with the style"
+    )
+    train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
+    train.add_argument(
+        "--preset", choices=["fast", "default", "quality", "faithful"], default="default"
+    )
+    train.add_argument("--init", help="style's folder or weights to start from, instead of G")
+    train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
+    train.add_argument("--encoder", help="file of E_w, which reads photos; kept with the style")
+    add_base(train)
+    _add_plus_encoders(train)
+    train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_config(train, "facestyle.training.pipeline", "TrainConfig")
+    train.set_defaults(run=_train)
+
+    pairs = commands.add_parser("pairs", help="make pseudo-pairs of style pictures and faces")
+    pairs.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
+    pairs.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
+    pairs.add_argument("--level", type=int, choices=[1, 2, 3], default=2, help="highest level")
+    pairs.add_argument("--star", help="folder of a run of G*; trained if absent, default OUT/star")
+    pairs.add_argument("--codes", help="safetensors with known codes w, a row a picture: no search")
+    add_base(pairs)
+    _add_plus_encoders(pairs)
+    pairs.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_config(pairs, "facestyle.training.pairs", "PairsConfig")
+    pairs.set_defaults(run=_pairs)
+
+    ablate = commands.add_parser("ablate", help="each constraint and pair level alone: two tables")
+    ablate.add_argument(
+        "styles", nargs="+", metavar="NAME=PICTURES", help="styles: a name, and a folder or zip"
+    )
+    ablate.add_argument(
+        "-o", "--output", required=True, help="folder of the runs; resumed if there"
+    )
+    ablate.add_argument("--variants", default="", help="comma-separated; default: all seven")
+    ablate.add_argument("--samples", type=int, default=64, help="people on whom it is measured")
+    ablate.add_argument("--judge", default="auto", help="identity network that judges")
+    ablate.add_argument(
+        "--preset", choices=["fast", "default", "quality", "faithful"], default="fast"
+    )
+    add_base(ablate)
+    _add_plus_encoders(ablate)
+    ablate.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
+    ablate.set_defaults(run=_ablate)
+
+
+def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--encoder-z", help="file of E_z+; default: the base generator's")
+    parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the base generator's")
+
+
+def _train_encoder(args: argparse.Namespace) -> int:
+    from facestyle.training.encoder import EncoderConfig, train_encoder
+
+    config = configured(EncoderConfig(space=args.space), args.set)
+    print(listed(config))
+    if args.dry_run:
+        return 0
+    train_encoder(load_base(args), args.output, args.faces, args.val_faces, config, init=args.init)
+    print(Path(args.output) / "encoder.safetensors")
+    return 0
+
+
+def _train(args: argparse.Namespace) -> int:
+    from facestyle.processes import Processes
+    from facestyle.training.folder import check_folder
+    from facestyle.training.pairs import PairStore
+    from facestyle.training.pipeline import PRESETS, train_style
+
+    config = configured(PRESETS[args.preset], args.set)
+    known = PairStore.load(args.pairs) if args.pairs else None
+    print(listed(config))
+    if args.dry_run:
+        if known is None:
+            print(check_folder(args.pictures, aligned=args.aligned).format(examples=40))
+        return 0
+    folder = train_style(
+        load_base(args), args.pictures, args.output, config,
+        name=args.name, psi=args.psi, data_license=args.data_license, aligned=args.aligned, pairs=known,
+        init=args.init, encoder=args.encoder, encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
+        processes=Processes(args.device),
+    )  # fmt: skip
+    name = folder if folder.is_absolute() else f"./{folder}"
+    print(f'{folder}  load it with FaceStylizer.from_pretrained("{name}")')
+    return 0
+
+
+def _pairs(args: argparse.Namespace) -> int:
+    from facestyle.models.checkpoints import read_tensors
+    from facestyle.processes import Processes
+    from facestyle.training.data import PictureSet
+    from facestyle.training.pairs import FILE, PairsConfig, given_pairs
+    from facestyle.training.pipeline import find_pairs
+
+    config = configured(PairsConfig(level=args.level), args.set)
+    print(listed(config))
+    if args.dry_run:
+        return 0
+    folder = Path(args.output)
+    generator = load_base(args)
+    if args.codes:
+        pictures = PictureSet(args.pictures, generator.preview_resolution)
+        tensors = read_tensors(args.codes)
+        if len(tensors) != 1:
+            raise ConfigError(f"{args.codes} holds {len(tensors)} tensors; expected one, the codes")
+        (codes,) = tensors.values()
+        given_pairs(pictures, codes, generator.num_ws).save(folder / FILE)
+        print(folder / FILE)
+        return 0
+    find_pairs(
+        generator, args.pictures, folder, config, star=args.star or folder / "star",
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
+        processes=Processes(args.device),
+    )  # fmt: skip
+    print(f"{folder / FILE}  look at {folder / 'sheet.png'}")
+    return 0
+
+
+def _ablate(args: argparse.Namespace) -> int:
+    from facestyle.processes import Processes
+    from facestyle.training.ablation import CONSTRAINTS, LEVELS, ablate
+    from facestyle.training.pipeline import PRESETS
+
+    styles = named_pictures(args.styles)
+    config = configured(PRESETS[args.preset], args.set)
+    print(listed(config))
+    if args.dry_run:
+        return 0
+    variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
+    report = ablate(
+        load_base(args), styles, args.output, config,
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, variants=variants,
+        samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
+    )  # fmt: skip
+    print(report)
+    return 0
