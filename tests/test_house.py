@@ -19,6 +19,15 @@ def test_requirements_are_the_packages_dependencies():
     assert requirements == project_table()["dependencies"]
 
 
+def test_a_space_takes_what_app_comparison_and_training_take():
+    project = project_table()
+    extras = project["optional-dependencies"]
+    lines = (ROOT / "space/requirements.txt").read_text().splitlines()
+    requirements = [line for line in lines if not line.startswith("#")]
+    wanted = {*project["dependencies"], *extras["eval"], *extras["train"]}
+    assert sorted(requirements) == sorted(wanted)
+
+
 def test_the_notice_names_every_pinned_package():
     notice = (ROOT / "NOTICE").read_text()
     pinned = []

@@ -347,7 +347,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--token", default="hf_local", help="the user's token; default: hf_local")
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    with HubServer(port=args.port, user=args.user, token=args.token) as hub:
+    with (
+        suppress(KeyboardInterrupt),
+        HubServer(port=args.port, user=args.user, token=args.token) as hub,
+    ):
         print(hub.endpoint, flush=True)
         print(
             "For a client in another shell:\n"
@@ -355,8 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Repositories are {hub.user}/NAME; all is gone when this stops (Ctrl-C).",
             file=sys.stderr,
         )
-        with suppress(KeyboardInterrupt):
-            threading.Event().wait()
+        threading.Event().wait()
     return 0
 
 

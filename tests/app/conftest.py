@@ -96,7 +96,7 @@ def visit(chromium, address, screenshots, request):
             context = chromium.new_context(viewport={"width": width, "height": height}, **settings)
             stack.callback(context.close)
             page = context.new_page()
-            page.set_default_timeout(30_000)
+            page.set_default_timeout(90_000)
             name = f"{request.node.name}_{len(stack._exit_callbacks)}.png"
             stack.callback(lambda: page.screenshot(path=screenshots / name, full_page=True))
             page.goto(address)

@@ -1,7 +1,10 @@
 """What a Space needs, and the texts, without a server."""
 
 import gc
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import gradio as gr
@@ -10,6 +13,7 @@ from gradio.route_utils import delete_files_created_by_app
 
 from facestyle import list_styles
 from space import compare_tab, examples
+from space.assemble import main
 from space.outputs import delete_later
 from space.texts import LANGUAGES
 
@@ -23,6 +27,33 @@ def test_the_front_matter_names_what_is_there():
     assert (ROOT / facts["app_file"]).is_file()
     assert facts["sdk_version"] == gr.__version__
     assert len(facts["short_description"]) <= 60
+
+
+def test_a_space_has_all_that_it_asks_for_and_draws_from_its_own_files(tmp_path, capsys):
+    folder = tmp_path / "a" / "space"
+    assert main(["-o", str(folder)]) == 0
+    assert f"hf upload USER/NAME {folder} ." in capsys.readouterr().out
+    _, front, _ = (folder / "README.md").read_text().split("---\n", 2)
+    assert (folder / yaml.safe_load(front)["app_file"]).is_file()
+    assert not list(folder.rglob("__pycache__")) and not list(folder.parent.glob(".*"))
+    code = (
+        "import app, facestyle, space; from facestyle import FaceStylizer; from space.examples import people;"
+        "FaceStylizer.from_pretrained('cartoon')(people()[0]).image.save('drawn.png');"
+        "print(facestyle.__file__, space.__file__)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count(str(folder)) == 2 and (folder / "drawn.png").is_file()
+
+
+def test_a_space_overwrites_nothing(tmp_path, capsys):
+    (tmp_path / "mine.txt").write_text("kept")
+    assert main(["-o", str(tmp_path)]) == 1
+    assert "not empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
 def test_app_py_builds_the_app_without_serving_it():
