@@ -6,6 +6,7 @@ Weights of StyleGAN2 are random, as they do not change the time of dense layers;
 from __future__ import annotations
 
 import copy
+import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -73,11 +74,11 @@ def bench_generators(
         encoder: the bundled E_w when None.
 
     Returns:
-        "rows" (a mapping for each form: "network", "form", "dtype", "batch", "seconds" a picture, "times_plain",
-        "share" of the ceiling, "difference" (largest, as a share of the plain result's largest number), or "why" it
-        did not run), "work" (10^9 operations a picture, by network, of which a multiplication and an addition are
-        two), "ceiling" (10^9 operations a second of a square matrix product, by dtype), "device", "threads",
-        "machine", "versions", "date".
+        "rows" (a mapping for each form: "network", "form", "dtype", "batch", "seconds" a picture, "times_plain" (median
+        over rounds), "share" of the ceiling, "difference" (largest, as a share of the plain result's largest number),
+        or "why" it did not run), "work" (10^9 operations a picture, by network, of which a multiplication
+        and an addition are two), "ceiling" (10^9 operations a second of a square matrix product, by dtype), "device",
+        "threads", "machine", "versions", "date".
 
     Raises:
         ConfigError: ``runs`` is below 1, or there is no such device.
@@ -94,13 +95,11 @@ def bench_generators(
                 wanted = plain(given)
             work[network] = counter.get_total_flops() / 1e9
             timed, failed = _timed([_Case(PLAIN, plain), *cases], given, wanted, place, runs)
-        base = next(row["seconds"] for row in timed if row["form"] == PLAIN)
         for row in timed:
             if row["dtype"] not in ceiling:
                 ceiling[row["dtype"]] = _ceiling(row["dtype"], place, runs)
             speed = work[network] / row["seconds"]
             row |= {
-                "times_plain": round(base / row["seconds"], 2),
                 "share": round(speed / ceiling[row["dtype"]], 3),
                 "seconds": round(row["seconds"], 5),
             }
@@ -143,7 +142,7 @@ def format_generators(report: dict[str, Any]) -> str:
             f"Work of the plain form, 10^9 operations a picture: {work}. Ceiling, 10^9 operations a second of a square "
             f"matrix product: {ceiling}. Difference: the largest, to the largest number of the plain result.",
             "",
-            f"Median of {report['runs']} runs in turns on {report['device']}, {report['threads']} threads; "
+            f"Medians of {report['runs']} runs in turns on {report['device']}, {report['threads']} threads; "
             f"{report['machine']['processor']}, {report['machine']['cores']} cores, "
             f"torch {report['versions']['torch']}, {report['date']}.",
         ]
@@ -252,7 +251,9 @@ def _timed(
     rows: dict[str, dict[str, Any]] = {}
     failed = []
     for case in cases:
-        row = {"form": case.form, "dtype": _spelled(case.dtype), "batch": case.batch}
+        row: dict[str, Any] = {
+            "form": case.form, "dtype": _spelled(case.dtype), "batch": case.batch
+        }  # fmt: skip
         if case.dtype == torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
             failed.append(row | {"why": "the processor has no instructions for it"})
             continue
@@ -270,8 +271,13 @@ def _timed(
         calls[case.name] = call
         rows[case.name] = row | {"difference": float(difference)}
         del result
-    for name, seconds in seconds_in_turns(calls, device, runs).items():
-        rows[name]["seconds"] = seconds / rows[name]["batch"]
+    taken = seconds_in_turns(calls, device, runs)
+    plain = next(iter(taken.values()))
+    for name, times in taken.items():
+        row = rows[name]
+        quotients = [row["batch"] * a / b for a, b in zip(plain, times, strict=True)]
+        row["times_plain"] = round(statistics.median(quotients), 2)
+        row["seconds"] = statistics.median(times) / row["batch"]
     return list(rows.values()), failed
 
 

@@ -22,13 +22,13 @@ def wait_for(device: torch.device) -> None:
 
 def seconds_of(call: Callable[[], Any], device: torch.device, runs: int) -> float:
     """Median time of a call, to its end on the device; it should have run before."""
-    return seconds_in_turns({"": call}, device, runs)[""]
+    return statistics.median(seconds_in_turns({"": call}, device, runs)[""])
 
 
 def seconds_in_turns(
     calls: Mapping[str, Callable[[], Any]], device: torch.device, runs: int
-) -> dict[str, float]:
-    """The same for several calls, each once in every round, as a machine's speed drifts."""
+) -> dict[str, list[float]]:
+    """Times of several calls, each once in every round: a machine's speed drifts, less so within a round."""
     taken: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
         for name, call in calls.items():
@@ -37,4 +37,4 @@ def seconds_in_turns(
             call()
             wait_for(device)
             taken[name].append(time.perf_counter() - began)
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return taken

@@ -1,4 +1,4 @@
-"""StyleGAN2's synthesis rearranged for drawing on a CPU: the same pictures in less than half the time.
+"""StyleGAN2's synthesis rearranged for drawing on a CPU: the same pictures in two thirds of the time.
 
 Nothing is approximated; what differs from `facestyle.models.stylegan2_generator` is the order of work:
 
