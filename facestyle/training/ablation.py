@@ -186,12 +186,15 @@ def _report(
     rows: Sequence[Mapping[str, Any]], plans: Mapping[str, FinetuneConfig], styles: Sequence[str]
 ) -> str:
     lines = ["# Ablation", ""]
+    told: set[str] = set()
     for title, wanted in (
         ("Constraints", CONSTRAINTS),
         ("Levels of pairs", ("baseline", *LEVELS)),
     ):
         chosen = [row for row in rows if row["variant"] in wanted]
-        if len({row["variant"] for row in chosen}) > 1:
+        names = {row["variant"] for row in chosen}
+        if names - told:
+            told |= names
             lines += [f"## {title}", "", comparison_table(chosen, down="styles")]
     some = next(iter(plans.values()))
     lines += [

@@ -65,11 +65,11 @@ def test_every_variant_is_trained_measured_and_tabled_once(
 
     monkeypatch.setattr(StyleJudge, "load", load)
 
-    def run():
+    def run(**some):
         return ablate(
             tiny, {"red": folder}, tmp_path, CONFIG, encoder_z=encoder_files / "z_plus.safetensors",
             encoder_w_plus=encoder_files / "w_plus.safetensors", samples=4, measures=("kid",), side_px=64,
-            sheet_faces=2, progress=False,
+            sheet_faces=2, progress=False, **some,
         )  # fmt: skip
 
     text = run().read_text()
@@ -103,3 +103,5 @@ def test_every_variant_is_trained_measured_and_tabled_once(
     assert len(loaded) == 1
     config = json.loads((tmp_path / "red" / "sc" / "config.json").read_text())
     assert config["pair_weight"] == 0
+    text = run(variants=("+SC",)).read_text()
+    assert "+SC KID" in text and "## Levels of pairs" not in text
