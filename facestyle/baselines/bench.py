@@ -25,6 +25,7 @@ from facestyle.baselines.styleid import StyleId
 from facestyle.bench import machine, sample_photo
 from facestyle.errors import ConfigError
 from facestyle.image import load_image, to_tensor
+from facestyle.memory import PeakMemory
 from facestyle.runtime import choose_device, parse_dtype
 from facestyle.timing import seconds_of, wait_for
 
@@ -63,8 +64,9 @@ def bench_baselines(
 
     Returns:
         "model" (what was run, in words), "rows" (a mapping for each method: "method", "parameters", "resolution",
-        "seconds", "peak_memory_mb" (None off CUDA), "style_seconds", "finite"), "parts" (seconds of single calls),
-        "inst_training_step" (seconds), "device", "dtype", "machine", "versions", "date".
+        "seconds", "peak_memory_mb", "style_seconds", "finite"), "memory_of" ("device", or "whole process" on a CPU),
+        "parts" (seconds of single calls), "inst_training_step" (seconds), "device", "dtype", "machine", "versions",
+        "date".
 
     Raises:
         ConfigError: ``runs`` is below 1, or there is no such size or device.
@@ -90,6 +92,7 @@ def bench_baselines(
     return {
         "model": model.name,
         "rows": rows,
+        "memory_of": "device" if is_cuda else "whole process",
         "parts": parts,
         "inst_training_step": training_step,
         "device": torch.cuda.get_device_name(place) if is_cuda else str(place),
@@ -104,7 +107,8 @@ def bench_baselines(
 def format_baselines(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [
-        f"{report['model']}; {report['device']}, {report['dtype']}, one aligned photo, warm",
+        f"{report['model']}; {report['device']}, {report['dtype']}, one aligned photo, warm; memory of the "
+        f"{report['memory_of']}",
         f"  {'':<10}{'parameters':>12}{'pixels':>8}{'seconds':>9}{'memory':>10}{'once a style':>14}",
     ]
     for row in report["rows"]:
@@ -169,18 +173,14 @@ def _row(
     method: str, draw: Callable[[], Tensor], device: torch.device, runs: int
 ) -> dict[str, Any]:
     """What drawing one picture costs."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    img = draw()
-    seconds = seconds_of(draw, device, runs)
-    peak = None
-    if device.type == "cuda":
-        peak = round(torch.cuda.max_memory_allocated(device) / 1e6)
+    with PeakMemory(device) as memory:
+        img = draw()
+        seconds = seconds_of(draw, device, runs)
     return {
         "method": method,
         "resolution": img.shape[-1],
         "seconds": round(seconds, 4),
-        "peak_memory_mb": peak,
+        "peak_memory_mb": None if memory.bytes is None else round(memory.bytes / 1e6),
         "finite": bool(img.isfinite().all()),
     }
 

@@ -109,9 +109,9 @@ class LatentDiffusion:
         if memory == "low" and place.type != "cuda":
             raise ConfigError(f'memory="low" moves networks to and from CUDA; on {place} use "all"')
         source = str(model)
-        _check_index(source, revision)
+        is_online = _check_index(source, revision)
         with guarded(f"loading {source}"):
-            pipe = _load_pipeline(source, kind, revision, variant)
+            pipe = _load_pipeline(source, kind, revision, variant, is_online)
             _check_room(pipe, place, memory)
             if memory == "low":
                 pipe.enable_model_cpu_offload(device=place)
@@ -234,9 +234,9 @@ def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch
     return kind
 
 
-def _check_index(source: str, revision: str | None) -> None:
-    """Look at the small file that tells the kind of model, before gigabytes are fetched."""
-    path = _index_file(source, revision)
+def _check_index(source: str, revision: str | None) -> bool:
+    """Look at the small file that tells the kind of model, before gigabytes are fetched; whether the Hub answered."""
+    path, is_online = _index_file(source, revision)
     try:
         kind = json.loads(path.read_text())["_class_name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -246,10 +246,12 @@ def _check_index(source: str, revision: str | None) -> None:
             f"{source} is a {kind}; the diffusion baselines need a Stable Diffusion 1.x ({_PIPELINE}), such as "
             f"{OFFICIAL_MODEL}"
         )
+    return is_online
 
 
-def _index_file(source: str, revision: str | None) -> Path:
-    from huggingface_hub import errors, hf_hub_download
+def _index_file(source: str, revision: str | None) -> tuple[Path, bool]:
+    from httpx2 import HTTPError
+    from huggingface_hub import errors, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     name = "model_index.json"
     if Path(source).is_dir():
@@ -257,9 +259,16 @@ def _index_file(source: str, revision: str | None) -> Path:
             raise CheckpointError(
                 f"holds no {name}, so it is no model that diffusers saved", path=source
             )
-        return Path(source) / name
+        return Path(source) / name, False
     try:
-        return Path(hf_hub_download(source, name, revision=revision))
+        try:  # once: the download below would ask a dead network six times, up to a minute each
+            get_hf_file_metadata(hf_hub_url(source, name, revision=revision))
+        except (OSError, HTTPError) as error:
+            with contextlib.suppress(errors.LocalEntryNotFoundError):
+                kept = hf_hub_download(source, name, revision=revision, local_files_only=True)
+                return Path(kept), False
+            raise error
+        return Path(hf_hub_download(source, name, revision=revision)), True
     except errors.HFValidationError as error:
         raise ConfigError(
             f"{source!r} is neither a folder nor a Hub repository's name, OWNER/NAME"
@@ -271,23 +280,24 @@ def _index_file(source: str, revision: str | None) -> Path:
         ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise CheckpointError(f"{source} on the Hub holds no {name}: no diffusers model") from error
-    except (OSError, errors.HfHubHTTPError) as error:
+    except (OSError, HTTPError) as error:
         raise DownloadError(
             f"{source} is neither a folder here nor in the Hugging Face cache, and could not be fetched "
-            f"({str(error).splitlines()[0]})"
+            f"({(str(error) or type(error).__name__).splitlines()[0]})"
         ) from error
 
 
 def _load_pipeline(
-    source: str, dtype: torch.dtype, revision: str | None, variant: str | None
+    source: str, dtype: torch.dtype, revision: str | None, variant: str | None, is_online: bool
 ) -> Any:
     from diffusers import StableDiffusionPipeline
 
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     try:
         return StableDiffusionPipeline.from_pretrained(
-            source, dtype=dtype, revision=revision, variant=variant, use_safetensors=True, **unused
-        )
+            source, dtype=dtype, revision=revision, variant=variant, use_safetensors=True,
+            local_files_only=not is_online, **unused,
+        )  # fmt: skip
     except (OSError, ValueError) as error:
         if not Path(source).is_dir() and isinstance(error, OSError):
             raise DownloadError(f"{source} could not be fetched whole ({error})") from error

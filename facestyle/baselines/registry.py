@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from facestyle.baselines.base import Baseline, PictureSources
-from facestyle.baselines.diffusion import OFFICIAL_MODEL
+from facestyle.baselines.diffusion import OFFICIAL_MODEL, LatentDiffusion
 from facestyle.baselines.diffusion_method import DiffusionBaseline
 from facestyle.baselines.dualstylegan import DualStyle, DualStyleConfig
 from facestyle.baselines.inst import Inst, InstConfig
@@ -47,6 +47,12 @@ class DiffusionModel:
     model: str = OFFICIAL_MODEL
     dtype: str = "auto"
     memory: str = "all"
+
+    def load(self, device: str | None = None) -> LatentDiffusion:
+        """Its networks on a device, the best there is when None; errors of `LatentDiffusion.from_pretrained`."""
+        return LatentDiffusion.from_pretrained(
+            self.model, device=device, dtype=self.dtype, memory=self.memory
+        )
 
 
 def stylize_config(name: str) -> Any:
@@ -88,7 +94,7 @@ def make_baseline(
     device: str | None = None,
     faces: PictureSources | None = None,
     minutes: float | None = None,
-    model: DiffusionModel | None = None,
+    model: DiffusionModel | LatentDiffusion | None = None,
 ) -> Baseline:
     """The method, without a style yet.
 
@@ -100,7 +106,7 @@ def make_baseline(
         device: where it runs; the best there is when None.
         faces: photos to train U-GAT-IT on; samples of G when None.
         minutes: of U-GAT-IT's training at most.
-        model: what a diffusion method draws with; the official one when None.
+        model: what a diffusion method draws with; the official one when None. One that is loaded may serve several.
 
     Raises:
         ConfigError: there is no such method, or it takes no photos or minutes.
@@ -112,10 +118,9 @@ def make_baseline(
     if faces is not None or minutes is not None:
         raise ConfigError(f"photos and minutes are for ugatit; {name} trains by steps on its own")
     if name in DIFFUSION:
-        model = model or DiffusionModel()
-        return DIFFUSION[name].from_pretrained(
-            model.model, config=stylize, device=device, dtype=model.dtype, memory=model.memory
-        )
+        if not isinstance(model, LatentDiffusion):
+            model = (model or DiffusionModel()).load(device)
+        return DIFFUSION[name](model, stylize)
     if name == "dualstylegan":
         return DualStyle(stylize, device=device)
     base = (base or load_base_generator()).to(choose_device(device))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import json
 import logging
 import time
@@ -27,11 +28,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
+from facestyle.baselines.registry import DIFFUSION
 from facestyle.errors import ConfigError, FacestyleError, OutputError
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
     Method,
+    SharedDiffusion,
     make_method,
     settings_of,
 )
@@ -82,6 +85,36 @@ class _Photos:
         ]
 
 
+class _Judges:
+    """A judge for every style; their networks are loaded, and looked for in vain, once."""
+
+    def __init__(
+        self,
+        styles: Mapping[str, PictureSources],
+        folder: Path,
+        measures: Sequence[str],
+        judge_name: str,
+    ) -> None:
+        self.styles = styles
+        self.folder = folder
+        self.measures = measures
+        self.judge_name = judge_name
+        self._known: dict[str, StyleJudge] = {}
+
+    def of(self, style: str) -> StyleJudge:
+        if style in self._known:
+            return self._known[style]
+        pictures, cache = self.styles[style], self.folder / style / "style.safetensors"
+        if self._known:
+            other = next(iter(self._known.values()))
+            self._known[style] = other.of_style(pictures, cache=cache)
+        else:
+            self._known[style] = StyleJudge.load(
+                pictures, measures=self.measures, judge_name=self.judge_name, cache=cache
+            )
+        return self._known[style]
+
+
 def compare(
     styles: Mapping[str, PictureSources],
     out: str | Path,
@@ -99,6 +132,7 @@ def compare(
     """Measure methods on photos, in several styles; the path of ``OUT/report.md``.
 
     A method that cannot run here has its row in every table all the same, with the reason; the next run tries again.
+    Those that draw with a diffusion model come last, in all styles, on one that is loaded once.
 
     Args:
         styles: name -> pictures of the style.
@@ -130,43 +164,45 @@ def compare(
     photos = _photos(faces, base, config)
     described = {"config": dataclasses.asdict(config), "photos": photos.digest()}
     TrainingState(folder, described | base_entry(base))
-    rows = []
-    for style, pictures in styles.items():
-        judge: StyleJudge | None = None
-        for name in methods:
-            here = folder / style / name
-            if (here / "metrics.json").is_file():
-                rows.append(read_metrics(here / "metrics.json"))
-                continue
-            try:
-                method = make_method(name, style, pictures, runs, config, base, device=device)
-                portraits, seconds = _portraits(method, name, photos, folder, config, progress)
-            except OutputError:
-                raise
-            except FacestyleError as error:
-                _log.warning("%s in %s is left out: %s", name, style, error)
-                rows.append(_absent(name, style, photos, str(error)))
-                continue
-            judge = judge or StyleJudge.load(
-                pictures, measures=measures, judge_name=judge_name, cache=folder / style / "style.safetensors"
-            )  # fmt: skip
-            row = {
-                **portrait_metrics(
-                    judge, portraits, photos.levels, style=style, variant=name, who=photos.who
-                ),
-                "parameters": method.parameters,
-                "resolution": method.resolution,
-                "seconds_per_photo": seconds,
-                "training_seconds": _training_seconds(name, style, runs),
-                "settings": _described(settings_of(name, config)),
-            }
-            shown = pil_pictures(portraits[_shown(len(portraits), config)])
-            for i, picture in enumerate(shown):
-                save_png(picture, here / f"{i}.png")
-            save_metrics(row, here / "metrics.json")
-            rows.append(row)
+    judges = _Judges(styles, folder, measures, judge_name)
+
+    def row_of(style: str, name: str, diffusion: SharedDiffusion) -> dict[str, Any]:
+        here = folder / style / name
+        if (here / "metrics.json").is_file():
+            return read_metrics(here / "metrics.json")
+        try:
+            method = make_method(
+                name, style, styles[style], runs, config, base, device=device, diffusion=diffusion
+            )
+            portraits, seconds = _portraits(method, name, photos, folder, config, progress)
+        except OutputError:
+            raise
+        except FacestyleError as error:
+            _log.warning("%s in %s is left out: %s", name, style, error)
+            return _absent(name, style, photos, str(error))
+        row = {
+            **portrait_metrics(
+                judges.of(style), portraits, photos.levels, style=style, variant=name, who=photos.who
+            ),
+            "parameters": method.parameters,
+            "resolution": method.resolution,
+            "seconds_per_photo": seconds,
+            "training_seconds": _training_seconds(name, style, runs),
+            "settings": _described(settings_of(name, config)),
+        }
+        shown = pil_pictures(portraits[_shown(len(portraits), config)])
+        for i, picture in enumerate(shown):
+            save_png(picture, here / f"{i}.png")
+        save_metrics(row, here / "metrics.json")
+        return row
+
+    pairs = list(itertools.product(styles, methods))
+    with SharedDiffusion(config.diffusion, device) as diffusion:
+        in_turn = sorted(pairs, key=lambda pair: pair[1] in DIFFUSION)
+        found = {pair: row_of(*pair, diffusion) for pair in in_turn}
+    for style in styles:
         _sheet(photos, folder, style, methods, config)
-    text = comparison_report(rows, list(styles), photos.who)
+    text = comparison_report([found[pair] for pair in pairs], list(styles), photos.who)
     write_whole(text.encode(), folder / "report.md")
     return folder / "report.md"
 

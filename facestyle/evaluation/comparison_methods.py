@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from facestyle.baselines.base import PictureSources, count_parameters
+from facestyle.baselines.diffusion import LatentDiffusion
 from facestyle.baselines.diffusion_method import DiffusionBaseline
 from facestyle.baselines.dualstylegan import DualStyleConfig
 from facestyle.baselines.inst import InstConfig
 from facestyle.baselines.ntc import NtcConfig
-from facestyle.baselines.registry import DiffusionModel, make_baseline
+from facestyle.baselines.registry import DIFFUSION, DiffusionModel, make_baseline
 from facestyle.baselines.styleid import StyleIdConfig
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.baselines.ui2i import Ui2iConfig
-from facestyle.errors import ConfigError
+from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
 from facestyle.image import to_pil, to_tensor
 from facestyle.models.generator import Generator
@@ -30,7 +32,15 @@ if TYPE_CHECKING:
     from facestyle.reference import ReferenceCode
     from facestyle.stylizer import FaceStylizer
 
-__all__ = ["METHODS", "ComparisonConfig", "Method", "make_method", "model_of", "settings_of"]
+__all__ = [
+    "METHODS",
+    "ComparisonConfig",
+    "Method",
+    "SharedDiffusion",
+    "make_method",
+    "model_of",
+    "settings_of",
+]
 
 METHODS = (
     "ours", "toonify", "ugatit", "ntc", "ours-ref", "ui2i", "dualstylegan", "inst", "styleid",
@@ -73,6 +83,51 @@ class ComparisonConfig:
         for name in ("photos", "batch", "references", "sheet_faces"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+
+
+class SharedDiffusion:
+    """The diffusion model of one comparison: a context, inside which it is loaded once, when the first method asks.
+
+    Where loading fails, those who ask later are told the same at once. At the end it is let go.
+
+    Args:
+        model: which.
+        device: where it runs; the best there is when None.
+    """
+
+    def __init__(self, model: DiffusionModel, device: str | None = None) -> None:
+        self.model = model
+        self.device = device
+        self._networks: LatentDiffusion | None = None
+        self._failure: FacestyleError | None = None
+
+    def __enter__(self) -> SharedDiffusion:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._networks = self._failure = None
+
+    def load(self) -> LatentDiffusion:
+        """The networks.
+
+        Raises:
+            FacestyleError: they cannot be had; see `LatentDiffusion.from_pretrained`.
+        """
+        if self._failure is None and self._networks is None:
+            try:
+                self._networks = self.model.load(self.device)
+            except FacestyleError as error:
+                error.__cause__ = error.__context__ = None  # whose frames hold what was loaded
+                self._failure = error
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        assert self._networks is not None
+        return self._networks
 
 
 class Method(Protocol):
@@ -141,6 +196,7 @@ def make_method(
     base: Generator,
     *,
     device: str | None = None,
+    diffusion: SharedDiffusion | None = None,
 ) -> Method:
     """A method with the style loaded.
 
@@ -152,6 +208,7 @@ def make_method(
         config: how the methods are set.
         base: G.
         device: where it runs; the best there is when None.
+        diffusion: the config's diffusion model, shared with other methods; one for this method alone when None.
 
     Raises:
         FacestyleError: it cannot run here; the message says why.
@@ -161,8 +218,11 @@ def make_method(
         return _ours(
             name, style if run is None or not run.is_dir() else run, pictures, config, device
         )
+    model: DiffusionModel | LatentDiffusion = config.diffusion
+    if diffusion is not None and name in DIFFUSION:
+        model = diffusion.load()
     method = make_baseline(
-        name, stylize=settings_of(name, config), base=base, device=device, model=config.diffusion
+        name, stylize=settings_of(name, config), base=base, device=device, model=model
     )
     if name == "ntc":
         return method

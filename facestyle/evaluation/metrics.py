@@ -18,6 +18,7 @@ With G(w) as sources, lpips (or perceptual) is the paper's semantic distance bet
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import time
@@ -165,13 +166,8 @@ class StyleJudge:
                 found = attempt(key, lambda network=network: load_perceptual(network, device))  # type: ignore[misc]
                 if found is not None:
                     distances[key] = found
-        networks: dict[str, FeatureNet] = {}
-        if inception is not None:
-            networks["inception"] = inception
-        if clip is not None:
-            networks["clip"] = clip
-        return cls(
-            set_features(pictures, networks, cache),
+        networks = cls(
+            {},
             inception=inception,
             clip=clip,
             distances=distances,
@@ -179,6 +175,22 @@ class StyleJudge:
             measures=measures,
             missing=missing,
         )
+        return networks.of_style(pictures, cache=cache)
+
+    def of_style(self, pictures: Pictures, *, cache: str | Path | None = None) -> StyleJudge:
+        """The judge of another style set, with the same networks; what could not be had is not asked for again.
+
+        Args:
+            pictures: the style set.
+            cache: see :meth:`load`.
+
+        Raises:
+            DatasetError: the pictures cannot be used.
+            OutputError: the cache cannot be written.
+        """
+        other = copy.copy(self)
+        other._style = set_features(pictures, self._sets, cache)
+        return other
 
     def score(
         self,

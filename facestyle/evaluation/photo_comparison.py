@@ -23,12 +23,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
+from facestyle.baselines.registry import DIFFUSION
 from facestyle.bench import machine
 from facestyle.errors import ConfigError, DeviceMemoryError, FacestyleError, NoFaceError
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
     Method,
+    SharedDiffusion,
     make_method,
     model_of,
     settings_of,
@@ -68,8 +70,9 @@ def compare_photo(
 ) -> dict[str, Any]:
     """Every method's portrait of the largest face of one photo; what ``OUT/comparison.json`` holds.
 
-    A method that cannot run here, or runs out of memory, has its place with the reason, and the rest goes on. Of one
-    photo there is no FID and no KID; `facestyle.evaluation.comparison.compare` has them.
+    A method that cannot run here, or runs out of memory, has its place with the reason, and the rest goes on. Those
+    that draw with a diffusion model run last, all on one, so that its memory counts for no other method. Of one photo
+    there is no FID and no KID; `facestyle.evaluation.comparison.compare` has them.
 
     Args:
         photo: a path, the bytes of a file, or a PIL image.
@@ -105,21 +108,29 @@ def compare_photo(
     face = _face(photo, min(1024, base.resolution), aligned, place)
     save_png(face, folder / "photo.png")
     crop = to_tensor(face)
-    rows: list[dict[str, Any]] = []
+    found: dict[str, dict[str, Any]] = {}
     portraits: dict[str, Image.Image] = {}
-    for name in tqdm(methods, desc="methods", disable=not progress):
-        try:
-            method = make_method(name, style, pictures, runs, config, base, device=device)
-            row, img = _run(method, crop, place)
-        except (FacestyleError, MemoryError) as error:
-            rows.append({"method": name, "why": str(error) or "it ran out of memory"})
-            continue
-        portraits[name] = to_pil(img[0])
-        save_png(portraits[name], folder / f"{name}.png")
-        settings = settings_of(name, config)
-        described = {} if settings is None else dataclasses.asdict(settings)
-        facts = {"settings": described, "model": model_of(method)}
-        rows.append({"method": name, "picture": f"{name}.png", **row, **facts})
+    with SharedDiffusion(config.diffusion, device) as diffusion:
+
+        def run(name: str) -> tuple[dict[str, Any], Tensor]:
+            method = make_method(
+                name, style, pictures, runs, config, base, device=device, diffusion=diffusion
+            )
+            return _run(method, crop, place)
+
+        in_turn = sorted(methods, key=lambda name: name in DIFFUSION)
+        for name in tqdm(in_turn, desc="methods", disable=not progress):
+            try:
+                row, img = run(name)
+            except (FacestyleError, MemoryError) as error:
+                found[name] = {"method": name, "why": str(error) or "it ran out of memory"}
+                continue
+            portraits[name] = to_pil(img[0])
+            save_png(portraits[name], folder / f"{name}.png")
+            settings = settings_of(name, config)
+            described = {} if settings is None else dataclasses.asdict(settings)
+            found[name] = {"method": name, "picture": f"{name}.png", **row, "settings": described}
+    rows = [found[name] for name in methods]
     _judge(rows, portraits, face, judge_name, config.side_px)
     on = "device" if place.type == "cuda" else "whole process"
     report = {
@@ -182,6 +193,7 @@ def _run(method: Method, crop: Tensor, device: torch.device) -> tuple[dict[str, 
         "peak_memory_mb": None if memory.bytes is None else round(memory.bytes / 1e6),
         "parameters": method.parameters,
         "resolution": method.resolution,
+        "model": model_of(method),
     }
     return facts, img.detach().float().cpu()
 
