@@ -18,8 +18,9 @@ from typing_extensions import Self
 
 from facestyle.baselines.base import Baseline, PictureSources, check_crops, prepared, resize
 from facestyle.baselines.diffusion import OFFICIAL_MODEL, LatentDiffusion, guarded
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError
 from facestyle.image import IMAGE_SUFFIXES, load_image, to_tensor
+from facestyle.models.checkpoints import read_metadata
 from facestyle.picture_files import iter_images
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "crop_noise",
     "picture_digest",
     "square_crop",
+    "style_origin",
 ]
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -134,7 +136,14 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
         model: the diffusion model.
         config: how a photo becomes a picture; the authors' settings when None.
         cache: folder that keeps what ``stylize`` learns from style pictures.
+
+    Attributes:
+        file: name of the file that a style is kept in.
+        format: what its metadata call it.
     """
+
+    file: ClassVar[str]
+    format: ClassVar[str]
 
     def __init__(
         self,
@@ -159,8 +168,28 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
 
     def load(self, out: str | Path) -> Self:
         """What ``prepare`` left in ``out``; see :meth:`Baseline.load`."""
-        self.style = self._read(Path(out))
+        self.style = self._read(Path(out) / self.file)
         return self
+
+    @abstractmethod
+    def stylize(
+        self,
+        crops: Tensor,
+        style: Picture | None = None,
+        *,
+        first: int = 0,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Portraits; see :meth:`Baseline.stylize`.
+
+        Args:
+            crops: [B, 3, S, S] in [-1, 1].
+            style: a picture to learn, once, and to keep in the folder ``cache``; the prepared style when None.
+            first: number of the first crop; where noise is drawn, it depends on the crop's number.
+            progress: show bars.
+            on_step: called after each step down.
+        """
 
     def _style_of(self, picture: Picture | None, progress: bool) -> Style:
         """What was learned of a picture, once a picture; the prepared style when None."""
@@ -177,17 +206,44 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
     def _key(self, img: Tensor) -> dict[str, Any]:
         """All that what is learned depends on, JSON-able."""
 
-    @abstractmethod
     def _learn(self, img: Tensor, folder: Path | None, *, progress: bool) -> Style:
         """The style of a picture [1, 3, R, R]; from ``folder``, where it is there, else left there."""
+        origin = self._key(img)
+        path = None if folder is None else folder / self.file
+        if path is None or not path.is_file():
+            return self._learn_anew(img, path, origin, progress)
+        if style_origin(path, self.format) != origin:
+            raise ConfigError(
+                f"{path} is of another picture or of other settings; name another folder"
+            )
+        return self._read(path)
 
     @abstractmethod
-    def _read(self, folder: Path) -> Style:
-        """The style a folder holds.
+    def _learn_anew(
+        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+    ) -> Style:
+        """The style of a picture [1, 3, R, R]; left in ``path``, with its origin, where that is not None."""
+
+    @abstractmethod
+    def _read(self, path: Path) -> Style:
+        """The style a file holds.
 
         Raises:
             CheckpointError: it holds none, or one of another model.
         """
+
+
+def style_origin(path: Path, kind: str) -> dict[str, Any]:
+    """What a style's file was made of.
+
+    Raises:
+        CheckpointError: the file is absent, damaged, or of another format than ``kind``.
+    """
+    metadata = read_metadata(path)
+    if metadata.get("format") != kind:
+        raise CheckpointError(f"holds no style ({kind})", path=path)
+    origin: dict[str, Any] = json.loads(metadata["origin"])
+    return origin
 
 
 def _first_picture(pictures: PictureSources) -> Picture:

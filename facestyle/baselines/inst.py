@@ -27,6 +27,7 @@ from facestyle.baselines.diffusion_method import (
     StyledDiffusionBaseline,
     crop_noise,
     picture_digest,
+    style_origin,
 )
 from facestyle.baselines.inst_training import (
     InstTraining,
@@ -39,7 +40,6 @@ from facestyle.models.checkpoints import read_metadata, read_tensors, save_tenso
 
 __all__ = ["Inst", "InstConfig", "InstStyle"]
 
-_FILE = "embedding.safetensors"
 _FORMAT = "facestyle-inst"
 _EPS = 1e-5
 
@@ -105,13 +105,10 @@ class InstStyle:
         Raises:
             CheckpointError: the file is absent, damaged, or of another kind.
         """
-        metadata = read_metadata(path)
-        if metadata.get("format") != _FORMAT:
-            raise CheckpointError("holds no style that InST learned", path=path)
-        latent = json.loads(metadata["latent"])
+        origin = style_origin(Path(path), _FORMAT)
+        latent = json.loads(read_metadata(path)["latent"])
         mean, std = (torch.tensor(latent[k]).view(1, -1, 1, 1).to(device) for k in ("mean", "std"))
-        style = cls(read_tensors(path)["style"].to(device), mean, std)
-        return style, json.loads(metadata["origin"])
+        return cls(read_tensors(path)["style"].to(device), mean, std), origin
 
 
 class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
@@ -119,6 +116,8 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
 
     name: ClassVar[str] = "inst"
     settings = InstConfig
+    file = "embedding.safetensors"
+    format = _FORMAT
 
     def stylize(
         self,
@@ -132,18 +131,9 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
         strength: float | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Portraits; see :meth:`Baseline.stylize`.
+        """Portraits; ``seed``, ``steps`` and ``strength`` are those of the settings when None.
 
-        Args:
-            crops: [B, 3, S, S] in [-1, 1].
-            style: a picture to learn, in the folder ``cache``, where that was not done yet; the prepared style when
-                None.
-            first: number of the first crop; its noise depends on it.
-            progress: show bars.
-            seed: instead of the settings'.
-            steps: likewise.
-            strength: likewise.
-            on_step: called after each step.
+        See :meth:`StyledDiffusionBaseline.stylize`.
         """
         config = self._changed(seed=seed, steps=steps, strength=strength)
         known = self._style_of(style, progress)
@@ -198,18 +188,14 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
             "official_quirks": self.config.official_quirks,
         }
 
-    def _learn(self, img: Tensor, folder: Path | None, *, progress: bool) -> InstStyle:
-        if folder is None:
+    def _learn_anew(
+        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+    ) -> InstStyle:
+        if path is None:
             raise ConfigError(
                 "InST trains for every style picture; give cache=, a folder to keep it"
             )
-        origin = self._key(img)
-        path = folder / _FILE
-        if path.is_file():
-            style, found = InstStyle.read(path, self.model.device)
-            if found == origin:
-                return style
-            raise ConfigError(f"{path} was learned from another picture or with other settings")
+        folder = path.parent
         training, quirks = self.config.training, self.config.official_quirks
         with torch.inference_mode(False), torch.enable_grad(), guarded("InST's training"):
             views = view_style(img, self.model, training.clip, quirks=quirks)
@@ -218,13 +204,13 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
         style.save(path, origin)
         return style
 
-    def _read(self, folder: Path) -> InstStyle:
-        style, origin = InstStyle.read(folder / _FILE, self.model.device)
+    def _read(self, path: Path) -> InstStyle:
+        style, origin = InstStyle.read(path, self.model.device)
         width = self.model.unet.config.cross_attention_dim
         if style.vector.shape != (1, width):
             raise CheckpointError(
                 f"was learned on {origin.get('model')}, and does not fit {self.model.name}",
-                path=folder / _FILE,
+                path=path,
             )
         return style
 

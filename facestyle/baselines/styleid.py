@@ -7,7 +7,6 @@ trained and nothing is random: the autoencoder's mean stands for the sample that
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,15 +23,14 @@ from facestyle.baselines.diffusion_method import (
     Picture,
     StyledDiffusionBaseline,
     picture_digest,
+    style_origin,
 )
 from facestyle.baselines.style_injection import Features, StyleInjection
 from facestyle.errors import CheckpointError, ConfigError
-from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.checkpoints import read_tensors, save_tensors
 
 __all__ = ["StyleId", "StyleIdConfig", "Trajectory", "invert"]
 
-_FILE = "trajectory.safetensors"
-_FORMAT = "facestyle-styleid"
 _EPS = 1e-6
 
 
@@ -131,6 +129,8 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
 
     name: ClassVar[str] = "styleid"
     settings = StyleIdConfig
+    file = "trajectory.safetensors"
+    format = "facestyle-styleid"
     _features: tuple[Trajectory, Features] | None = None
 
     @torch.no_grad()
@@ -153,17 +153,9 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
         tau: float | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Portraits; see :meth:`Baseline.stylize`.
+        """Portraits; ``steps``, ``gamma`` and ``tau`` are those of the settings when None.
 
-        Args:
-            crops: [B, 3, S, S] in [-1, 1].
-            style: a picture to follow, kept in the folder ``cache`` if there is one; the prepared style when None.
-            first: without effect, as nothing is random.
-            progress: show bars.
-            steps: instead of the settings'; the prepared style must have been inverted in as many.
-            gamma: likewise.
-            tau: likewise.
-            on_step: called after each step down.
+        See :meth:`StyledDiffusionBaseline.stylize`.
 
         Raises:
             ConfigError: the prepared style was inverted in another number of steps, or a setting is out of range.
@@ -254,24 +246,17 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
             "official_quirks": self.config.official_quirks,
         }
 
-    def _learn(self, img: Tensor, folder: Path | None, *, progress: bool) -> Trajectory:
-        origin = self._key(img)
-        path = None if folder is None else folder / _FILE
-        if path is not None and path.is_file():
-            if _origin(path) == origin:
-                return self._read(path.parent)
-            raise ConfigError(
-                f"{path} is of another picture or of other settings; name another folder"
-            )
+    def _learn_anew(
+        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+    ) -> Trajectory:
         way = self.follow(img, progress=progress)
         if path is not None:
             tensors = {"latents": way.latents, "end": way.end}
-            save_tensors(tensors, path, metadata={"format": _FORMAT, "origin": origin})
+            save_tensors(tensors, path, metadata={"format": self.format, "origin": origin})
         return way
 
-    def _read(self, folder: Path) -> Trajectory:
-        path = folder / _FILE
-        origin = _origin(path)
+    def _read(self, path: Path) -> Trajectory:
+        origin = style_origin(path, self.format)
         own = self._key(torch.zeros(1)) | {"picture": origin.get("picture")}
         if origin != own:
             raise CheckpointError(
@@ -280,16 +265,3 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
         tensors = read_tensors(path)
         latents, end = (tensors[name].to(self.model.device) for name in ("latents", "end"))
         return Trajectory(latents, end)
-
-
-def _origin(path: Path) -> dict[str, Any]:
-    """What a file was made of.
-
-    Raises:
-        CheckpointError: the file is absent, damaged, or of another kind.
-    """
-    metadata = read_metadata(path)
-    if metadata.get("format") != _FORMAT:
-        raise CheckpointError("holds no way of a style up to noise", path=path)
-    found: dict[str, Any] = json.loads(metadata["origin"])
-    return found

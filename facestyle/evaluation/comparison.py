@@ -180,9 +180,10 @@ def compare(
         except FacestyleError as error:
             _log.warning("%s in %s is left out: %s", name, style, error)
             return _absent(name, style, photos, str(error))
+        judge = judges.of(style)
         row = {
             **portrait_metrics(
-                judges.of(style), portraits, photos.levels, style=style, variant=name, who=photos.who
+                judge, portraits, photos.levels, style=style, variant=name, who=photos.who
             ),
             "parameters": method.parameters,
             "resolution": method.resolution,

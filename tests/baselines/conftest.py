@@ -1,5 +1,8 @@
 """A tiny generator, a tiny style set, G* of both, and a tiny Stable Diffusion."""
 
+import shutil
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -100,11 +103,87 @@ def tiny_model(tiny_pipe):
     return LatentDiffusion(tiny_pipe, name="tiny", device=torch.device("cpu"))
 
 
+class Calls(list):
+    """(latents, time, text states) of every call of the UNet."""
+
+    @property
+    def times(self):
+        """Time and batch of every call."""
+        return [(time, len(latents)) for latents, time, _ in self]
+
+
+@pytest.fixture
+def seen(tiny_model, monkeypatch):
+    """What the UNet of the tiny model is called with."""
+    calls = Calls()
+    predict = tiny_model.predict_noise
+
+    def spy(latents, time, states):
+        calls.append((latents.clone(), time, states))
+        return predict(latents, time, states)
+
+    monkeypatch.setattr(tiny_model, "predict_noise", spy)
+    return calls
+
+
+@pytest.fixture
+def loads(monkeypatch):
+    """Weak references to the diffusion models that were loaded from a folder or repository."""
+    from facestyle.baselines.diffusion import LatentDiffusion
+
+    made = []
+    load = LatentDiffusion.from_pretrained
+
+    def spy(*args, **options):
+        model = load(*args, **options)
+        made.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setattr(LatentDiffusion, "from_pretrained", spy)
+    return made
+
+
 @pytest.fixture(scope="session")
 def tiny_diffusion_folder(tiny_pipe, tmp_path_factory):
     """The same, saved by diffusers."""
     path = tmp_path_factory.mktemp("tiny_diffusion")
     tiny_pipe.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def diffusion_config(tiny_diffusion_folder, tiny_clip_folder):
+    """Settings of a comparison on the tiny model."""
+    from facestyle.baselines.inst import InstConfig
+    from facestyle.baselines.inst_training import InstTraining
+    from facestyle.baselines.ntc import NtcConfig
+    from facestyle.baselines.registry import DiffusionModel
+    from facestyle.baselines.styleid import StyleIdConfig
+    from facestyle.baselines.toonify import ToonifyConfig
+    from facestyle.evaluation.comparison_methods import ComparisonConfig
+
+    training = InstTraining(steps=2, save_every=2, clip=str(tiny_clip_folder))
+    return ComparisonConfig(
+        photos=2, side_px=64, sheet_faces=1, toonify=ToonifyConfig(switch_px=16, steps=2),
+        ntc=NtcConfig(steps=4), inst=InstConfig(steps=3, training=training),
+        styleid=StyleIdConfig(steps=3), diffusion=DiffusionModel(model=str(tiny_diffusion_folder)),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def diffusion_runs(diffusion_config, star_run, style_picture, tmp_path_factory):
+    """Folder with toonify, inst and styleid trained on the style "red"."""
+    from facestyle.baselines.registry import make_baseline
+    from facestyle.evaluation.comparison_methods import settings_of
+
+    path = tmp_path_factory.mktemp("diffusion_runs")
+    shutil.copytree(star_run, path / "toonify" / "red")
+    for name in ("inst", "styleid"):
+        settings = settings_of(name, diffusion_config)
+        method = make_baseline(
+            name, stylize=settings, model=diffusion_config.diffusion, device="cpu"
+        )
+        method.prepare(style_picture, path / name / "red", progress=False)
     return path
 
 

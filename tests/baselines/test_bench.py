@@ -11,6 +11,7 @@ from facestyle.baselines.ntc import NtcConfig
 from facestyle.baselines.random_diffusion import random_pipeline
 from facestyle.baselines.styleid import StyleIdConfig
 from facestyle.errors import ConfigError
+from facestyle.memory import PeakMemory
 
 
 def test_every_method_is_timed_in_one_run(tiny_stylizer):
@@ -22,6 +23,11 @@ def test_every_method_is_timed_in_one_run(tiny_stylizer):
     assert list(rows) == ["ours", "ntc", "inst", "styleid"]
     assert {row["resolution"] for row in rows.values()} == {64}
     assert all(row["seconds"] > 0 and row["finite"] for row in rows.values())
+    assert report["memory_of"] == "whole process"
+    with PeakMemory(torch.device("cpu")) as memory:
+        pass
+    if memory.bytes is not None:  # this kernel tells
+        assert all(row["peak_memory_mb"] > 0 for row in rows.values())
     assert rows["ntc"]["parameters"] == rows["inst"]["parameters"]
     assert rows["inst"]["style_seconds"] == report["inst_training_step"] * 6100
     text = format_baselines(report)

@@ -1,6 +1,8 @@
 """Methods on the same photos: every row is there, done once, and the arithmetic of the tables."""
 
+import gc
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import torch
 from PIL import Image
 
 import facestyle.reference
+from facestyle.baselines import diffusion
 from facestyle.baselines.registry import DiffusionModel
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.baselines.ugatit import Ugatit
@@ -16,11 +19,17 @@ from facestyle.baselines.ugatit_training import save_generator
 from facestyle.cli import main
 from facestyle.errors import ConfigError, DeviceMemoryError, FacestyleError, ImageError
 from facestyle.evaluation.comparison import compare
-from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig, make_method
+from facestyle.evaluation.comparison_methods import (
+    METHODS,
+    ComparisonConfig,
+    SharedDiffusion,
+    make_method,
+)
 from facestyle.evaluation.comparison_report import comparison_report, cost_table, ratio_table
 from facestyle.evaluation.features import iter_pictures
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
-from facestyle.evaluation.people import sample_people
+from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
+from facestyle.image import load_image
 from facestyle.models.zoo import load_base_generator
 
 CONFIG = ComparisonConfig(
@@ -103,6 +112,52 @@ def test_a_method_whose_memory_runs_out_keeps_its_row(
     ).read_text()  # fmt: skip
     assert "| ugatit | –" in report and "it took more than there is" in report
     assert "| toonify | –" not in report
+
+
+def test_one_model_and_one_set_of_judging_networks_serve_all_styles(
+    tiny, style_folder, diffusion_config, diffusion_runs, judged, loads, tmp_path, monkeypatch
+):
+    for style in ("red", "rouge"):
+        for name in ("styleid", "toonify"):
+            shutil.copytree(diffusion_runs / name / "red", tmp_path / "runs" / name / style)
+    judges = []
+    load = StyleJudge.load
+    monkeypatch.setattr(
+        StyleJudge, "load", lambda *args, **options: judges.append(args) or load(*args, **options)
+    )
+    out = tmp_path / "out"
+    text = compare(
+        {"red": style_folder, "rouge": style_folder}, out, diffusion_config, base=tiny,
+        methods=("styleid", "toonify", "ntc"), runs=tmp_path / "runs", device="cpu", progress=False,
+    ).read_text()  # fmt: skip
+    assert len(loads) == len(judges) == 1 and loads[0]() is None
+    first = text.index("| styleid |")
+    assert first < text.index("| toonify |", first) < text.index("| ntc |", first)
+    people = sample_people(tiny, 2, psi=0.8, side_px=64).sources
+    crops = people.float().div(127.5).sub(1)
+    for name in ("styleid", "ntc"):
+        own = make_method(
+            name, "red", None, tmp_path / "runs", diffusion_config, tiny, device="cpu"
+        )
+        expected = next(pil_pictures(to_levels(own.stylize(crops)))).tobytes()
+        for style in ("red", "rouge"):
+            assert load_image(out / style / name / "0.png").tobytes() == expected
+
+
+def test_what_was_loaded_before_loading_failed_is_let_go(diffusion_config, monkeypatch):
+    nets = []
+
+    def full(pipe, *_):
+        nets.append(weakref.ref(pipe.unet))
+        raise torch.OutOfMemoryError("all is full")
+
+    monkeypatch.setattr(diffusion, "_check_room", full)
+    with SharedDiffusion(diffusion_config.diffusion, "cpu") as shared:
+        for _ in range(3):
+            with pytest.raises(DeviceMemoryError, match="all is full"):
+                shared.load()
+        gc.collect()
+        assert len(nets) == 1 and nets[0]() is None
 
 
 def test_settings_that_are_tuples_are_given_with_commas(tmp_path, style_folder, capsys):

@@ -46,6 +46,41 @@ def test_a_repository_that_is_not_there_is_named():
         LatentDiffusion.from_pretrained("nobody/nothing", device="cpu")
 
 
+@pytest.fixture
+def dead_network(monkeypatch, tmp_path):
+    """An empty cache and a Hub that does not answer; lists what it was asked."""
+    import httpx2
+    import huggingface_hub
+
+    asked = []
+
+    def fail(url):
+        asked.append(url)
+        raise httpx2.ConnectTimeout("")
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", fail)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    return asked
+
+
+def test_a_dead_network_is_asked_once(dead_network):
+    with pytest.raises(DownloadError, match=r"could not be fetched \(ConnectTimeout\)"):
+        LatentDiffusion.from_pretrained("anybody/anything", device="cpu")
+    assert len(dead_network) == 1
+
+
+def test_what_was_fetched_before_needs_no_network(
+    dead_network, tiny_diffusion_folder, tiny_model, tmp_path
+):
+    repo = tmp_path / "models--anybody--anything"
+    shutil.copytree(tiny_diffusion_folder, repo / "snapshots" / ("a" * 40))
+    (repo / "refs").mkdir()
+    (repo / "refs" / "main").write_text("a" * 40)
+    kept = LatentDiffusion.from_pretrained("anybody/anything", device="cpu")
+    assert torch.equal(kept.text(["a face"]), tiny_model.text(["a face"]))
+    assert len(dead_network) == 1
+
+
 def test_a_name_that_no_repository_can_have_is_refused():
     with pytest.raises(ConfigError, match="neither a folder nor"):
         LatentDiffusion.from_pretrained("./no/such/folder", device="cpu")

@@ -36,19 +36,6 @@ def run(tiny_model, config, style_picture, tmp_path_factory):
     return Inst(tiny_model, config).prepare(style_picture, path, progress=False), path
 
 
-@pytest.fixture
-def times_seen(tiny_model, monkeypatch):
-    calls = []
-    predict = tiny_model.predict_noise
-
-    def spy(latents, time, states):
-        calls.append((time, len(latents)))
-        return predict(latents, time, states)
-
-    monkeypatch.setattr(tiny_model, "predict_noise", spy)
-    return calls
-
-
 def random_latents(count, seed=0):
     return torch.randn(count, 4, 8, 8, generator=torch.Generator().manual_seed(seed))
 
@@ -164,26 +151,26 @@ def test_a_unet_that_knows_the_noise_leaves_the_latent_as_it_was(tiny_model, mon
     assert torch.equal(stochastic_inversion(tiny_model, clean, noise, 681, states), noised)
 
 
-def test_noising_goes_to_where_denoising_begins(run, times_seen, crops):
+def test_noising_goes_to_where_denoising_begins(run, seen, crops):
     run[0].stylize(crops[:1])  # 3 of 5 steps at strength 0.7
-    assert times_seen == [(401, 1), (401, 2), (201, 2), (1, 2)]
+    assert seen.times == [(401, 1), (401, 2), (201, 2), (1, 2)]
 
 
-def test_the_authors_noise_beyond_where_denoising_begins(run, tiny_model, times_seen, crops):
+def test_the_authors_noise_beyond_where_denoising_begins(run, tiny_model, seen, crops):
     quirky = Inst(tiny_model, dataclasses.replace(run[0].config, official_quirks=True))
     quirky.style = run[0].style
     quirky.stylize(crops[:1])
-    assert times_seen == [(700, 1), (401, 2), (201, 2), (1, 2)]
-    times_seen.clear()
+    assert seen.times == [(700, 1), (401, 2), (201, 2), (1, 2)]
+    seen.clear()
     quirky.stylize(crops[:1], strength=1.0)
-    assert times_seen[0] == (999, 1)  # theirs asks for time 1000, which is not there
+    assert seen.times[0] == (999, 1)  # theirs asks for time 1000, which is not there
 
 
-def test_strength_0_draws_nothing(run, tiny_model, times_seen, crops):
+def test_strength_0_draws_nothing(run, tiny_model, seen, crops):
     method = Inst(tiny_model, dataclasses.replace(run[0].config, latent_adain=False))
     method.style = run[0].style
     made = method.stylize(crops[:1], strength=0.0)
-    assert times_seen == []
+    assert seen.times == []
     resized = torch.nn.functional.interpolate(crops[:1], (64, 64), mode="bilinear", antialias=True)
     with torch.no_grad():
         assert torch.equal(made, tiny_model.decode(tiny_model.encode(resized)))

@@ -14,20 +14,6 @@ from facestyle.errors import ConfigError
 STEPS = 5
 
 
-@pytest.fixture
-def seen(tiny_model, monkeypatch):
-    """Every call of the UNet: (latents, time, text states)."""
-    calls = []
-    predict = tiny_model.predict_noise
-
-    def spy(latents, time, states):
-        calls.append((latents.clone(), time, states))
-        return predict(latents, time, states)
-
-    monkeypatch.setattr(tiny_model, "predict_noise", spy)
-    return calls
-
-
 def stock_picture(pipe, ntc, prompt, seed):
     """What diffusers' own pipeline draws from the same noise."""
     from facestyle.baselines.diffusion_method import crop_noise

@@ -9,16 +9,18 @@ import torch
 from PIL import Image
 
 from facestyle.baselines.base import Baseline
+from facestyle.baselines.diffusion import LatentDiffusion
 from facestyle.baselines.ntc import NtcConfig
 from facestyle.baselines.registry import DiffusionModel
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.cli import main
-from facestyle.errors import ConfigError, ImageError, NoFaceError
-from facestyle.evaluation.comparison_methods import ComparisonConfig
+from facestyle.errors import ConfigError, DownloadError, ImageError, NoFaceError
+from facestyle.evaluation import photo_comparison
+from facestyle.evaluation.comparison_methods import ComparisonConfig, make_method
 from facestyle.evaluation.metrics import StyleJudge
 from facestyle.evaluation.perceptual import PerceptualDistance
 from facestyle.evaluation.photo_comparison import compare_photo, format_rows
-from facestyle.image import load_image
+from facestyle.image import load_image, to_pil, to_tensor
 
 TOONIFY = ToonifyConfig(switch_px=16, steps=2)
 
@@ -104,12 +106,8 @@ def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
         def stylize(self, crops, *, first=0, progress=False):
             raise torch.OutOfMemoryError("tried to allocate a lot")
 
-    from facestyle.evaluation import photo_comparison
-
-    make = photo_comparison.make_method
-
     def made(name, *args, **options):
-        return Greedy() if name == "ui2i" else make(name, *args, **options)
+        return Greedy() if name == "ui2i" else make_method(name, *args, **options)
 
     monkeypatch.setattr(photo_comparison, "make_method", made)
     report = compare_photo(
@@ -118,6 +116,60 @@ def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
     )  # fmt: skip
     first, second = report["methods"]
     assert "too little memory (tried to allocate a lot)" in first["why"] and "seconds" in second
+
+
+def test_one_model_serves_all_methods_and_draws_what_their_own_would(
+    tiny, photo, judged, diffusion_config, diffusion_runs, loads, tmp_path, monkeypatch
+):
+    turns = []
+
+    def alive():
+        return sum(model() is not None for model in loads)
+
+    def made(name, *args, **options):
+        turns.append((name, alive()))
+        return make_method(name, *args, **options)
+
+    load = StyleJudge.load
+
+    def loaded(*args, **options):
+        turns.append(("judge", alive()))
+        return load(*args, **options)
+
+    monkeypatch.setattr(photo_comparison, "make_method", made)
+    monkeypatch.setattr(StyleJudge, "load", loaded)
+    report = compare_photo(
+        photo, tmp_path, style="red", base=tiny, config=diffusion_config, runs=diffusion_runs, aligned=True,
+        methods=("inst", "toonify", "ntc", "styleid"), device="cpu", progress=False,
+    )  # fmt: skip
+    assert [row["method"] for row in report["methods"]] == ["inst", "toonify", "ntc", "styleid"]
+    assert turns == [("toonify", 0), ("inst", 0), ("ntc", 1), ("styleid", 1), ("judge", 0)]
+    assert len(loads) == 1
+    crop = to_tensor(load_image(tmp_path / "photo.png"))
+    for row in report["methods"]:
+        name = row["method"]
+        own = make_method(name, "red", None, diffusion_runs, diffusion_config, tiny, device="cpu")
+        expected = to_pil(own.stylize(crop)[0].detach())
+        assert load_image(tmp_path / f"{name}.png").tobytes() == expected.tobytes()
+    assert len(loads) == 4
+
+
+def test_a_model_that_cannot_be_had_is_asked_for_once_and_every_method_says_so(
+    tiny, photo, diffusion_config, diffusion_runs, tmp_path, monkeypatch
+):
+    asked = []
+
+    def fail(model, **_):
+        asked.append(model)
+        raise DownloadError("the network is dead")
+
+    monkeypatch.setattr(LatentDiffusion, "from_pretrained", fail)
+    report = compare_photo(
+        photo, tmp_path, style="red", base=tiny, config=diffusion_config, runs=diffusion_runs, aligned=True,
+        methods=("ntc", "inst", "styleid"), device="cpu", progress=False,
+    )  # fmt: skip
+    assert [row["why"] for row in report["methods"]] == ["the network is dead"] * 3
+    assert asked == [diffusion_config.diffusion.model]
 
 
 def test_bad_input_is_refused_by_name(tiny, tmp_path):

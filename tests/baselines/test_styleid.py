@@ -17,20 +17,6 @@ CONFIG = StyleIdConfig(steps=4)
 QUIRKS = dataclasses.replace(CONFIG, official_quirks=True)
 
 
-@pytest.fixture
-def times_seen(tiny_model, monkeypatch):
-    """Time and batch of every call of the UNet."""
-    calls = []
-    predict = tiny_model.predict_noise
-
-    def spy(latents, time, states):
-        calls.append((time, len(latents)))
-        return predict(latents, time, states)
-
-    monkeypatch.setattr(tiny_model, "predict_noise", spy)
-    return calls
-
-
 @pytest.fixture(scope="module")
 def prepared(tiny_model, style_picture, tmp_path_factory):
     return StyleId(tiny_model, CONFIG).prepare(
@@ -170,15 +156,15 @@ def test_the_style_and_its_weights_matter(prepared, portrait, tiny_model, crops,
     assert not torch.equal(other.stylize(crops[:1]), portrait)
 
 
-def test_steps_up_and_down_are_the_authors(tiny_model, times_seen, crops, style_picture, tmp_path):
+def test_steps_up_and_down_are_the_authors(tiny_model, seen, crops, style_picture, tmp_path):
     StyleId(tiny_model, QUIRKS).stylize(crops[:1], style_picture)
     up = [(t, 1) for t in (1, 251, 501, 751)]
-    assert times_seen == up + up + [(501, 3), (251, 3), (1, 3)]
+    assert seen.times == up + up + [(501, 3), (251, 3), (1, 3)]
 
 
-def test_without_quirks_no_step_down_is_left_out(prepared, times_seen, crops):
+def test_without_quirks_no_step_down_is_left_out(prepared, seen, crops):
     prepared.stylize(crops[:1])
-    assert times_seen[4:] == [(751, 3), (501, 3), (251, 3), (1, 3)]
+    assert seen.times[4:] == [(751, 3), (501, 3), (251, 3), (1, 3)]
 
 
 def test_a_run_of_50_steps_has_50_up_and_49_down_from_961(tiny_model):
@@ -244,13 +230,13 @@ def test_the_second_inversion_is_diffusers(tiny_model, tiny_pipe):
 
 
 def test_a_style_is_inverted_once_and_read_back_exactly(
-    prepared, portrait, tiny_model, times_seen, crops, style_picture, tmp_path
+    prepared, portrait, tiny_model, seen, crops, style_picture, tmp_path
 ):
     method = StyleId(tiny_model, CONFIG, cache=tmp_path)
     assert torch.equal(method.stylize(crops[:1], style_picture), portrait)
-    first = len(times_seen)
+    first = len(seen)
     method.stylize(crops[:1], style_picture)
-    assert len(times_seen) - first == first - CONFIG.steps
+    assert len(seen) - first == first - CONFIG.steps
     (folder,) = tmp_path.iterdir()
     again = StyleId(tiny_model, CONFIG).load(folder)
     assert torch.equal(again.style.latents, prepared.style.latents)

@@ -373,6 +373,18 @@ def test_a_judge_is_loaded_with_what_can_be_had(stand_ins: list[str], tmp_path: 
     assert allowed.missing == {"clip": "no CLIP here, allowed: True"}
 
 
+def test_another_style_is_judged_by_the_same_networks(stand_ins: list[str], tmp_path: Path) -> None:
+    first, second = (list(pil_pictures(faces(count, count))) for count in (5, 6))
+    judge = StyleJudge.load(first)
+    asked = len(stand_ins)
+    other = judge.of_style(second, cache=tmp_path / "style.safetensors")
+    assert len(stand_ins) == asked and other.missing == judge.missing
+    portraits = faces(4, 1), faces(4, 2)
+    assert other.score(*portraits) == StyleJudge.load(second).score(*portraits)
+    assert judge.score(*portraits) == StyleJudge.load(first).score(*portraits)
+    assert judge.score(*portraits)["fid"] != other.score(*portraits)["fid"]
+
+
 def test_quick_asks_for_no_other_networks(stand_ins: list[str]) -> None:
     StyleJudge.load(list(pil_pictures(faces(3, 0))), measures=QUICK)
     assert stand_ins == ["auto", "hed-vgg16"]
