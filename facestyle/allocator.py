@@ -19,9 +19,9 @@ def tune_allocator() -> bool:
     """Keep glibc from giving every large tensor back to the system; True when done.
 
     Each freshly mapped page is zeroed by the kernel, which costs a CPU generator more than half of its time. The
-    process keeps freed memory for reuse instead, and its threads share it: that part works where no thread has been
-    started yet, so call it before the first import of numpy or torch. Only on Linux with glibc; ``FACESTYLE_MALLOC=0``
-    leaves it alone.
+    process keeps freed memory for reuse instead, in two pools for all its threads: that part works where no thread has
+    been started yet, so call it before the first import of numpy or torch. Outside the first pool tensors of 64 MiB and
+    more are mapped anew all the same. Only on Linux with glibc; ``FACESTYLE_MALLOC=0`` leaves it alone.
     """
     if not sys.platform.startswith("linux") or os.environ.get("FACESTYLE_MALLOC") == "0":
         return False
@@ -32,9 +32,7 @@ def tune_allocator() -> bool:
     except (OSError, AttributeError):
         return False
     done = [
-        mallopt(
-            _M_ARENA_MAX, 1
-        ),  # a second arena holds 64 MiB at most and maps each larger tensor anew
+        mallopt(_M_ARENA_MAX, 2),  # a worker's tensors stay near its core
         mallopt(_M_MMAP_MAX, 0),
         mallopt(_M_TRIM_THRESHOLD, 1 << 30),
         mallopt(_M_TOP_PAD, 64 << 20),

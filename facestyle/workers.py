@@ -21,12 +21,12 @@ _SWITCH_S = 5e-4
 def side_by_side(
     device: torch.device, function: Callable[[_T], _R], items: Sequence[_T]
 ) -> list[_R]:
-    """``function`` of every item, in order; on a CPU by a single-threaded worker a core, and one to fill gaps.
+    """``function`` of every item, in order; on a CPU by a single-threaded worker a core.
 
     A worker that comes here again does its items itself.
     """
     threads = torch.get_num_threads()
-    workers = min(len(items), threads + 1)
+    workers = min(len(items), threads)
     if workers < 2 or threads < 2 or device.type != "cpu":
         return [function(item) for item in items]
     interval = sys.getswitchinterval()

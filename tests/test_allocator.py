@@ -16,11 +16,11 @@ import resource, threading
 import torch
 
 def run():
-    kept = [torch.ones(1, 64, 512, 512) for _ in range(3)]
+    kept = [torch.ones(1, 32, 512, 512) for _ in range(3)]
     del kept
     before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
     for _ in range(4):
-        torch.ones(1, 64, 512, 512)
+        torch.ones(1, 32, 512, 512)
     print(resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before)
 
 torch.set_num_threads(1)
@@ -58,5 +58,5 @@ def test_it_is_set_before_torch_is_there() -> None:
 )
 def test_threads_reuse_large_tensors(first: str) -> None:
     faults = [int(line) for line in _run(_FAULTS.format(first=first)).split()]
-    # Four tensors of 64 MiB mapped anew are 65536 pages; the first threads may still ask for memory.
+    # Four tensors of 32 MiB mapped anew are 32768 pages; the first threads may still ask for memory.
     assert sorted(faults)[2] < 2000

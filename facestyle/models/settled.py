@@ -7,6 +7,8 @@ Nothing is approximated; what differs from `facestyle.models.mobile` is the orde
 - Pointwise convolution, bias and leaky ReLU run as one oneDNN operation where torch has it.
 - The picture head is linear up to the pixels, so its Haar step is folded into its weights.
 - Noise planes that are all zero are left out.
+- Blocks are drawn in strips of rows, the last one down to the pixels, so that what lies between two layers stays in the
+  cache; a strip takes along the rows around it that its convolutions reach.
 
 Weights are copied when the module is made and cannot be trained. Samples of a batch are drawn one by one.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,8 +29,10 @@ from facestyle.models.mobile import HAAR, SLOPE, MobileSynthesis, StyledSeparabl
 
 __all__ = ["SettledSynthesis"]
 
-_STRIP_FLOATS = 1 << 18
-"""Numbers an inverse Haar step reads at once, 1 MiB of them."""
+_STRIP_BYTES = 4 << 20
+"""Of the widest part of a strip."""
+_REACH = 1
+"""Rows of a block's input around a strip that its two convolutions reach, the step up between."""
 
 
 class SettledSynthesis(nn.Module):
@@ -78,12 +83,14 @@ class SettledSynthesis(nn.Module):
             x = x + self.stem_noise
         x = F.leaky_relu(x, SLOPE).contiguous(memory_format=torch.channels_last)
         count = self.preview_blocks if is_preview else len(self.blocks)
-        for i in range(count):
-            x = self.blocks[i](x, rows[2 * i + 1], rows[2 * i + 2], noise)
         head = self.to_preview if is_preview else self.to_image
-        img = head(x, rows[min(2 * count + 1, self.num_ws - 1)])
-        assert isinstance(img, Tensor)
-        return img
+        last = rows[min(2 * count + 1, self.num_ws - 1)]
+        draw = functools.partial(head, weight=head.settle(last))
+        for i in range(count):
+            then = draw if i == count - 1 else None
+            x = self.blocks[i](x, rows[2 * i + 1], rows[2 * i + 2], noise, then)
+        assert isinstance(x, Tensor)
+        return x
 
 
 class _SettledSeparable(nn.Module):
@@ -103,11 +110,18 @@ class _SettledSeparable(nn.Module):
         self.register_buffer("bias", order(layer.bias.detach()))
         self.register_buffer("noise", layer.noise.detach().clone() if layer.noise.any() else None)
 
-    def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        kernel = self.depthwise * self.affine(w)[:, None, None, None]
+    def settle(self, w: Tensor) -> Tensor:
+        """Depthwise kernels of one sample, [before, 1, 3, 3]."""
+        kernels: Tensor = self.depthwise * self.affine(w)[:, None, None, None]
+        return kernels
+
+    def forward(self, x: Tensor, kernel: Tensor, noise: Noise, rows: slice, first: int) -> Tensor:
+        """Rows ``rows`` of the layer's output, from rows of its input [1, before, h, W] that start at ``first``."""
         x = F.conv2d(x, kernel, padding=1, groups=len(kernel))
+        x = x[:, :, rows.start - first : rows.stop - first]
         if noise == "const" and self.noise is not None:
-            return F.leaky_relu_(F.conv2d(x, self.weight, self.bias).add_(self.noise), SLOPE)
+            x = F.conv2d(x, self.weight, self.bias).add_(self.noise[:, :, rows])
+            return F.leaky_relu_(x, SLOPE)
         return _pointwise(x, self.weight, self.bias)
 
 
@@ -126,11 +140,39 @@ class _SettledBlock(nn.Module):
         self.conv1 = _SettledSeparable(block.conv1, writes_bands=False)
         self.conv2 = _SettledSeparable(block.conv2, writes_bands=not is_last)
 
-    def forward(self, x: Tensor, w_up: Tensor, w_conv: Tensor, noise: Noise) -> Tensor:
-        x = _haar_up(x, F.linear(w_up, self.up_weight, self.up_bias))
-        x = self.conv1(x, w_up, noise)
-        out = self.conv2(x, w_conv, noise)
-        assert isinstance(out, Tensor)
+    def forward(
+        self,
+        x: Tensor,
+        w_up: Tensor,
+        w_conv: Tensor,
+        noise: Noise,
+        then: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Features, or what ``then`` makes of them: something that looks at every pixel by itself."""
+        scale = F.linear(w_up, self.up_weight, self.up_bias)
+        kernels = self.conv1.settle(w_up), self.conv2.settle(w_conv)
+        _, _, height, width = x.shape
+        drawn_bytes = 4 * width * len(self.conv2.bias) * x.element_size()  # by one row of x
+        step = max(_REACH, _STRIP_BYTES // drawn_bytes)
+        out: Tensor | None = None
+        for start in range(0, height, step):
+            end = min(start + step, height)
+            first, last = max(0, start - _REACH), min(height, end + _REACH)
+            strip = _haar_up(x[:, :, first:last], scale)
+            # Where the strip was cut, each convolution gets one row wrong, which the next slice leaves out.
+            rows = slice(
+                2 * start - 1 if first else 0, 2 * end + 1 if last < height else 2 * height
+            )
+            strip = self.conv1(strip, kernels[0], noise, rows, 2 * first)
+            strip = self.conv2(strip, kernels[1], noise, slice(2 * start, 2 * end), rows.start)
+            strip = strip if then is None else then(strip)
+            if end - start == height:
+                return strip
+            if out is None:
+                out = _empty(strip, height * strip.shape[2] // (end - start))
+            per_row = out.shape[2] // height
+            out[:, :, start * per_row : end * per_row] = strip
+        assert out is not None
         return out
 
 
@@ -155,8 +197,13 @@ class _SettledHead(nn.Module):
         self.register_buffer("weight", weight.detach()[:, :, None, None].clone())
         self.register_buffer("bias", bias.detach().flatten())
 
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        pixels = F.conv2d(x, self.weight * self.affine(w)[:, None, None], self.bias)
+    def settle(self, w: Tensor) -> Tensor:
+        """The weights of one sample, [12, C, 1, 1]."""
+        weight: Tensor = self.weight * self.affine(w)[:, None, None]
+        return weight
+
+    def forward(self, x: Tensor, weight: Tensor) -> Tensor:
+        pixels = F.conv2d(x, weight, self.bias)
         height, width = x.shape[-2:]
         rows = pixels.permute(0, 2, 3, 1).reshape(height, width, 2, 6).transpose(1, 2)
         return rows.reshape(1, 2 * height, 2 * width, 3).permute(0, 3, 1, 2)
@@ -165,23 +212,18 @@ class _SettledHead(nn.Module):
 def _haar_up(x: Tensor, scale: Tensor) -> Tensor:
     """Inverse Haar step: [1, 4C, H, W], band after band (ll, lh, hl, hh), to [1, C, 2H, 2W], both channels last.
 
-    Large maps are worked through in strips, so that what lies between the additions stays in the cache.
-
     Args:
         x: as `F.conv2d` leaves it.
         scale: [4C], what each channel is multiplied with; twice this is lost to the step's factor of a half.
     """
     _, channels, height, width = x.shape
     out = x.new_empty(height, 2, width, 2, channels // 4)
-    rows = max(1, _STRIP_FLOATS // (width * channels))
-    strips = zip(x.permute(0, 2, 3, 1)[0].split(rows), out.split(rows), strict=True)
-    for strip, drawn in strips:
-        bands = (strip * scale).view(-1, width, 2, 2, channels // 4)
-        sums = bands[:, :, :, 0] + bands[:, :, :, 1]  # ll + lh, hl + hh
-        differences = bands[:, :, :, 0] - bands[:, :, :, 1]
-        for row, pair in enumerate((sums, differences)):
-            torch.add(pair[:, :, 0], pair[:, :, 1], out=drawn[:, row, :, 0])
-            torch.sub(pair[:, :, 0], pair[:, :, 1], out=drawn[:, row, :, 1])
+    bands = (x.permute(0, 2, 3, 1)[0] * scale).view(height, width, 2, 2, channels // 4)
+    sums = bands[:, :, :, 0] + bands[:, :, :, 1]  # ll + lh, hl + hh
+    differences = bands[:, :, :, 0] - bands[:, :, :, 1]
+    for row, pair in enumerate((sums, differences)):
+        torch.add(pair[:, :, 0], pair[:, :, 1], out=out[:, row, :, 0])
+        torch.sub(pair[:, :, 0], pair[:, :, 1], out=out[:, row, :, 1])
     return out.view(1, 2 * height, 2 * width, channels // 4).permute(0, 3, 1, 2)
 
 
@@ -230,6 +272,12 @@ def _copied(affine: nn.Linear, gain: float) -> nn.Linear:
     own.weight.mul_(gain)
     own.bias.mul_(gain)
     return own
+
+
+def _empty(strip: Tensor, height: int) -> Tensor:
+    """[1, C, height, W], channels last, for strips like this one."""
+    _, channels, _, width = strip.shape
+    return strip.new_empty(1, height, width, channels).permute(0, 3, 1, 2)
 
 
 def _channels_last(tensor: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ Stages, each resumable:
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import time
@@ -30,6 +31,7 @@ from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
+from facestyle.runtime import parse_dtype
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.state import TrainingState
 
@@ -59,6 +61,7 @@ class EncoderConfig:
         prior_weight: weight of the codes' squared distance from w_avg, in units of W's variance.
         row_weight: W+ and Z+: weight of the rows' variance about their mean, in units of W's variance. Rows that differ
             too much draw no face.
+        dtype: in which the generator draws, "float32" or "bfloat16"; the encoder and the losses stay in float32.
         seed: of every random number.
         checkpoint_every: steps between checkpoints and previews.
     """
@@ -80,6 +83,7 @@ class EncoderConfig:
     code_weight: float = 0.2
     prior_weight: float = 0.005
     row_weight: float = 0.05
+    dtype: str = "float32"
     seed: int = 0
     checkpoint_every: int = 100
 
@@ -92,6 +96,8 @@ class EncoderConfig:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.space not in SPACES:
             raise ConfigError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ConfigError(f'dtype must be "float32" or "bfloat16", got {self.dtype!r}')
         if not 0 <= self.psi_min <= 1:
             raise ConfigError(f"psi_min must be in [0, 1], got {self.psi_min}")
 
@@ -259,10 +265,13 @@ def train_encoder(
         pixel_weight=config.pixel_weight,
     )
 
+    dtype = parse_dtype(config.dtype)
+    synthesis = copy.deepcopy(generator.synthesis).to(dtype)
+
     def draw(w_plus: Tensor) -> Tensor:
-        img = generator.synthesis(w_plus, resolution=side)
+        img = synthesis(w_plus.to(dtype), resolution=side)
         assert isinstance(img, Tensor)
-        return img
+        return img.float()
 
     def encode(img: Tensor) -> Tensor:
         return to_w_plus(encoder(img), config.space, generator)

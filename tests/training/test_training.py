@@ -190,10 +190,11 @@ def test_damaged_checkpoints_are_named(tmp_path):
         state.resume("a", {"layer": layer})
 
 
-def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path, dtype):
     config = EncoderConfig(
         pool_size=64, code_steps=16, code_batch=16, photo_steps=2, photo_batch=2, pool_batch=2,
-        checkpoint_every=4, code_lr=3e-3,
+        checkpoint_every=4, code_lr=3e-3, dtype=dtype,
     )  # fmt: skip
     encoder = train_encoder(tiny, tmp_path / "run", [folder], folder, config, progress=False)
     rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
@@ -212,6 +213,7 @@ def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path):
         (EncoderConfig, {"pool_size": 0}),
         (EncoderConfig, {"psi_min": 2.0}),
         (EncoderConfig, {"code_steps": -1}),
+        (EncoderConfig, {"dtype": "int8"}),
         (FinetuneConfig, {"coarse_batch": 0}),
         (FinetuneConfig, {"psi_min": 0.9, "psi_max": 0.5}),
         (FinetuneConfig, {"replace_background": "maybe"}),
