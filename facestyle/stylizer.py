@@ -133,7 +133,7 @@ class FaceStylizer:
         self.base = base.to(self.device)
         self.encoder = self._placed(encoder)
         self.config = config
-        self.dtype = parse_dtype(dtype) or choose_dtype(generator, self.device)
+        self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
         self.detector = FaceDetector(
             device="cpu" if self.device.type == "mps" else str(self.device)
         )

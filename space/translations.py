@@ -67,7 +67,7 @@ ENGLISH = {
     ),
     "studying": "Studying the reference",
     "stopped": (
-        "Stopped after {steps} steps: this is the best so far. Follow the reference again to go on "
+        "Stopped at step {steps}: this is the best so far. Follow the reference again to go on "
         "from the start."
     ),
     "no_reference": "Add a reference picture, or pick one of the examples.",
@@ -211,7 +211,7 @@ GERMAN = {
     ),
     "studying": "Das Vorbild wird studiert",
     "stopped": (
-        "Nach {steps} Schritten angehalten: das Beste bis hierher. Noch einmal folgen beginnt von "
+        "Bei Schritt {steps} angehalten: das Beste bis hierher. Noch einmal folgen beginnt von "
         "vorn."
     ),
     "no_reference": "Ein Vorbild hinzufügen oder eines der Beispiele wählen.",
@@ -367,7 +367,7 @@ SPANISH = {
     ),
     "studying": "Estudiando el modelo",
     "stopped": (
-        "Parado tras {steps} pasos: es lo mejor hasta aquí. Seguir el modelo otra vez empieza de "
+        "Parado en el paso {steps}: es lo mejor hasta aquí. Seguir el modelo otra vez empieza de "
         "nuevo."
     ),
     "no_reference": "Añade una imagen modelo o elige uno de los ejemplos.",

@@ -22,8 +22,13 @@ def astronaut() -> Image.Image:
 
 @pytest.fixture(scope="session")
 def tiny_stylizer():
-    """A stylizer of random 64 px generators: the whole path in milliseconds, without meaning in its pictures."""
+    """A stylizer of random 64 px networks: the whole path in milliseconds, without meaning in its pictures.
+
+    Random networks of this kind draw grey whatever they are given. So the encoder's trunk is the trained one and last
+    layers are turned up: each photo has a code of its own, and each code a picture.
+    """
     import torch
+    import torch.nn.functional as F
 
     from facestyle.models.encoder import Encoder
     from facestyle.models.mobile import MobileGenerator
@@ -38,7 +43,18 @@ def tiny_stylizer():
     base, generator = (net.eval().requires_grad_(False) for net in made)
     base.w_avg.copy_(base.mapping(torch.randn(256, 8)).mean(0))
     generator.mapping = base.mapping
-    encoder = Encoder(w_dim=8, input_px=32, hidden=16).eval().requires_grad_(False)
+    encoder = (
+        Encoder(w_dim=8, input_px=32, hidden=16, pretrained_trunk=True).eval().requires_grad_(False)
+    )
+    codes = base.mapping(torch.randn(64, 8))
+    for net in (base, generator):
+        for head, side in ((net.synthesis.to_image, 64), (net.synthesis.to_preview, 32)):
+            drawn = net.synthesis(codes[:, None].expand(-1, net.num_ws, -1), resolution=side)
+            head.weight.mul_(0.5 / drawn.std())
+    photos = F.interpolate(torch.rand(64, 3, 4, 4) * 2 - 1, size=32, mode="bilinear")
+    found = encoder(photos)
+    encoder.out.weight.mul_(codes.std() / found.std(0).mean())
+    encoder.start.add_(codes.mean(0) - encoder(photos).mean(0))
     config = StyleConfig(
         name="tiny", title="", description="", generator=base.config(), base_sha256="0" * 64
     )

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from facestyle import runtime
 from facestyle.errors import ConfigError, DownloadError, StyleNotFoundError
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast
@@ -26,13 +27,26 @@ def test_devices_are_checked():
             choose_device("cuda")
 
 
-def test_dtypes_are_checked_and_chosen(base):
+@pytest.mark.parametrize(
+    ("flags", "wanted"),
+    [
+        ("fpu avx512f amx_bf16 amx_tile", torch.bfloat16),
+        ("fpu avx512f avx512_bf16", torch.float32),
+        ("", torch.float32),
+    ],
+)
+def test_a_cpu_draws_in_bfloat16_where_it_multiplies_tiles_of_it(flags, wanted, monkeypatch):
+    monkeypatch.setattr(runtime, "_cpu_flags", lambda: frozenset(flags.split()))
+    assert choose_dtype(torch.device("cpu")) is wanted
+    assert choose_dtype(torch.device("mps")) is torch.float32
+    assert runtime.cpu_has_bfloat16() == ("bf16" in flags)
+
+
+def test_dtypes_are_checked():
     assert parse_dtype("auto") is None
     assert parse_dtype("bfloat16") is torch.bfloat16
     with pytest.raises(ConfigError, match="int7"):
         parse_dtype("int7")
-    assert choose_dtype(base, torch.device("cpu")) in (torch.float32, torch.bfloat16)
-    assert choose_dtype(base, torch.device("mps")) is torch.float32
 
 
 def test_bfloat16_draws_nearly_the_same(base):

@@ -1,12 +1,17 @@
 """What a visitor sees and does, in a real browser."""
 
 import io
+import json
+import time
 import zipfile
+from pathlib import Path
 
+import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from facestyle import FaceStylizer
+from space.engine import Engine
 from space.examples import references
 
 ONE_FACE, GREY, TEXT = "me.png", "grey.png", "text.jpg"
@@ -21,6 +26,7 @@ def files(astronaut, tmp_path_factory):
     pair.paste(astronaut, (0, 0))
     pair.paste(astronaut.resize((400, 400)), (560, 0))
     pair.save(folder / "two.png")
+    ImageOps.mirror(astronaut).save(folder / "other.png")
     Image.new("RGB", (300, 300), "grey").save(folder / GREY)
     (folder / TEXT).write_text("no picture")
     return folder
@@ -53,12 +59,17 @@ def done(page, was: str = "") -> str:
     return page.locator("#stylize-status").inner_text().strip()
 
 
+def saved(page, button: str) -> bytes:
+    """The file that a button gives."""
+    with page.expect_download() as event:
+        page.locator(f"#{button}").click()
+    return Path(event.value.path()).read_bytes()
+
+
 def downloaded(page, name: str = "stylize") -> bytes:
     """Pixels of what the download button gives."""
-    with page.expect_download() as event:
-        page.locator(f"#{name}-download").click()
-    with open(event.value.path(), "rb") as file:
-        return Image.open(io.BytesIO(file.read())).convert("RGB").tobytes()
+    picture = Image.open(io.BytesIO(saved(page, f"{name}-download")))
+    return picture.convert("RGB").tobytes()
 
 
 def slide(page, name: str, value: float) -> None:
@@ -67,9 +78,17 @@ def slide(page, name: str, value: float) -> None:
     box.press("Enter")
 
 
-def wait_for_pixels(page, wanted: bytes) -> None:
+def is_same(pixels: bytes, wanted: bytes) -> bool:
+    """But for the rounding of faces that were encoded together or one by one."""
+    if len(pixels) != len(wanted):
+        return False
+    given, other = (np.frombuffer(part, np.uint8).astype(int) for part in (pixels, wanted))
+    return int(np.abs(given - other).max()) <= 2
+
+
+def wait_for_pixels(page, wanted: bytes, name: str = "stylize") -> None:
     for _ in range(60):
-        if downloaded(page) == wanted:
+        if is_same(downloaded(page, name), wanted):
             return
         page.wait_for_timeout(250)
     raise AssertionError("the download never became the picture of the Python API")
@@ -98,9 +117,11 @@ def test_a_face_is_left_out(visit, files, stylizers):
     bring(page, files / "two.png")
     page.locator("#chosen input").nth(1).wait_for()
     style = stylizers["illustration"]
-    wait_for_pixels(page, style(files / "two.png").image.tobytes())
+    both, one = (style(files / "two.png", faces=faces).image.tobytes() for faces in ("all", [0]))
+    assert not is_same(both, one)
+    wait_for_pixels(page, both)
     page.locator("#chosen input").nth(1).uncheck()
-    wait_for_pixels(page, style(files / "two.png", faces=[0]).image.tobytes())
+    wait_for_pixels(page, one)
 
 
 @pytest.mark.parametrize(
@@ -124,6 +145,86 @@ def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):
     page.locator("#variation-status").get_by_text("seed 42").wait_for()
     direct = stylizers["illustration"].variations(files / ONE_FACE, 1, seed=42)[0]
     assert downloaded(page, "variation") == direct.faces[0].portrait.tobytes()
+
+
+def bring_two(page, files) -> None:
+    """A photo of two people, and the page has seen both."""
+    bring(page, files / "two.png")
+    page.locator("#chosen input").nth(1).wait_for()
+
+
+def study(page, reference) -> None:
+    """Bring a reference of one's own and follow it."""
+    open_tab(page, "Reference")
+    page.locator("#reference input[type=file]").set_input_files(reference)
+    page.locator("#reference img").first.wait_for()
+    page.locator("#follow").click()
+
+
+def test_a_reference_of_ones_own_is_followed_and_its_sliders_answer(visit, files, stylizers):
+    page = visit()
+    bring_two(page, files)
+    study(page, files / "other.png")
+    page.locator("#reference-status").get_by_text(" s · ").wait_for()
+    style = stylizers["illustration"]
+    code = style.encode_reference(files / "other.png")
+    like = [
+        style.with_reference(files / "two.png", code, mixing_level=level)
+        .faces[0]
+        .portrait.tobytes()
+        for level in (6, 3)
+    ]
+    assert not is_same(*like)
+    wait_for_pixels(page, like[0], "reference")
+    page.locator("#reference-level label", has_text="3").first.click()
+    wait_for_pixels(page, like[1], "reference")
+    page.locator("#reference-code").get_by_role("button").first.click()
+    assert "mixing_level=3" in page.locator("#reference-python").inner_text()
+
+
+def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
+    monkeypatch.setattr(Engine, "code", slowly(Engine.code))
+    page = visit()
+    bring_two(page, files)
+    study(page, files / "other.png")
+    page.locator(
+        "#reference-result .progress-text, #reference-result .progress-level"
+    ).first.wait_for()
+    page.locator("#stop").click()
+    page.locator("#reference-message").get_by_text("Stopped").wait_for()
+    page.locator("#reference-status").get_by_text("2 faces").wait_for()
+    assert len(downloaded(page, "reference")) == 64 * 64 * 3
+
+
+def slowly(code):
+    """`Engine.code` that rests at every step, so that there is time to stop it."""
+
+    def rested(self, *args, on_step, **options):
+        def step(number):
+            time.sleep(0.3)
+            return on_step(number)
+
+        return code(self, *args, on_step=step, **options)
+
+    return rested
+
+
+def test_methods_are_compared_on_the_visitors_photo_and_on_one_measured_before(visit, files):
+    page = visit()
+    bring_two(page, files)
+    open_tab(page, "Compare")
+    page.locator("#compare-prepared").click()
+    page.locator("#compare-table th", has_text="Toonify").wait_for()
+    page.locator("#pair label", has_text="Toonify").click()
+    page.locator("#compare-result img").first.wait_for()
+    page.locator("#compare-go").click()
+    page.locator("#compare-table").get_by_text("Measured live").wait_for(timeout=300_000)
+    report = json.loads(saved(page, "compare-json"))
+    ours, *others = report["methods"]
+    assert ours["method"] == "ours"
+    assert ours["seconds"] > 0
+    assert {row["method"] for row in others if row.get("why")} >= {"toonify", "ntc", "styleid"}
+    assert Image.open(io.BytesIO(saved(page, "compare-png"))).width > 128
 
 
 def test_two_visitors_see_their_own_pictures(visit, files, stylizers):
