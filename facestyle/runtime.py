@@ -56,8 +56,8 @@ def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
 def choose_dtype(device: torch.device) -> torch.dtype:
     """The number type synthesis is fastest in, of those that keep the picture; the same every time on a machine.
 
-    CUDA: bfloat16 where the chip has it. CPU: bfloat16 where the processor multiplies tiles of it (AMX), which ``facestyle
-    bench --generator`` measures 1.6 times as fast. Otherwise float32.
+    CUDA: bfloat16 where the chip has it. CPU: bfloat16 where the processor multiplies tiles of it (AMX), which is
+    1.6 times as fast by ``facestyle bench --generator``. Otherwise float32.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
