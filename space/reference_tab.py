@@ -69,7 +69,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             missing = "no_photo" if photo is None else "no_reference"
             return with_message(outputs, say(request, missing))
         visitor = visitor_of(request)
-        stopped = stops[visitor] = threading.Event()
+        stopped = stops.get(visitor, threading.Event())
         made = 0
 
         def step(number: int) -> bool | None:
@@ -101,8 +101,6 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             values = shown(request, result, call, engine.title(style), seconds)
         except FacestyleError as error:
             return with_message(outputs, explain(request, error))
-        finally:
-            stops.pop(visitor, None)
         if stopped.is_set() and made:
             note = gr.update(value=say(request, "stopped", steps=made), visible=True)
             return [note, *values]
@@ -121,13 +119,24 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             photo, style, chosen, reference, whole, level, alpha, strength, keep_color, request
         )
 
+    def begin(request: gr.Request) -> None:
+        """From now on Stop is heard, also while the study waits for its turn."""
+        visitor = visitor_of(request)
+        if visitor not in stops or stops[visitor].is_set():
+            stops[visitor] = threading.Event()
+
+    def forget(request: gr.Request) -> None:
+        stops.pop(visitor_of(request), None)
+
     def end(request: gr.Request) -> None:
         if event := stops.get(visitor_of(request)):
             event.set()
 
     queue = {"concurrency_limit": 1, "api_visibility": "private", "show_progress_on": [view.slider]}
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    follow.click(draw, inputs, outputs, concurrency_id="studying", **queue)
+    study = follow.click(begin, None, None, **light)
+    study = study.then(draw, inputs, outputs, concurrency_id="studying", **queue)
+    study.then(forget, None, None, **light)
     stop.click(end, None, None, **light)
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
