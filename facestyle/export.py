@@ -29,6 +29,8 @@ from tqdm import tqdm
 from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError
 from facestyle.files import write_whole
 from facestyle.latents import broadcast, truncate
+from facestyle.models.encode import corrected
+from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.models.portable import portable
 from facestyle.models.psp_encoder import AnyEncoder
@@ -127,13 +129,29 @@ class _Coding(nn.Module):
         super().__init__()
         self.encoder, self.num_ws = encoder, base.num_ws
         self.mapping = base.mapping if encoder.space == "z_plus" else None
+        corrections = encoder.corrections if isinstance(encoder, Encoder) else 0
+        side = base.preview_resolution
+        self.preview = portable(base.synthesis, side) if corrections else None
+        self.corrections = corrections
         self.register_buffer("w_avg", base.w_avg.detach().clone())
 
     def forward(self, face: Tensor, psi: Tensor) -> Tensor:
-        rows = broadcast(self.encoder(face), self.num_ws)
-        if self.mapping is not None:
-            rows = self.mapping(rows)
+        encoder = self.encoder
+        if self.preview is not None and isinstance(encoder, Encoder):
+            codes = corrected(encoder, face, self._draw, self.corrections)
+        else:
+            codes = encoder(face)
+        rows = self._rows(codes)
         return self.w_avg + psi * (rows - self.w_avg)
+
+    def _rows(self, codes: Tensor) -> Tensor:
+        rows = broadcast(codes, self.num_ws)
+        return rows if self.mapping is None else self.mapping(rows)
+
+    def _draw(self, codes: Tensor) -> Tensor:
+        assert self.preview is not None
+        img: Tensor = self.preview(self._rows(codes))
+        return img
 
 
 class _Cast(nn.Module):

@@ -33,7 +33,8 @@ from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, OnStep
 from facestyle.latents import blend, style_mix, truncate
 from facestyle.models.bases import encoder_for
-from facestyle.models.encoder import Space, to_w_plus
+from facestyle.models.encode import encode
+from facestyle.models.encoder import Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.zoo import load_style
@@ -534,7 +535,10 @@ class FaceStylizer:
     ) -> list[_R]:
         """``finish`` of every photo, its faces found and encoded, with the network to draw with; several at a time."""
         network = self._synthesis_at(options.strength)
-        self._encoder_into(options.content_space)  # once, before there are several workers
+        # Once, before there are several workers.
+        encoder = self._encoder_into(options.content_space)
+        if isinstance(encoder, Encoder) and encoder.corrections:
+            self._base_network  # noqa: B018
 
         def start(source: PhotoSource) -> _Job:
             return self._start(source, options)
@@ -623,7 +627,8 @@ class FaceStylizer:
             for i in range(0, len(job.crops), 8):
                 img = torch.cat(job.crops[i : i + 8]).to(self.device)
                 img = img.contiguous(memory_format=torch.channels_last)
-                job.codes += to_w_plus(encoder(img), encoder.space, self.base).unbind()
+                codes = encode(encoder, img, self.base, self._draw_small)
+                job.codes += to_w_plus(codes, encoder.space, self.base).unbind()
         job.seconds["refine"] = 0.0
 
     def _refine(self, jobs: Sequence[_Job], steps: int, progress: bool) -> None:
@@ -641,6 +646,17 @@ class FaceStylizer:
         ready = iter(refined)
         for job in jobs:
             job.codes = [next(ready) for _ in job.codes]
+
+    def _draw_small(self, w_plus: Tensor) -> Tensor:
+        """What G's preview path draws, float32."""
+        img: Tensor = self._base_network(
+            w_plus.to(self.dtype), resolution=self.base.preview_resolution
+        )
+        return img.float()
+
+    @cached_property
+    def _base_network(self) -> nn.Module:
+        return synthesis_at(0, self.generator, self.base, self.dtype)
 
     def _encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
@@ -712,6 +728,8 @@ class FaceStylizer:
 
     def _synthesis_at(self, strength: float) -> nn.Module:
         """Synthesis network of a strength; the last one asked for is kept."""
+        if strength == 0:
+            return self._base_network
         kept = self._blend
         if kept is None or kept[0] != strength:  # another thread may ask for another one meanwhile
             network = synthesis_at(strength, self.generator, self.base, self.dtype)

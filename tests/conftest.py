@@ -44,7 +44,9 @@ def tiny_stylizer():
     base.w_avg.copy_(base.mapping(torch.randn(256, 8)).mean(0))
     generator.mapping = base.mapping
     encoder = (
-        Encoder(w_dim=8, input_px=32, hidden=16, pretrained_trunk=True).eval().requires_grad_(False)
+        Encoder(w_dim=8, input_px=32, hidden=16, corrections=1, pretrained_trunk=True)
+        .eval()
+        .requires_grad_(False)
     )
     codes = base.mapping(torch.randn(64, 8))
     for net in (base, generator):

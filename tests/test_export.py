@@ -17,6 +17,7 @@ from facestyle.export import TOLERANCE, export_style
 from facestyle.export_bench import time_backends
 from facestyle.image import to_tensor
 from facestyle.latents import truncate
+from facestyle.models.encode import encode
 from facestyle.models.portable import portable
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
 
@@ -40,7 +41,7 @@ def face(tiny_stylizer, astronaut):
 def direct(stylizer, face) -> dict[str, torch.Tensor]:
     """What PyTorch makes of a face."""
     with torch.inference_mode():
-        w = stylizer.encoder(to_tensor(face))
+        w = encode(stylizer.encoder, to_tensor(face), stylizer.base)
         code = truncate(w, stylizer.base.w_avg, PSI)[:, None].repeat(1, stylizer.base.num_ws, 1)
         draw = stylizer.generator.synthesis
         return {

@@ -20,6 +20,7 @@ from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.errors import ConfigError
 from facestyle.inversion import Inverter
 from facestyle.models.bases import encoder_for
+from facestyle.models.encode import encode
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.training.finetune import FinetuneConfig
@@ -134,7 +135,7 @@ class Toonify(ProjectingBaseline):
         if config.start == "encoder":
             self.encoder = (self.encoder or encoder_for(self.base, "w")).to(crops.device)
             with torch.no_grad():
-                start = self.encoder(crops)
+                start = encode(self.encoder, crops, self.base)
         else:
             start = self.base.w_avg.expand(len(crops), -1)
         with tqdm(total=config.steps, desc="projection", disable=not progress) as bar:

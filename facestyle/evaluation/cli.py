@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
         "what",
         choices=list(_WHAT),
         help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
-        "many portraits of a few people",
+        "many portraits of a few people; psi: a style at several truncations",
     )
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
@@ -39,6 +39,9 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--limit", type=int, help="use so many test photos")
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
     evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
+    evaluate.add_argument(
+        "--psis", nargs="+", type=float, default=[], help="truncations to compare (psi)"
+    )
     evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
     evaluate.add_argument(
         "--download-clip", action="store_true", help="fetch CLIP, 1.7 GB, for CMMD (style)"
@@ -77,6 +80,21 @@ def _style(args: argparse.Namespace, folder: Path) -> Path:
         _stylizer(args), args.pictures, folder, count=args.count, photos=args.faces,
         limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
         cache=args.features_cache, allow_download=args.download_clip,
+    )  # fmt: skip
+    return folder / "report.md"
+
+
+def _psi(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.psi_sweep import PSIS, psi_report
+
+    if not args.pictures or not args.faces:
+        raise ConfigError(
+            "evaluate psi needs --pictures, the style's own, and --faces, aligned photos of people"
+        )
+    psi_report(
+        _stylizer(args), args.pictures, args.faces, folder, psis=args.psis or PSIS,
+        limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
+        cache=args.features_cache,
     )  # fmt: skip
     return folder / "report.md"
 
@@ -133,5 +151,6 @@ _WHAT = {
     "multimodal": _multimodal,
     "reference": _reference,
     "style": _style,
+    "psi": _psi,
     "styles": _styles,
 }

@@ -17,6 +17,7 @@ from facestyle.errors import ConfigError, ImageError
 from facestyle.evaluation.features import Pictures, iter_pictures
 from facestyle.image import to_tensor
 from facestyle.latents import broadcast, truncate
+from facestyle.models.encode import encode
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.psp_encoder import AnyEncoder
 
@@ -135,7 +136,7 @@ def encode_people(
         check_aligned(image)
         photo = to_tensor(image, device=device)
         with torch.no_grad():
-            codes.append(encoder(photo).clone())
+            codes.append(encode(encoder, photo, generator).clone())
         size = (side_px, side_px)
         kept.append(to_levels(F.interpolate(photo, size, mode="bilinear", antialias=True)))
     if not codes:

@@ -33,6 +33,8 @@ from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast
 from facestyle.models.bases import encoder_for
+from facestyle.models.encode import encode
+from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator, sha256_of
 from facestyle.picture_files import read_images
@@ -40,7 +42,7 @@ from facestyle.picture_files import read_images
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
 
-__all__ = ["encoder_report", "style_report"]
+__all__ = ["encoder_report", "measures_with", "style_report"]
 
 SIDE_PX = 512
 """Side that styles are measured at."""
@@ -84,8 +86,15 @@ def encoder_report(
     photos = [to_tensor(image) for _, image in read_images(faces, limit=limit)]
     step = max(1, len(photos) // max(1, optimise))
     subset = list(range(0, len(photos), step))[:optimise]
+    everybody = list(range(len(photos)))
     with torch.inference_mode():
-        w = torch.cat([net(photo) for photo in tqdm(photos, desc="encode")]).clone()
+        w = torch.cat(
+            [encode(net, photo, generator) for photo in tqdm(photos, desc="encode")]
+        ).clone()
+        uncorrected = {}
+        if isinstance(net, Encoder) and net.corrections:
+            first = torch.cat([net(photo) for photo in photos]).clone()
+            uncorrected["encoder, uncorrected"] = first, everybody
     mean = generator.w_avg.expand(len(photos), -1)
     inverter = Inverter(generator)
     chosen = torch.cat([F.interpolate(photos[i], size=256, mode="area") for i in subset])
@@ -100,8 +109,9 @@ def encoder_report(
         return torch.cat(parts)
 
     codes = {
-        "mean face": (mean, list(range(len(photos)))),
-        "encoder": (w, list(range(len(photos)))),
+        "mean face": (mean, everybody),
+        **uncorrected,
+        "encoder": (w, everybody),
         "encoder (subset)": (w[subset], subset),
         f"encoder + refine={refine_steps}": (
             optimised(w[subset], refine_steps, f"refine {refine_steps}"), subset,
@@ -134,7 +144,7 @@ def encoder_report(
     }
     shown = subset[:12]
     titles = ["photo", "encoder", f"refine={refine_steps}", f"optimised {ceiling_steps}"]
-    names = [name for name in codes if name not in ("mean face", "encoder")]
+    names = [name for name, (_, indices) in codes.items() if indices is subset]
     sheet = [
         [to_pil(photos[index][0]), *(drawn[name][k] for name in names)]
         for k, index in enumerate(shown)
@@ -228,7 +238,7 @@ def style_report(
     folder = Path(folder)
     judge = StyleJudge.load(
         pictures,
-        measures=_measures(perceptual_name),
+        measures=measures_with(perceptual_name),
         judge_name=judge_name,
         cache=cache,
         device=stylizer.device,
@@ -269,8 +279,8 @@ def style_report(
     return metrics
 
 
-def _measures(perceptual_name: str) -> list[str]:
-    """All, or those with one perceptual network only.
+def measures_with(perceptual_name: str) -> list[str]:
+    """All measures, or with one perceptual network only.
 
     Raises:
         ConfigError: there is no such network.

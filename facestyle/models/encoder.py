@@ -8,7 +8,7 @@ into the convolutions from the start: training then never depends on what else i
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +44,13 @@ def to_w_plus(codes: Tensor, space: Space, generator: Generator) -> Tensor:
     return rows
 
 
+class Seen(NamedTuple):
+    """What an encoder sees in pictures: features by place [B, F], and what its head makes of them [B, hidden]."""
+
+    features: Tensor
+    hidden: Tensor
+
+
 class Encoder(nn.Module):
     """Aligned faces [B, 3, S, S] in [-1, 1] -> codes: [B, 512] in W, [B, rows, 512] in W+ and Z+.
 
@@ -59,10 +66,12 @@ class Encoder(nn.Module):
         deep_channels: width of the narrowed stride-32 map.
         middle_channels: width of the narrowed stride-16 map.
         row_channels: width of the layer before the correction per row.
+        corrections: how often `encode` draws the code and corrects it by what it sees in the picture.
         pretrained_trunk: start from ImageNet features and the bundled identity network, for training.
 
     Raises:
-        ConfigError: ``input_px`` is no multiple of 32, or ``rows`` does not go with ``space``.
+        ConfigError: ``input_px`` is no multiple of 32, ``corrections`` is negative, or ``rows`` does not go with
+            ``space``.
     """
 
     start: Tensor
@@ -78,6 +87,7 @@ class Encoder(nn.Module):
         deep_channels: int = 48,
         middle_channels: int = 16,
         row_channels: int = 256,
+        corrections: int = 0,
         pretrained_trunk: bool = False,
     ) -> None:
         super().__init__()
@@ -87,6 +97,8 @@ class Encoder(nn.Module):
             raise ConfigError(f"space must be one of {', '.join(SPACES)}, got {space!r}")
         if rows < 1 or (space == "w" and rows > 1):
             raise ConfigError(f"rows must be 1 in W and 1 or more in W+ and Z+, got {rows}")
+        if corrections < 0:
+            raise ConfigError(f"corrections must be 0 or more, got {corrections}")
         self.space = space
         self.rows = rows
         self.w_dim = w_dim
@@ -103,9 +115,8 @@ class Encoder(nn.Module):
         self.deep = nn.Conv2d(deep, deep_channels, 1)
         self.middle = nn.Conv2d(middle, middle_channels, 1)
         cells = (input_px // 32) ** 2
-        self.read = nn.Linear(
-            deep_channels * cells + middle_channels * cells * 4 + deep + 512, hidden
-        )
+        features = deep_channels * cells + middle_channels * cells * 4 + deep + 512
+        self.read = nn.Linear(features, hidden)
         self.norm = nn.LayerNorm(hidden)
         self.out = nn.Linear(hidden, w_dim)
         self.row_channels = row_channels
@@ -117,6 +128,8 @@ class Encoder(nn.Module):
             self.by_row = nn.Sequential(
                 nn.Linear(hidden, row_channels), nn.LeakyReLU(0.2, inplace=True), last
             )
+        self.corrections = corrections
+        self.corrector = _Corrector(features, hidden, w_dim) if corrections else None
         self.register_buffer("start", torch.zeros(w_dim))
 
     def config(self) -> dict[str, Any]:
@@ -130,6 +143,7 @@ class Encoder(nn.Module):
             "deep_channels": self.deep_channels,
             "middle_channels": self.middle_channels,
             "row_channels": self.row_channels,
+            "corrections": self.corrections,
         }
 
     def resize(self, img: Tensor) -> Tensor:
@@ -140,10 +154,14 @@ class Encoder(nn.Module):
         return F.interpolate(img, size=size, mode="bilinear", antialias=True).clamp(-1, 1)
 
     def forward(self, img: Tensor) -> Tensor:
-        """[B, 3, S, S] in [-1, 1] -> [B, 512] in W, [B, rows, 512] in W+ and Z+."""
+        """[B, 3, S, S] in [-1, 1] -> [B, 512] in W, [B, rows, 512] in W+ and Z+; nothing is corrected."""
+        return self.decode(self.look(img))
+
+    def look(self, img: Tensor) -> Seen:
+        """What is seen in pictures [B, 3, S, S]."""
         img = self.resize(img)
         *_, middle, deep = self.trunk(img)
-        x = torch.cat(
+        features = torch.cat(
             [
                 self.deep(deep).flatten(1),
                 self.middle(middle).flatten(1),
@@ -152,11 +170,55 @@ class Encoder(nn.Module):
             ],
             dim=1,
         )
-        x = F.leaky_relu(self.norm(self.read(x)), 0.2)
-        codes: Tensor = self.start + self.out(x)
+        return Seen(features, F.leaky_relu(self.norm(self.read(features)), 0.2))
+
+    def decode(self, seen: Seen) -> Tensor:
+        """Codes of what is seen: [B, 512] in W, [B, rows, 512] in W+ and Z+."""
+        return self._onto(self._raw(seen))
+
+    def correct(self, codes: Tensor, photo: Seen, drawn: Seen) -> Tensor:
+        """Codes nearer to a photo, by how the picture ``drawn`` from ``codes`` differs from it.
+
+        Raises:
+            ConfigError: this encoder has learned no corrections.
+        """
+        if self.corrector is None:
+            raise ConfigError(
+                "this encoder has no corrections; train one with corrections=1 or more"
+            )
+        change = self.corrector.gain * (self._raw(photo) - self._raw(drawn))
+        learned: Tensor = self.corrector(photo, drawn)
+        return self._onto(codes + change + (learned if self.by_row is None else learned[:, None]))
+
+    def _raw(self, seen: Seen) -> Tensor:
+        codes: Tensor = self.start + self.out(seen.hidden)
         if self.by_row is None:
             return codes
-        codes = codes[:, None] + self.by_row(x).view(-1, self.rows, self.w_dim)
+        rows: Tensor = self.by_row(seen.hidden).view(-1, self.rows, self.w_dim)
+        return codes[:, None] + rows
+
+    def _onto(self, codes: Tensor) -> Tensor:
         if self.space == "z_plus":
-            codes = F.normalize(codes, dim=2) * math.sqrt(self.w_dim)
+            return F.normalize(codes, dim=2) * math.sqrt(self.w_dim)
         return codes
+
+
+class _Corrector(nn.Module):
+    """What a correction adds to the plain difference of the two codes: nothing at the start."""
+
+    def __init__(self, features: int, hidden: int, w_dim: int, width: int = 512) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.tensor(0.6))
+        self.differ = nn.Linear(features, width // 2)
+        self.mix = nn.Linear(width // 2 + 2 * hidden, width)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(width, w_dim)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, photo: Seen, drawn: Seen) -> Tensor:
+        """[B, w_dim]."""
+        difference = self.differ(photo.features - drawn.features)
+        x = self.mix(torch.cat([difference, photo.hidden, drawn.hidden], dim=1))
+        change: Tensor = self.out(F.leaky_relu(self.norm(x), 0.2))
+        return change

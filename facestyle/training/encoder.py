@@ -29,6 +29,7 @@ from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
+from facestyle.models.encode import corrected
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.runtime import parse_dtype
@@ -61,6 +62,8 @@ class EncoderConfig:
         prior_weight: weight of the codes' squared distance from w_avg, in units of W's variance.
         row_weight: W+ and Z+: weight of the rows' variance about their mean, in units of W's variance. Rows that differ
             too much draw no face.
+        corrections: how often the encoder may draw its code and correct it, see `facestyle.models.encode`. Stage
+            ``photos`` learns a step of these at a time, the last ones more often.
         dtype: in which the generator draws, "float32" or "bfloat16"; the encoder and the losses stay in float32.
         seed: of every random number.
         checkpoint_every: steps between checkpoints and previews.
@@ -83,6 +86,7 @@ class EncoderConfig:
     code_weight: float = 0.2
     prior_weight: float = 0.005
     row_weight: float = 0.05
+    corrections: int = 1
     dtype: str = "float32"
     seed: int = 0
     checkpoint_every: int = 100
@@ -91,7 +95,7 @@ class EncoderConfig:
         for name in ("pool_size", "code_batch", "photo_batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("code_steps", "photo_steps", "pool_batch"):
+        for name in ("code_steps", "photo_steps", "pool_batch", "corrections"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.space not in SPACES:
@@ -192,6 +196,9 @@ def _start_from(encoder: Encoder, path: str | Path) -> None:
     """Load an encoder of the same space whole, and of W what the spaces share."""
     tensors = read_tensors(path)
     own = encoder.state_dict()
+    if encoder.corrector is None or not any(name.startswith("corrector.") for name in tensors):
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("corrector.")}
+        tensors |= {name: own[name] for name in own if name.startswith("corrector.")}
     if encoder.space != "w" and not any(name.startswith("by_row.") for name in tensors):
         tensors |= {name: own[name] for name in own if name.startswith("by_row.")}
         if encoder.space == "z_plus":
@@ -251,6 +258,7 @@ def train_encoder(
         rows=1 if config.space == "w" else generator.num_ws,
         w_dim=generator.w_dim,
         input_px=side,
+        corrections=config.corrections,
         pretrained_trunk=True,
     ).to(memory_format=torch.channels_last)
     if config.space != "z_plus":
@@ -273,17 +281,22 @@ def train_encoder(
         assert isinstance(img, Tensor)
         return img.float()
 
-    def encode(img: Tensor) -> Tensor:
-        return to_w_plus(encoder(img), config.space, generator)
+    def encode(img: Tensor, corrections: int) -> Tensor:
+        """w_plus after so many corrections; gradients are those of the last one."""
+        codes = corrected(encoder, img, draw_codes, corrections)
+        return to_w_plus(codes, config.space, generator)
 
-    def code_error(img: Tensor, w: Tensor) -> Tensor:
-        return ((encode(img) - w[:, None]) / w_std).square().mean()
+    def draw_codes(codes: Tensor) -> Tensor:
+        return draw(to_w_plus(codes, config.space, generator))
+
+    def code_error(w_plus: Tensor, w: Tensor) -> Tensor:
+        return ((w_plus - w[:, None]) / w_std).square().mean()
 
     def look(stage: str, step: int) -> dict[str, float]:
         from torchvision.utils import save_image
 
         with torch.no_grad():
-            img = torch.cat([draw(encode(part)) for part in val.split(8)])
+            img = torch.cat([draw(encode(part, config.corrections)) for part in val.split(8)])
             scores: dict[str, list[Tensor]] = {}
             for a, b in zip(img.split(8), val.split(8), strict=True):
                 for key, value in loss.parts(a, loss.target(b)).items():
@@ -311,7 +324,7 @@ def train_encoder(
 
     def code_step(step: int) -> dict[str, float]:
         img, w = pool_batch(next(pool_order), step)
-        error = code_error(img, w)
+        error = code_error(encode(img, 0), w)
         error.backward()
         return {"code": error.item()}
 
@@ -331,20 +344,27 @@ def train_encoder(
     _skip(photo_order, state.steps_done("photos"))
     _skip(mixed_order, state.steps_done("photos") if config.pool_batch else 0)
 
+    turns = np.arange(1, config.corrections + 2, dtype=float)
+    turns /= turns.sum()
+
     def photo_step(step: int) -> dict[str, float]:
         photo = photos.batch(next(photo_order))
         rng = torch.Generator().manual_seed(config.seed * 104_729 + step)
         flips = torch.rand(photo.shape[0], generator=rng) < 0.5
         photo[flips] = photo[flips].flip(-1)
-        w_plus = encode(jitter(photo, rng, strength=0.25))
+        corrections = int(np.random.default_rng((config.seed, step)).choice(len(turns), p=turns))
+        jittered = [jitter(photo, rng, strength=0.25)]
+        if config.pool_batch:
+            img, codes = pool_batch(next(mixed_order), step)
+            jittered.append(img)
+        w_plus, *of_pool = encode(torch.cat(jittered), corrections).split(len(photo))
         parts = loss.parts(draw(w_plus), loss.target(photo))
         prior = ((w_plus - generator.w_avg) / w_std).square().mean()
         spread = (w_plus / w_std).var(1, correction=0).mean()
         total = loss.total(parts).mean() + config.prior_weight * prior + config.row_weight * spread
         row = {key: value.mean().item() for key, value in parts.items()}
         if config.pool_batch:
-            img, codes = pool_batch(next(mixed_order), step)
-            code = code_error(img, codes)
+            code = code_error(torch.cat(of_pool), codes)
             total = total + config.code_weight * code
             row["code"] = code.item()
         total.backward()

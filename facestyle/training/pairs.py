@@ -32,6 +32,7 @@ from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast, truncate
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.encode import encode
 from facestyle.models.encoder import to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
@@ -292,7 +293,7 @@ class _Maker:
         """Codes and distances; ``before`` stands cut-out pictures before the blurred scenes it is given."""
         psi, w_avg = self.config.psi, self.generator.w_avg
         with torch.no_grad():
-            z = self.encoder_z(pictures)
+            z = encode(self.encoder_z, pictures, self.generator)
             w_plus = {1: truncate(to_w_plus(z, "z_plus", self.generator), w_avg, psi)}
         faces = {1: self._draw(self.generator, w_plus[1])}
         target = before(faces[1].cpu()).to(pictures.device)
@@ -304,7 +305,7 @@ class _Maker:
             faces[2] = self._draw(self.generator, w_plus[2])
         if self.encoder_w_plus is not None and self.config.level >= 3:
             with torch.no_grad():
-                w_plus[3] = self.encoder_w_plus(faces[2].clamp(-1, 1))
+                w_plus[3] = encode(self.encoder_w_plus, faces[2].clamp(-1, 1), self.generator)
             faces[3] = self._draw(self.generator, w_plus[3])
         wanted = self.loss.target(target)
         found = {f"w_plus.{level}": codes for level, codes in w_plus.items()}

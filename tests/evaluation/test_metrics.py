@@ -32,6 +32,7 @@ from facestyle.evaluation.metrics import (
 )
 from facestyle.evaluation.people import People, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import HedVgg16, PerceptualDistance
+from facestyle.evaluation.psi_sweep import psi_report
 from facestyle.evaluation.skin import THREE_GROUPS, drift_by_group, skin_drift
 from facestyle.models.generator import sample_z
 from facestyle.models.mobile import MobileGenerator
@@ -430,3 +431,27 @@ def test_a_style_report_has_table_numbers_and_sheet(
     assert "LPIPS (" not in (out / "report.md").read_text()
     with pytest.raises(ConfigError, match="unknown perceptual"):
         report.style_report(stylizer, tmp_path, out, perceptual_name="vgg")
+
+
+def test_a_psi_sweep_shows_every_psi(
+    stand_ins: list[str], generator: MobileGenerator, styled: MobileGenerator, tmp_path: Path
+) -> None:
+    stylizer: Any = SimpleNamespace(
+        base=generator,
+        generator=styled,
+        encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
+        config=SimpleNamespace(name="toy", title="Toy", psi=0.7),
+        device="cpu",
+    )
+    style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
+    text = psi_report(stylizer, style, photos, tmp_path, psis=(0.0, 1.0), limit=3, shown=2)
+    assert text.startswith("# Toy by psi\n") and "| psi 0 |" in text and "| psi 1 |" in text
+    assert "change of L* of the skin" in text and (tmp_path / "report.md").read_text() == text
+    still, moved = (read_metrics(tmp_path / f"psi_{psi}.json")["photos"] for psi in (0, 1))
+    assert still["identity_spread"]["value"] == pytest.approx(0, abs=1e-6)  # one face for all
+    assert moved["perceptual"] != still["perceptual"] and still["who"] == "3 encoded photos"
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.height > sheet.width  # a row each: photos, psi 0, psi 1
+    for psis in ((), (0.5, 0.5), (-0.1,), (2.0,)):
+        with pytest.raises(ConfigError, match="psi"):
+            psi_report(stylizer, style, photos, tmp_path, psis=psis)

@@ -5,6 +5,7 @@ import torch
 
 from facestyle.errors import ConfigError, LatentShapeError
 from facestyle.latents import broadcast
+from facestyle.models.encode import corrected, encode, preview_of
 from facestyle.models.encoder import Encoder, to_w_plus
 from facestyle.models.mobile import MobileGenerator
 
@@ -58,3 +59,59 @@ def test_codes_that_do_not_fit_are_refused(generator):
 def test_rows_must_go_with_the_space(arguments):
     with pytest.raises(ConfigError):
         Encoder(**SMALL, **arguments)
+
+
+@pytest.mark.parametrize(("space", "rows"), [("w", 1), ("w_plus", 6), ("z_plus", 6)])
+def test_a_correction_starts_as_a_step_along_the_difference_of_codes(generator, space, rows):
+    torch.manual_seed(0)
+    net = Encoder(space=space, rows=rows, corrections=2, **SMALL).eval().requires_grad_(False)
+    torch.nn.init.normal_(net.out.weight)
+    img = torch.rand(2, 3, 64, 64) * 2 - 1
+    pictures = []
+
+    def draw(w_plus):
+        pictures.append(generator.synthesis(w_plus, resolution=16).clamp(-1, 1))
+        return pictures[-1]
+
+    found = encode(net, img, generator, draw)
+    assert len(pictures) == 2
+    first, codes = net(img), net(img)
+    gain = net.corrector.gain
+    for picture in pictures:
+        wanted, seen = net._raw(net.look(img)), net._raw(net.look(picture))
+        codes = codes + gain * (wanted - seen)
+        if space == "z_plus":
+            codes = torch.nn.functional.normalize(codes, dim=2) * 4
+    torch.testing.assert_close(found, codes)
+    assert (found - first).abs().max() > 1e-3
+    assert torch.equal(encode(net, img, generator), found)  # G's preview path by itself
+
+
+def test_a_learned_correction_counts(generator):
+    torch.manual_seed(0)
+    net = Encoder(corrections=1, **SMALL).eval().requires_grad_(False)
+    img = torch.rand(2, 3, 64, 64) * 2 - 1
+    before = encode(net, img, generator)
+    torch.nn.init.normal_(net.corrector.out.weight)
+    assert (encode(net, img, generator) - before).abs().max() > 1e-2
+
+
+def test_gradients_are_those_of_the_last_correction(generator):
+    torch.manual_seed(0)
+    net = Encoder(corrections=1, **SMALL)
+    img = torch.rand(2, 3, 64, 64) * 2 - 1
+    corrected(net, img, lambda w: preview_of(generator)(broadcast(w, 6)), 1).sum().backward()
+    assert net.corrector.out.weight.grad.abs().sum() > 0
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in net.trunk.parameters())
+    net.zero_grad(set_to_none=True)
+    corrected(net, img, lambda w: preview_of(generator)(broadcast(w, 6)), 0).sum().backward()
+    assert net.corrector.out.weight.grad is None and net.out.weight.grad.abs().sum() > 0
+
+
+def test_an_encoder_without_corrections_makes_none():
+    net = Encoder(**SMALL).eval()
+    seen = net.look(torch.zeros(1, 3, 64, 64))
+    with pytest.raises(ConfigError, match="corrections"):
+        net.correct(torch.zeros(1, 16), seen, seen)
+    with pytest.raises(ConfigError, match="corrections"):
+        Encoder(corrections=-1, **SMALL)

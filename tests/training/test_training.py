@@ -10,7 +10,8 @@ from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
 from facestyle.models.checkpoints import read_tensors, save_tensors
-from facestyle.models.zoo import load_base_generator
+from facestyle.models.encode import encode
+from facestyle.models.zoo import load_base_generator, load_encoder
 from facestyle.styles import bundled_style
 from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
@@ -273,6 +274,37 @@ def test_an_encoder_of_w_starts_one_of_w_plus_at_the_same_codes(tiny, folder, tm
     img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     expected = one(img)[:, None].expand(-1, tiny.num_ws, -1)
     torch.testing.assert_close(rows(img), expected, rtol=0, atol=1e-2)  # through float16
+
+
+def test_the_photos_teach_an_encoder_its_corrections(tiny, folder, tmp_path):
+    config = EncoderConfig(
+        pool_size=8, code_steps=1, code_batch=4, photo_steps=4, photo_batch=2, pool_batch=2,
+        checkpoint_every=4, corrections=2,
+    )  # fmt: skip
+    encoder = train_encoder(tiny, tmp_path / "run", [folder], folder, config, progress=False)
+    assert encoder.corrector.out.weight.abs().sum() > 0
+    loaded = load_encoder(tmp_path / "run" / "encoder.safetensors")
+    assert loaded.corrections == 2
+    img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        once, corrected = loaded(img), encode(loaded, img, tiny)
+        torch.testing.assert_close(corrected, encode(encoder, img, tiny), rtol=0, atol=1e-2)
+    assert not torch.equal(corrected, once)
+
+
+def test_an_encoder_without_corrections_starts_one_with_them(tiny, folder, tmp_path):
+    first = EncoderConfig(
+        pool_size=8, code_steps=1, code_batch=4, photo_steps=0, checkpoint_every=1, corrections=0
+    )
+    one = train_encoder(tiny, tmp_path / "a", [folder], folder, first, progress=False)
+    file = tmp_path / "a" / "encoder.safetensors"
+    more = dataclasses.replace(first, code_steps=0, corrections=1)
+    again = train_encoder(tiny, tmp_path / "b", [folder], folder, more, init=file, progress=False)
+    img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    torch.testing.assert_close(again(img), one(img), rtol=0, atol=1e-2)  # through float16
+    back = tmp_path / "b" / "encoder.safetensors"
+    none = dataclasses.replace(first, code_steps=0)
+    train_encoder(tiny, tmp_path / "c", [folder], folder, none, init=back, progress=False)
 
 
 def test_training_can_start_from_an_encoder(tiny, folder, tmp_path):

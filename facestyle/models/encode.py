@@ -1,0 +1,68 @@
+"""From aligned faces to codes by looking twice: encode, draw the code, and correct it by what the picture lacks.
+
+One look leaves a code too near the mean face. What the encoder sees in the picture of its own code, beside what it sees
+in the photo, says in which direction to go on. The idea of feedback is ReStyle's (arXiv:2104.02699); there a second
+network sees both pictures at once, here one encoder sees each by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from facestyle.models.encoder import Encoder, to_w_plus
+from facestyle.models.generator import Generator
+from facestyle.models.psp_encoder import AnyEncoder
+
+__all__ = ["Draw", "corrected", "encode", "preview_of"]
+
+Draw = Callable[[Tensor], Tensor]
+"""From codes to pictures [B, 3, S, S] in about [-1, 1]."""
+
+
+def corrected(encoder: Encoder, img: Tensor, draw: Draw, corrections: int) -> Tensor:
+    """Codes of aligned faces [B, 3, S, S] after so many corrections; gradients are those of the last one alone."""
+    photo = encoder.look(img)
+    codes = encoder.decode(photo)
+    for _ in range(corrections):
+        with torch.no_grad():
+            codes = codes.detach()
+            picture = draw(codes).clamp(-1, 1)
+        codes = encoder.correct(codes, photo, encoder.look(picture))
+    return codes
+
+
+def encode(
+    encoder: AnyEncoder, img: Tensor, generator: Generator, draw: Draw | None = None
+) -> Tensor:
+    """Codes of aligned faces [B, 3, S, S] in [-1, 1] in the encoder's space, corrected as often as it has learned.
+
+    Args:
+        encoder: into any space.
+        img: the faces, on the encoder's device.
+        generator: G, in whose spaces the codes lie.
+        draw: from w_plus to small pictures, in place of G's preview path; it must draw what that draws.
+    """
+    if not isinstance(encoder, Encoder) or not encoder.corrections:
+        codes: Tensor = encoder(img)
+        return codes
+    space = encoder.space
+    draw = draw or preview_of(generator)
+    return corrected(
+        encoder,
+        img,
+        lambda codes: draw(to_w_plus(codes, space, generator)),
+        encoder.corrections,
+    )
+
+
+def preview_of(generator: Generator) -> Draw:
+    """G's preview path: from w_plus to pictures [B, 3, S, S]."""
+
+    def draw(w_plus: Tensor) -> Tensor:
+        img: Tensor = generator.synthesis(w_plus, resolution=generator.preview_resolution)
+        return img
+
+    return draw
