@@ -13,10 +13,11 @@ def update_ema(ema: nn.Module, net: nn.Module, beta: float) -> None:
 
     Args:
         ema: a copy of the network.
-        net: whose parameters are averaged; those without gradient are left out.
+        net: whose parameters, and buffers that are trained, are averaged; those without gradient are left out.
         beta: share of the average that stays.
     """
     with torch.no_grad():
-        for average, p in zip(ema.parameters(), net.parameters(), strict=True):
+        averages = (*ema.parameters(), *ema.buffers())
+        for average, p in zip(averages, (*net.parameters(), *net.buffers()), strict=True):
             if p.requires_grad:
                 average.lerp_(p, 1 - beta)

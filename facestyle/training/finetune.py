@@ -41,6 +41,7 @@ from facestyle.training.ema import update_ema
 from facestyle.training.pairs import PairStore
 from facestyle.training.selection import HeldOut
 from facestyle.training.state import TrainingState, write_json
+from facestyle.training.stroke_noise import fill_planes, planes_beside
 from facestyle.training.style_pictures import StylePictures, augment
 
 __all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups", "texture_distance"]
@@ -61,6 +62,8 @@ class FinetuneConfig:
         full_steps: steps through the full-resolution path.
         full_batch: pictures a step and process there.
         full_lr: relative step per tensor there, falling likewise.
+        early_blocks: first blocks that stay G's, the stem among them, for styles that are all texture: what those blocks
+            have of texture are wrinkles.
         late_blocks: blocks behind the preview's that stage ``full`` trains too, for styles that live in fine strokes.
         discriminator: "projected", which needs few pictures, or "stylegan2" with R1.
         discriminator_lr: Adam's rate of the discriminator.
@@ -80,6 +83,9 @@ class FinetuneConfig:
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
         ema_half_life_nimg: half-life, in generated images, of the averaged weights.
         noise_scale: the style's noise planes are G's times this; 0 for smooth surfaces.
+        noise_share: 0 leaves the noise planes fixed. Above 0 those of the blocks that are trained begin as strokes of this
+            share of what they are added to, and are trained too: strokes that lie anywhere need something to follow
+            that is not the face, or they become its wrinkles. For the architecture "mobile".
         replace_background: put cut-out style pictures (a plain ground) before blurred samples of G, so that the style
             does not learn the plain ground; "auto" does so when the set's borders are plain.
         flip: style pictures are mirrored at random; pairs never are.
@@ -95,6 +101,7 @@ class FinetuneConfig:
     full_steps: int = 60
     full_batch: int = 3
     full_lr: float = 5e-4
+    early_blocks: int = 0
     late_blocks: int = 0
     discriminator: str = "projected"
     discriminator_lr: float = 2e-4
@@ -113,6 +120,7 @@ class FinetuneConfig:
     psi_max: float = 0.9
     ema_half_life_nimg: int = 100
     noise_scale: float = 1.0
+    noise_share: float = 0.0
     replace_background: str = "auto"
     flip: bool = True
     seed: int = 0
@@ -127,8 +135,8 @@ class FinetuneConfig:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
         for name in (
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
-            "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale",
-            "held_out", "held_out_content", "late_blocks", "pair_texture_weight",
+            "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale", "noise_share",
+            "held_out", "held_out_content", "early_blocks", "late_blocks", "pair_texture_weight",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -289,6 +297,11 @@ class _Finetuning:
             for name, buffer in self.target.synthesis.named_buffers():
                 if name.endswith((".noise", ".noise_const")):
                     buffer.mul_(config.noise_scale)
+        if config.noise_share:
+            preview_blocks = getattr(self.target.synthesis, "preview_blocks", 0)
+            last = preview_blocks + (config.late_blocks if config.full_steps else 0)
+            blocks = range(config.early_blocks, last)
+            fill_planes(self.target, config.noise_share, blocks, config.seed)
         if init is not None:
             load_strict(self.target.synthesis, read_tensors(init), path=init)
         self.ema = copy.deepcopy(self.target)
@@ -334,7 +347,9 @@ class _Finetuning:
             steps, batch, lr = config.coarse_steps, config.coarse_batch, config.coarse_lr
             resolution = self.side
         soften = _keep if is_full else _soften
-        named = _trained(self.target, config.late_blocks if is_full else None)
+        named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
+        if config.noise_share:
+            named += planes_beside(self.target, [name for name, _ in named])
         self.target.requires_grad_(False)
         for _, p in named:
             p.requires_grad_(True)
@@ -529,20 +544,25 @@ def _draw(generator: Generator, w: Tensor, resolution: int) -> Tensor:
     return img
 
 
-def _trained(generator: Generator, late_blocks: int | None) -> list[tuple[str, nn.Parameter]]:
-    """What is trained: all that the preview path uses where ``late_blocks`` is None.
+def _trained(
+    generator: Generator, early_blocks: int, late_blocks: int | None
+) -> list[tuple[str, nn.Parameter]]:
+    """What is trained: all that the preview path uses, less the first blocks, where ``late_blocks`` is None.
 
     Else, for the full picture: the same less the preview's head, and so many blocks more.
     """
     synthesis = generator.synthesis
     if isinstance(synthesis, StyleGAN2Synthesis):
         last = synthesis.sides.index(generator.preview_resolution) + 1 + (late_blocks or 0)
-        late = tuple(f"b{side}." for side in synthesis.sides[last:])
-        return [(name, p) for name, p in synthesis.named_parameters() if not name.startswith(late)]
+        sides = [*synthesis.sides[:early_blocks], *synthesis.sides[last:]]
+        still = (*(f"b{side}." for side in sides), *(["const"] if early_blocks else []))
+        return [(name, p) for name, p in synthesis.named_parameters() if not name.startswith(still)]
     first = synthesis.preview_blocks
     assert isinstance(first, int)
     blocks = range(first + (late_blocks or 0), len(synthesis.blocks))  # type: ignore[arg-type]
-    frozen = [f"blocks.{i}." for i in blocks]
+    frozen = [f"blocks.{i}." for i in (*range(early_blocks), *blocks)]
+    if early_blocks:
+        frozen += ["stem.", "const"]
     if len(blocks):
         frozen.append("to_image.")
     if late_blocks is not None:

@@ -541,11 +541,12 @@ def test_training_reaches_the_blocks_of_its_stage(imported):
     net = load_base_generator(imported)
     net.preview_resolution = 16
 
-    def blocks(late_blocks):
-        return {name.split(".")[0] for name, _ in _trained(net, late_blocks)}
+    def blocks(late_blocks, early_blocks=0):
+        return {name.split(".")[0] for name, _ in _trained(net, early_blocks, late_blocks)}
 
     assert blocks(None) == blocks(0) == {"const", "b4", "b8", "b16"}
     assert blocks(1) == {"const", "b4", "b8", "b16", "b32"}
+    assert blocks(1, early_blocks=2) == {"b16", "b32"}
 
 
 def test_the_v_space_of_config_f_is_that_of_ui2i():

@@ -1,5 +1,6 @@
 """Training on tiny networks: it runs, learns, resumes to the same weights, and names what is wrong."""
 
+import copy
 import dataclasses
 import json
 
@@ -26,6 +27,7 @@ from facestyle.training.finetune import (
 )
 from facestyle.training.preview import fit_preview, preview_error
 from facestyle.training.state import TrainingState
+from facestyle.training.stroke_noise import fill_planes, strokes
 from facestyle.training.style_pictures import StylePictures, augment, plain_ground_matte
 
 TINY_FINETUNE = FinetuneConfig(
@@ -155,6 +157,57 @@ def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny,
     resumed = finetune(tiny, folder, tmp_path / "cut", TINY_FINETUNE, progress=False)
     for name, tensor in resumed.state_dict().items():
         torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_painted_style_keeps_the_first_blocks_and_trains_strokes(tiny, folder, tmp_path):
+    before = {k: v.clone() for k, v in tiny.synthesis.state_dict().items()}
+    config = dataclasses.replace(TINY_FINETUNE, noise_scale=1.0, early_blocks=1, noise_share=0.3)
+    filled = copy.deepcopy(tiny)
+    fill_planes(filled, 0.3, range(1, filled.synthesis.preview_blocks), config.seed)
+    strokes_at_first = filled.synthesis.state_dict()
+    trained = finetune(tiny, folder, tmp_path / "whole", config, progress=False)
+    after = trained.synthesis.state_dict()
+    planes = [name for name in after if name.startswith("blocks.1.") and name.endswith(".noise")]
+    assert len(planes) == 2
+    for name, tensor in after.items():
+        if name in planes:
+            change = (tensor - strokes_at_first[name]).abs().max()
+            assert 0 < change < 0.1 * strokes_at_first[name].std()
+        elif name.startswith(("const", "stem.", "blocks.0.", "blocks.2.")):
+            assert torch.equal(tensor, before[name]), name
+    assert not torch.equal(after["blocks.1.conv1.weight"], before["blocks.1.conv1.weight"])
+    snapshot = read_tensors(tmp_path / "whole" / "snapshots" / "full_00002.safetensors")
+    torch.testing.assert_close(snapshot[planes[0]], after[planes[0]].half())
+
+    class Killed(Exception):
+        pass
+
+    def kill_at_three(self, row):
+        if row["step"] == 3:
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingState, "log", kill_at_three)
+        with pytest.raises(Killed):
+            finetune(tiny, folder, tmp_path / "cut", config, progress=False)
+    resumed = finetune(tiny, folder, tmp_path / "cut", config, progress=False).synthesis.state_dict()
+    for name in planes:
+        torch.testing.assert_close(resumed[name], after[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_strokes_follow_one_field_of_directions():
+    def directions(side):
+        plane = strokes(side, 0, torch.Generator().manual_seed(side))
+        assert plane.std().item() == pytest.approx(1)
+        x = (plane[:, 2:] - plane[:, :-2])[1:-1]
+        y = (plane[2:] - plane[:-2])[:, 1:-1]
+        double = torch.stack([x * x - y * y, 2 * x * y])  # the direction's angle, twice
+        double = torch.nn.functional.adaptive_avg_pool2d(double, 8)
+        return torch.nn.functional.normalize(double, dim=0)
+
+    assert (directions(128) * directions(256)).sum(0).mean() > 0.7
+    other = strokes(128, 1, torch.Generator().manual_seed(128))
+    assert not torch.allclose(other, strokes(128, 0, torch.Generator().manual_seed(128)))
 
 
 def test_finetuning_goes_on_from_a_style(tiny, folder, tmp_path):
@@ -303,6 +356,11 @@ def test_an_encoder_without_corrections_starts_one_with_them(tiny, folder, tmp_p
     img = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
     torch.testing.assert_close(again(img), one(img), rtol=0, atol=1e-2)  # through float16
     back = tmp_path / "b" / "encoder.safetensors"
+    fewer = tmp_path / "fewer.safetensors"
+    assert blend_main([str(back), "--shares", "1", "--corrections", "1", "-o", str(fewer)]) == 0
+    assert load_encoder(fewer).corrections == 1
+    with pytest.raises(ConfigError, match="0 corrections"):
+        blend_main([str(file), "--shares", "1", "--corrections", "1", "-o", str(fewer)])
     none = dataclasses.replace(first, code_steps=0)
     train_encoder(tiny, tmp_path / "c", [folder], folder, none, init=back, progress=False)
 
