@@ -16,10 +16,13 @@ from facestyle.latents import broadcast, truncate
 from facestyle.models.generator import Generator
 from facestyle.results import StylizedFace, paste_all, png_metadata
 
-__all__ = ["Latent", "Variation", "Variations", "sample_styles"]
+__all__ = ["RANDOM_PSI", "Latent", "Variation", "Variations", "sample_styles"]
 
 Latent = Literal["z+", "z"]
 """Where style codes are drawn: one z for every row, or one z for all rows."""
+
+RANDOM_PSI = 0.8
+"""Truncation of random codes where nobody says another: they go further than those of photos, and blotch from there on."""
 
 
 def sample_styles(

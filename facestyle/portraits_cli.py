@@ -42,7 +42,7 @@ def add_parsers(commands: Any) -> None:
     _add_mixing_level(variations, "follows random codes")
     variations.add_argument("--seed", type=int, default=0, help="of the first; the next is 1 more")
     variations.add_argument("--psi-content", type=float, help="of the face; default: the style's")
-    variations.add_argument("--psi-style", type=float, help="of the codes; default: the style's")
+    variations.add_argument("--psi-style", type=float, help="of the codes; default: 0.8 or less")
     variations.add_argument(
         "--latent", choices=["z+", "z"], default="z+", help="a random z for each layer, or for all"
     )

@@ -38,7 +38,7 @@ from facestyle.models.encoder import Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.zoo import load_style
-from facestyle.multimodal import Latent, Variation, Variations, sample_styles
+from facestyle.multimodal import RANDOM_PSI, Latent, Variation, Variations, sample_styles
 from facestyle.options import (
     CommonOptions,
     Faces,
@@ -201,7 +201,7 @@ class FaceStylizer:
 
         Args:
             folder: made where it lacks.
-            include_encoder: also write E_w, 21 MB, which the style otherwise shares with all others.
+            include_encoder: also write E_w, 28 MB, which the style otherwise shares with all others.
             samples: draw people who do not exist in the style; about three seconds on two cores.
 
         Raises:
@@ -377,7 +377,7 @@ class FaceStylizer:
                 12 colours; ``num_ws`` and above change nothing.
             seed: of the first portrait.
             psi_content: truncation of the face's code; None takes the style's.
-            psi_style: truncation of the random codes; None takes the style's.
+            psi_style: truncation of the random codes; None takes the style's, 0.8 at most.
             latent: "z+" draws each row on its own, which evens colours out; "z" draws one code for all rows: bolder.
             faces: "all", "largest", or indices into the faces sorted by size, largest first.
             options: as in ``__call__``.
@@ -392,7 +392,7 @@ class FaceStylizer:
         _check_mix(mixing_level)
         if n < 1:
             raise ConfigError(f"n must be 1 or more portraits, got {n}")
-        psi = self._psi(psi_style)
+        psi = min(self.config.psi, RANDOM_PSI) if psi_style is None else psi_style
 
         def styles(i: int, count: int) -> list[Tensor]:
             return sample_styles(self.base, count, seed + i, latent=latent, psi=psi)

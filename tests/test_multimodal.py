@@ -1,5 +1,6 @@
 """Many portraits of one photo: seeds, levels, several faces, content spaces, the grid."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -14,7 +15,7 @@ from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.latents import style_mix, truncate
 from facestyle.models.encoder import Encoder, to_w_plus
-from facestyle.multimodal import sample_styles
+from facestyle.multimodal import RANDOM_PSI, sample_styles
 
 ROWS = 8  # of the tiny generator
 
@@ -123,22 +124,24 @@ def test_every_face_gets_a_style_of_its_own_and_is_pasted(tiny_stylizer, group):
         assert not same(one.image, both.image)
 
 
-def test_psi_defaults_to_the_styles(tiny_stylizer, astronaut):
+def test_psi_defaults_to_the_styles(tiny_stylizer, astronaut, monkeypatch):
     plain = tiny_stylizer.variations(astronaut, 1, aligned=True)[0]
     psi = tiny_stylizer.config.psi
-    assert plain.settings["psi_content"] == plain.settings["psi_style"] == psi
+    assert plain.settings["psi_content"] == plain.settings["psi_style"] == psi <= RANDOM_PSI
     said = tiny_stylizer.variations(astronaut, 1, psi_content=psi, psi_style=psi, aligned=True)[0]
     assert torch.equal(said.faces[0].w_plus, plain.faces[0].w_plus)
+    as_it_is = dataclasses.replace(tiny_stylizer.config, psi=1.0)
+    monkeypatch.setattr(tiny_stylizer, "config", as_it_is)
+    bold = tiny_stylizer.variations(astronaut, 1, aligned=True)[0]
+    assert (bold.settings["psi_content"], bold.settings["psi_style"]) == (1.0, RANDOM_PSI)
 
 
 def test_a_photo_is_encoded_once_and_refined_once(tiny_stylizer, astronaut, monkeypatch):
-    calls = []
-    forward = Encoder.forward
-    monkeypatch.setattr(
-        Encoder, "forward", lambda self, img: (calls.append(1), forward(self, img))[1]
-    )
+    looks = []
+    look = Encoder.look
+    monkeypatch.setattr(Encoder, "look", lambda self, img: (looks.append(1), look(self, img))[1])
     made = tiny_stylizer.variations(astronaut, 5, aligned=True, refine=1)
-    assert calls == [1]
+    assert len(looks) == 1 + tiny_stylizer.encoder.corrections
     refined = tiny_stylizer(astronaut, aligned=True, refine=1).faces[0].w_plus
     assert torch.equal(made[4].faces[0].w_plus[:6], refined[:6])
 

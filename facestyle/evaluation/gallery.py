@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from facestyle.errors import MissingDependencyError
-from facestyle.evaluation.people import draw, pil_pictures, sample_w
+from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.files import write_whole
 from facestyle.models.generator import Generator
@@ -34,7 +34,7 @@ ABREAST = 7
 
 
 def sample_faces(
-    seeds: Sequence[int], *, psi: float = 0.8, generator: Generator | None = None
+    seeds: Sequence[int], *, psi: float = SAMPLE_PSI, generator: Generator | None = None
 ) -> list[Image.Image]:
     """Pictures of people who do not exist: samples of G, or of the generator given, in full size, one seed each."""
     generator = generator or load_base_generator()
@@ -89,7 +89,7 @@ def styles_gallery(
         "# The styles on the same people",
         "",
         "The astronaut (public domain) and samples of the base generator, seeds "
-        f"{', '.join(map(str, people))}, psi 0.8: encoded and drawn; nothing is refined.",
+        f"{', '.join(map(str, people))}, psi {SAMPLE_PSI:g}: encoded and drawn; nothing is refined.",
         "",
         *(f"![{name}]({name}.jpg)" for name in ["styles", *rows]),
     ]
@@ -128,7 +128,7 @@ def gallery(stylizer: FaceStylizer, folder: str | Path) -> None:
     lines = [
         f"# Gallery of {stylizer.config.name}",
         "",
-        f"Samples of the base generator, seeds {names}, psi 0.8; the astronaut is in the public domain.",
+        f"Samples of the base generator, seeds {names}, psi {SAMPLE_PSI:g}; the astronaut is in the public domain.",
         "",
         *(f"![{name}]({name}.jpg)" for name in ("hero", "strength", "astronaut")),
     ]

@@ -22,6 +22,7 @@ from facestyle.models.generator import Generator, sample_z
 from facestyle.models.psp_encoder import AnyEncoder
 
 __all__ = [
+    "SAMPLE_PSI",
     "SAMPLE_SEED",
     "People",
     "check_aligned",
@@ -35,6 +36,9 @@ __all__ = [
 
 SAMPLE_SEED = 200
 """First seed of the sample people in sheets and reports; no training draws them one by one."""
+
+SAMPLE_PSI = 0.8
+"""Their truncation: beyond it some are nobody's faces."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

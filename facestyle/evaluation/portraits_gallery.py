@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from facestyle.baselines.ui2i import Ui2i
 from facestyle.evaluation.gallery import sample_faces
-from facestyle.evaluation.people import draw, pil_pictures, sample_w
+from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import write_whole
 from facestyle.image import load_image, to_pil, to_tensor
@@ -64,7 +64,7 @@ def multimodal_gallery(
     titles = ["photo", "general", *(f"seed {i}" for i in range(count))]
     text = (
         "Rows: from which layer on random codes are followed; a lower level changes more. Columns: seeds. People: "
-        f"samples of the base generator, seeds {', '.join(map(str, people))}, psi 0.8, encoded."
+        f"samples of the base generator, seeds {', '.join(map(str, people))}, psi {SAMPLE_PSI:g}, encoded."
     )
     return _saved(stylizer, folder, "Many portraits of one photo", text, rows, titles, labels)
 
@@ -112,7 +112,8 @@ def reference_gallery(
     titles = ["photo", "general", "reference", *(f"level {level}" for level in levels)]
     text = (
         "Columns: from which layer on the reference is followed; a lower level takes more of it. References: "
-        f"{whence}. People: samples of the base generator, seeds {', '.join(map(str, people))}, psi 0.8, encoded."
+        f"{whence}. People: samples of the base generator, seeds {', '.join(map(str, people))}, "
+        f"psi {SAMPLE_PSI:g}, encoded."
     )
     return _saved(stylizer, folder, "Portraits like a reference", text, rows, titles, None)
 

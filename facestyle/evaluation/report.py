@@ -24,7 +24,7 @@ from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
 from facestyle.evaluation.judges import IdentityJudge, load_judge
 from facestyle.evaluation.metrics import MEASURES, StyleJudge, save_metrics, style_metrics
-from facestyle.evaluation.people import encode_people, pil_pictures, sample_people
+from facestyle.evaluation.people import SAMPLE_PSI, encode_people, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.evaluation.tables import measured_on, metrics_table
@@ -216,8 +216,8 @@ def style_report(
 ) -> dict[str, Any]:
     """How much of the style there is in a style's portraits, and how much of the person is left.
 
-    The people are samples of G, each drawn by its own code, so nothing of the encoder's error is in the numbers; with
-    ``photos`` also these, by the encoder's codes. Leaves ``metrics.json``, ``report.md`` and ``sheet.jpg``.
+    The people are samples of G, truncated by `SAMPLE_PSI`, each drawn by its own code, so nothing of the encoder's error
+    is in the numbers; with ``photos`` also these, by the encoder's codes and the style's own ``psi``. Leaves ``metrics.json``, ``report.md`` and ``sheet.jpg``.
 
     Args:
         stylizer: of the style.
@@ -233,7 +233,7 @@ def style_report(
         allow_download: fetch CLIP, for CMMD, if it is not there.
 
     Returns:
-        The metrics, see ``style_metrics``, with "psi" and "pictures".
+        The metrics, see ``style_metrics``, with "psi", "sample_psi" and "pictures".
     """
     folder = Path(folder)
     judge = StyleJudge.load(
@@ -246,7 +246,7 @@ def style_report(
     )
     base, config = stylizer.base, stylizer.config
     side_px = min(SIDE_PX, base.resolution)
-    people = {"samples": sample_people(base, count, psi=config.psi, side_px=side_px)}
+    people = {"samples": sample_people(base, count, psi=SAMPLE_PSI, side_px=side_px)}
     if photos is not None:
         people["photos"] = encode_people(
             base, stylizer.encoder, photos, psi=config.psi, side_px=side_px, limit=limit
@@ -262,6 +262,7 @@ def style_report(
             portraits=drawn,
         ),
         "psi": config.psi,
+        "sample_psi": SAMPLE_PSI,
         "pictures": [Path(p).name for p in _paths(pictures)],
     }
     before = list(pil_pictures(people["samples"].sources[:shown]))

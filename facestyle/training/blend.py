@@ -1,12 +1,14 @@
 """Average snapshots of finetuning, and G: an early one keeps more of the person, a late one has more of the style.
 
 All descend from G, so their weights can be averaged (arXiv:2203.05482); the average is also cleaner than either,
-because what training was still undecided about cancels out.
+because what training was still undecided about cancels out. Encoders can be averaged the same way, and told to make
+fewer corrections than they have learned.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +56,14 @@ def _synthesis_of_base() -> dict[str, Tensor]:
     return load_base_generator().synthesis.state_dict()
 
 
+def _with_corrections(metadata: dict[str, str], count: int, path: str) -> dict[str, str]:
+    config = json.loads(metadata.get("config", "{}"))
+    learned = config.get("corrections", 0)
+    if not 1 <= count <= learned:
+        raise ConfigError(f"{path} has learned {learned} corrections; {count} cannot be asked of it")
+    return metadata | {"config": json.dumps(config | {"corrections": count})}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``python -m facestyle.training.blend A B --shares 0.4 0.6 -o OUT``: write the weighted mean."""
     parser = argparse.ArgumentParser(description=main.__doc__)
@@ -62,10 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "-o", "--output", required=True, help="such as RUN/style/generator.safetensors"
     )
+    parser.add_argument(
+        "--corrections", type=int, help="of an encoder: how many it makes, at most what it learned"
+    )
     args = parser.parse_args(argv)
     tensors = blend_files(args.files, args.shares)
     output = Path(args.output)
-    metadata = read_metadata(output if output.is_file() else args.files[-1])
+    if args.corrections is not None:
+        source = args.files[-1]
+        metadata = _with_corrections(read_metadata(source), args.corrections, source)
+    else:
+        metadata = read_metadata(output if output.is_file() else args.files[-1])
     save_tensors(tensors, args.output, metadata=metadata, dtype=torch.float16)
     return 0
 

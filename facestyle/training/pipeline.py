@@ -175,7 +175,7 @@ def train_style(
     *,
     name: str,
     data_license: str,
-    psi: float = 0.7,
+    psi: float = 1.0,
     title: str | None = None,
     description: str | None = None,
     aligned: Aligned = "auto",

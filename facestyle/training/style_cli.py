@@ -50,7 +50,7 @@ def add_parsers(commands: Any) -> None:
     train.add_argument(
         "--data-license", required=True, help="licence of the pictures, kept with the style"
     )
-    train.add_argument("--psi", type=float, default=0.7, help="default truncation of the style")
+    train.add_argument("--psi", type=float, default=1.0, help="default truncation of the style")
     train.add_argument(
         "--preset", choices=["fast", "default", "quality", "faithful"], default="default"
     )

@@ -24,6 +24,9 @@ _CHUNK = 64
 _BATCH = 8
 """Pictures drawn at a time: a full one of 1024 px takes a few hundred MB on the way."""
 
+STYLE_PSI = 0.8
+"""Of random codes in a style; beyond it some are caricatures of nobody."""
+
 
 @dataclass(frozen=True, eq=False)
 class FaceSource:
@@ -78,7 +81,7 @@ def bundled_sources(styles: Sequence[str] | None = None) -> list[FaceSource]:
         folder = find_style(style)
         config = StyleConfig.from_file(folder / "config.json")
         generator = load_style_generator(folder, base)
-        sources.append(FaceSource(config.name, generator, config.psi, config.license))
+        sources.append(FaceSource(config.name, generator, STYLE_PSI, config.license))
     return sources
 
 
