@@ -22,7 +22,7 @@ Latent = Literal["z+", "z"]
 """Where style codes are drawn: one z for every row, or one z for all rows."""
 
 RANDOM_PSI = 0.8
-"""Truncation of random codes where nobody says another: they go further than those of photos, and blotch from there on."""
+"""Truncation of random codes where nobody says another: they go further than those of photos, and blotch beyond it."""
 
 
 def sample_styles(

@@ -216,8 +216,9 @@ def style_report(
 ) -> dict[str, Any]:
     """How much of the style there is in a style's portraits, and how much of the person is left.
 
-    The people are samples of G, truncated by `SAMPLE_PSI`, each drawn by its own code, so nothing of the encoder's error
-    is in the numbers; with ``photos`` also these, by the encoder's codes and the style's own ``psi``. Leaves ``metrics.json``, ``report.md`` and ``sheet.jpg``.
+    The people are samples of G, truncated by `SAMPLE_PSI`, each drawn by its own code, so nothing of the encoder's
+    error is in the numbers; with ``photos`` also these, by the encoder's codes and the style's own ``psi``.
+    Leaves ``metrics.json``, ``report.md`` and ``sheet.jpg``.
 
     Args:
         stylizer: of the style.

@@ -62,8 +62,8 @@ class FinetuneConfig:
         full_steps: steps through the full-resolution path.
         full_batch: pictures a step and process there.
         full_lr: relative step per tensor there, falling likewise.
-        early_blocks: first blocks that stay G's, the stem among them, for styles that are all texture: what those blocks
-            have of texture are wrinkles.
+        early_blocks: first blocks that stay G's, the stem among them, for styles that are all texture: what those
+            blocks have of texture are wrinkles.
         late_blocks: blocks behind the preview's that stage ``full`` trains too, for styles that live in fine strokes.
         discriminator: "projected", which needs few pictures, or "stylegan2" with R1.
         discriminator_lr: Adam's rate of the discriminator.
@@ -83,9 +83,9 @@ class FinetuneConfig:
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
         ema_half_life_nimg: half-life, in generated images, of the averaged weights.
         noise_scale: the style's noise planes are G's times this; 0 for smooth surfaces.
-        noise_share: 0 leaves the noise planes fixed. Above 0 those of the blocks that are trained begin as strokes of this
-            share of what they are added to, and are trained too: strokes that lie anywhere need something to follow
-            that is not the face, or they become its wrinkles. For the architecture "mobile".
+        noise_share: 0 leaves the noise planes fixed. Above 0 those of the blocks that are trained begin as strokes of
+            this share of what they are added to, and are trained too: strokes that lie anywhere need something to
+            follow that is not the face, or they become its wrinkles. For the architecture "mobile".
         replace_background: put cut-out style pictures (a plain ground) before blurred samples of G, so that the style
             does not learn the plain ground; "auto" does so when the set's borders are plain.
         flip: style pictures are mirrored at random; pairs never are.
