@@ -60,7 +60,9 @@ def _with_corrections(metadata: dict[str, str], count: int, path: str) -> dict[s
     config = json.loads(metadata.get("config", "{}"))
     learned = config.get("corrections", 0)
     if not 1 <= count <= learned:
-        raise ConfigError(f"{path} has learned {learned} corrections; {count} cannot be asked of it")
+        raise ConfigError(
+            f"{path} has learned {learned} corrections; {count} cannot be asked of it"
+        )
     return metadata | {"config": json.dumps(config | {"corrections": count})}
 
 

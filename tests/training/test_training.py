@@ -190,7 +190,9 @@ def test_a_painted_style_keeps_the_first_blocks_and_trains_strokes(tiny, folder,
         patch.setattr(TrainingState, "log", kill_at_three)
         with pytest.raises(Killed):
             finetune(tiny, folder, tmp_path / "cut", config, progress=False)
-    resumed = finetune(tiny, folder, tmp_path / "cut", config, progress=False).synthesis.state_dict()
+    resumed = finetune(
+        tiny, folder, tmp_path / "cut", config, progress=False
+    ).synthesis.state_dict()
     for name in planes:
         torch.testing.assert_close(resumed[name], after[name], rtol=1e-4, atol=1e-5, msg=name)
 
