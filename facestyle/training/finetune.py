@@ -448,7 +448,9 @@ class _Finetuning:
             paired = self._pair_loss(_draw(self.target, w_plus, resolution), picture)
             (config.pair_weight * paired).backward()
             row["pair"] = paired.item()
-        self.processes.average_gradients(self.target.parameters())
+        self.processes.average_gradients(
+            p for group in g_optimizer.param_groups for p in group["params"]
+        )
         g_optimizer.step()
         return row
 

@@ -255,7 +255,7 @@ def test_a_style_of_ones_own_is_trained_used_and_never_pushed_without_a_token(
     page.locator("#own-sheet img").wait_for()
     page.locator("#own-train").click()
     page.locator("#own-status progress").wait_for()
-    page.locator("#own-done").wait_for(timeout=240_000)
+    page.locator("#own-done").wait_for(timeout=480_000)
     page.locator("#own-preview img").wait_for()
     with page.expect_download() as event:
         page.locator("#own-download").click()

@@ -195,9 +195,11 @@ def test_presets_grow():
 
 
 WORKERS = """
+    import dataclasses
     import sys
     import torch
     from pathlib import Path
+    from facestyle.training import finetune
     from facestyle.models.mobile import MobileGenerator
     from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
     from facestyle.processes import Processes
@@ -211,7 +213,18 @@ WORKERS = """
     gradient.grad = torch.full((3,), float(processes.rank))
     processes.average_gradients([gradient])
     assert gradient.grad.tolist() == [0.5] * 3
-    train(net.eval().requires_grad_(False), folder, files, out, processes=processes)
+    runs = []
+    begin = finetune._Finetuning.__init__
+    def kept(self, *args):
+        begin(self, *args)
+        runs.append(self)
+    finetune._Finetuning.__init__ = kept
+    config = dataclasses.replace(CONFIG, style=dataclasses.replace(CONFIG.style, noise_share=0.3))
+    train(net.eval().requires_grad_(False), folder, files, out, config=config, processes=processes)
+    mine = torch.cat([t.flatten() for t in runs[-1].target.synthesis.state_dict().values()])
+    both = [torch.empty_like(mine) for _ in range(2)]
+    torch.distributed.all_gather(both, mine)
+    assert torch.equal(*both)  # weights and noise planes
 """
 
 
