@@ -3,7 +3,9 @@
 Training wants faces where FFHQ puts them. Sets come in two kinds:
 
 - *aligned* pictures are squares around one head each and are used whole. MTCNN finds few drawn faces (66 in 900
-  anime heads, 75 in 162 emoji), so squares in most of which no face is found count as aligned, too;
+  anime heads, 75 in 162 emoji), so squares in most of which no face is found count as aligned, too. Where those that
+  are found agree that the set has its heads elsewhere than FFHQ, as emoji and anime have, every picture is cut by the
+  same square, their median: else eyes are learned where a photo has none;
 - *whole* pictures hold a face somewhere; its FFHQ square is cut out (`facestyle.faces.align`). Those without
   a face, or with too small a one, are left out.
 
@@ -55,6 +57,13 @@ _COPY_PX = 32
 _LARGER = 1.1  # a near-copy with so many times the pixels is preferred
 _SQUARE = 0.02  # sides that differ by at most this share make a square
 _LEAST_INSIDE = 0.75  # share of a face's square that must lie in the picture
+_LEAST_AGREEING = 10  # faces that it takes to move a whole set
+_SET_OFFSET, _SET_SIDE = 0.02, 0.06  # a median square nearer to the picture's is the picture's
+_SET_ERROR = 0.03  # standard error of that median above which there is no agreement
+_MAD_TO_ERROR = (
+    1.4826 * 1.2533
+)  # to a normal's deviation, and from that to its median's error times sqrt(n)
+_WHOLE = (0.0, 0.0, 1.0)  # of a set's square
 _SHARP_PX = 256  # training looks at pictures of this side, and enlarges smaller ones
 
 # The face's square against the picture's, in its short sides. Faces found in the five styles have sides of 0.89 to
@@ -166,10 +175,15 @@ class _Look:
         return self.faces[0].side_px / min(self.size_px)
 
     @property
-    def offset(self) -> float:
-        """Distance of that square's centre from the picture's, in the picture's short sides."""
+    def gap(self) -> NDArray[np.float64]:
+        """[2] from the picture's centre to that square's, in the picture's short sides."""
         gap = self.faces[0].quad.mean(axis=0) - full_image_quad(self.size_px).mean(axis=0)
-        return float(np.hypot(*gap)) / min(self.size_px)
+        return np.asarray(gap / min(self.size_px))
+
+    @property
+    def offset(self) -> float:
+        """Length of ``gap``."""
+        return float(np.hypot(*self.gap))
 
     @property
     def is_in_place(self) -> bool:
@@ -201,6 +215,7 @@ class _Plan:
         is_aligned: squares are used whole.
         uses_all: so is everything else, by its central square.
         trusts_faces: faces are found often enough to believe those that are not where they should be.
+        square: what is used of those squares: centre from the picture's, and side, in the picture's sides.
         why: a sentence.
         warnings: more sentences.
     """
@@ -208,8 +223,16 @@ class _Plan:
     is_aligned: bool
     uses_all: bool = False
     trusts_faces: bool = True
+    square: tuple[float, float, float] = _WHOLE
     why: str
     warnings: tuple[str, ...] = ()
+
+    def quad(self, size_px: tuple[int, int]) -> tuple[tuple[float, float], ...]:
+        """What is used of an aligned picture of this size."""
+        x, y, side = self.square
+        whole = full_image_quad(size_px)
+        middle = whole.mean(axis=0)
+        return _plain(middle + (whole - middle) * side + np.array([x, y]) * min(size_px))
 
 
 class _Copy(NamedTuple):
@@ -303,9 +326,10 @@ def _planned(looks: Sequence[_Look], asked: Aligned) -> _Plan:
     if 2 * len(squares) < len(usable):
         why = f"Each face is cut out: only {len(squares)} of {len(usable)} pictures are square."
         return _Plan(is_aligned=False, why=why)
+    square, moved = _common_square(found)
     if 2 * len(found) < len(squares):
         why = (
-            f"They are squares and used whole: a face is found in only {len(found)} of {len(squares)}, "
+            f"They are squares and {moved}: a face is found in only {len(found)} of {len(squares)}, "
             "as is usual for drawn ones."
         )
         warning = (
@@ -313,7 +337,7 @@ def _planned(looks: Sequence[_Look], asked: Aligned) -> _Plan:
             'alone, crop them, or have the faces cut out (aligned="no")'
         )
         warnings = (warning,) if len(found) >= MIN_PICTURES and is_misplaced else ()
-        return _Plan(is_aligned=True, trusts_faces=False, why=why, warnings=warnings)
+        return _Plan(is_aligned=True, trusts_faces=False, square=square, why=why, warnings=warnings)
     where = f"{in_place} of {len(found)} faces lie where FFHQ puts them."
     if is_misplaced:
         return _Plan(is_aligned=False, why=f"Each face is cut out: only {where}")
@@ -322,8 +346,33 @@ def _planned(looks: Sequence[_Look], asked: Aligned) -> _Plan:
         "portraits will be as close"
     )
     warnings = (warning,) if tight > in_place else ()
-    why = f"They are squares and used whole: {where}"
-    return _Plan(is_aligned=True, why=why, warnings=warnings)
+    why = f"They are squares and {moved}: {where}"
+    return _Plan(is_aligned=True, square=square, why=why, warnings=warnings)
+
+
+def _common_square(found: Sequence[_Look]) -> tuple[tuple[float, float, float], str]:
+    """What to use of every picture of an aligned set, and that in words.
+
+    That is the median of the faces' squares, those cut out by themselves left out, where the faces agree on one that is
+    not the picture's; else the whole picture.
+    """
+    heads = [look for look in found if not look.is_stray and not look.is_tight]
+    whole = _WHOLE, "used whole"
+    if len(heads) < _LEAST_AGREEING:
+        return whole
+    rows = np.array([[*look.gap, look.side] for look in heads])
+    middle = np.median(rows, axis=0)
+    spread = np.median(np.abs(rows - middle), axis=0).max()
+    if _MAD_TO_ERROR * spread / len(heads) ** 0.5 > _SET_ERROR:
+        return whole
+    x, y, side = (round(float(v), 3) for v in middle)
+    if np.hypot(x, y) <= _SET_OFFSET and abs(side - 1) <= _SET_SIDE:
+        return whole
+    moved = (
+        f"cut by one square, {side:.2f} of their side and {abs(y):.1%} further {'down' if y > 0 else 'up'}, "
+        f"where {len(heads)} heads are by FFHQ's measure"
+    )
+    return (x, y, side), moved
 
 
 def _judged(look: _Look, plan: _Plan, min_side_px: int) -> CheckedPicture:
@@ -334,7 +383,8 @@ def _judged(look: _Look, plan: _Plan, min_side_px: int) -> CheckedPicture:
     if plan.is_aligned and (look.is_square or plan.uses_all):
         is_whole = not (look.faces and plan.trusts_faces and look.is_stray)
         if is_whole:
-            return replace(picture, reason="whole", quad=_plain(full_image_quad(look.size_px)))
+            reason = "whole" if plan.square == _WHOLE else "by the set's square"
+            return replace(picture, reason=reason, quad=plan.quad(look.size_px))
     if not look.faces:
         reason = "and it is not square" if plan.is_aligned else ""
         return replace(picture, verdict="no face", reason=reason)

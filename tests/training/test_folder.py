@@ -137,6 +137,48 @@ def test_squares_without_findable_faces_count_as_aligned(drawings: Path) -> None
     assert len(report.used) == 6
 
 
+class WanderingDetector(FakeDetector):
+    """As its parent, but each call finds the face further right by a step."""
+
+    step_px = 0.0
+
+    def detect(self, image: Image.Image) -> list[Face]:
+        faces = super().detect(image)
+        for face in faces:
+            face.landmarks[:, 0] += self.step_px * self.calls
+        return faces
+
+
+def test_a_set_whose_heads_agree_on_another_place_is_cut_by_one_square(tmp_path: Path) -> None:
+    source = fill(tmp_path / "set", {f"{i:02}.png": drawing(i) for i in range(12)})
+    detector = FakeDetector(200, (111.5, 123.5))
+    report = check(source, detector=detector)
+    assert report.is_aligned and "cut by one square" in report.alignment
+    for picture in report.used:
+        assert np.allclose(np.mean(picture.quad, axis=0), [111.5, 123.5], atol=0.2)
+        assert quad_side_px(picture.quad) == pytest.approx(200, rel=0.01)
+        assert picture.reason == "by the set's square"
+    folder = prepare_pictures(report, tmp_path / "out", progress=False)
+    kept = np.asarray(load_image(min(folder.glob("*.png"))), dtype=float)
+    first = np.asarray(drawing(0), dtype=float)[24:, 12:212]
+    assert kept.shape == (200, 200, 3)
+    assert np.abs(kept[4:196, 4:196] - first[4:196, 4:196]).mean() < 6
+
+
+def test_few_heads_or_such_as_disagree_move_no_set(tmp_path: Path) -> None:
+    source = fill(tmp_path / "set", {f"{i:02}.png": drawing(i) for i in range(12)})
+    wandering = WanderingDetector(200, (70.0, 123.5))
+    wandering.step_px = 6.0
+    at_home = FakeDetector(218, (112.5, 113.5))
+    for detector in (wandering, at_home):
+        report = check(source, detector=detector)
+        assert report.is_aligned and "used whole" in report.alignment
+        assert np.array_equal(report.used[0].quad, full_image_quad((224, 224)))
+    few = fill(tmp_path / "few", {f"{i}.png": drawing(i) for i in range(6)})
+    report = check(few, detector=FakeDetector(200, (111.5, 123.5)))
+    assert np.array_equal(report.used[0].quad, full_image_quad((224, 224)))
+
+
 def test_squares_with_faces_elsewhere_are_cut_out(drawings: Path) -> None:
     report = check(drawings, detector=FakeDetector(100, (60, 60)), min_side_px=64)
     assert not report.is_aligned and "only 0 of 6 faces lie where" in report.alignment
