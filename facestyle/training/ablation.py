@@ -117,6 +117,7 @@ def ablate(
     side_px = min(side_px, generator.resolution)
     people = sample_people(generator, samples, psi=psi, side_px=side_px)
     rows: list[dict[str, Any]] = []
+    networks: StyleJudge | None = None
     for style, source in styles.items():
         here = folder / style
         pairs: PairStore | None = None
@@ -147,12 +148,13 @@ def ablate(
             drawn[variant] = list(pil_pictures(portraits[:sheet_faces]))
             path = here / _slug(variant) / "metrics.json"
             if not path.is_file():
-                judge = judge or StyleJudge.load(
-                    source,
-                    measures=measures,
-                    judge_name=judge_name,
-                    cache=here / "style.safetensors",
-                )
+                cache = here / "style.safetensors"
+                if judge is None and networks is not None:
+                    judge = networks.of_style(source, cache=cache)
+                if judge is None:
+                    judge = networks = StyleJudge.load(
+                        source, measures=measures, judge_name=judge_name, cache=cache
+                    )
                 save_metrics(
                     style_metrics(
                         judge, net, {"samples": people}, style=style, variant=variant,
