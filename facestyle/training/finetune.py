@@ -38,6 +38,7 @@ from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.processes import Processes
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.ema import update_ema
+from facestyle.training.nearest_patches import NearestPatches, darker
 from facestyle.training.pairs import PairStore
 from facestyle.training.selection import HeldOut
 from facestyle.training.state import TrainingState, write_json
@@ -69,10 +70,21 @@ class FinetuneConfig:
         discriminator_lr: Adam's rate of the discriminator.
         discriminator_width: share of the channels of StyleGAN2's discriminator; the projected one has none to spare.
         adversarial_weight: weight of the adversarial loss.
+        full_adversarial: share of that weight in stage ``full``. 0, beside a ``patch_weight``, wipes off the fine
+            hatching that a discriminator of few pictures leaves on skin.
         adversarial_ramp: share of stage ``coarse`` in which that weight rises from 0.
         sem_weight: lambda_sem of the paper's eq. 3.
         identity_weight: share of the identity term inside the semantic constraint (paper eq. 1: 0.1).
         color_weight: share of the mean colour difference at 8 px inside the semantic constraint; 0 is the paper.
+        sem_finest: finest feature map of the semantic constraint, 2 (stride 8) to 4 (stride 32). 3 lets eyes grow and
+            noses vanish.
+        mouth_weight: share of the perceptual difference of strides 4 and 8 around the mouth inside the semantic
+            constraint, for styles whose faces smile less than people; 0 is the paper.
+        patch_weight: weight of the nearest-patch loss, which draws every part of a portrait towards the nearest like
+            part of the style set (``training.nearest_patches``); 0 is the paper.
+        patch_pictures: style pictures searched a step.
+        patch_tones: share of the style set that the patch loss sees darker and warmer, so that dark skin finds its
+            like in a set of light faces instead of being bleached.
         pair_weight: lambda_paired of eq. 3; counts only where pairs are given.
         pair_pixel_weight: share of the mean absolute difference at 64 px inside the paired loss; 0 is the paper.
         pair_texture_weight: share of the difference in texture inside the paired loss, as statistics of features
@@ -107,10 +119,16 @@ class FinetuneConfig:
     discriminator_lr: float = 2e-4
     discriminator_width: float = 1.0
     adversarial_weight: float = 1.0
+    full_adversarial: float = 1.0
     adversarial_ramp: float = 0.0
     sem_weight: float = 1.0
     identity_weight: float = 0.1
     color_weight: float = 0.0
+    sem_finest: int = 2
+    mouth_weight: float = 0.0
+    patch_weight: float = 0.0
+    patch_pictures: int = 12
+    patch_tones: float = 0.0
     pair_weight: float = 1.0
     pair_pixel_weight: float = 0.0
     pair_texture_weight: float = 0.0
@@ -129,25 +147,31 @@ class FinetuneConfig:
     held_out_content: float = 1.0
 
     def __post_init__(self) -> None:
-        ones = ("coarse_batch", "full_batch", "pair_batch", "preview_every", "ema_half_life_nimg")
-        for name in ones:
+        for name in (
+            "coarse_batch", "full_batch", "pair_batch", "preview_every", "ema_half_life_nimg",
+            "patch_pictures",
+        ):  # fmt: skip
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
         for name in (
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale", "noise_share",
             "held_out", "held_out_content", "early_blocks", "late_blocks", "pair_texture_weight",
+            "patch_weight", "mouth_weight",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if not 2 <= self.sem_finest <= 4:
+            raise ConfigError(f"sem_finest must be 2, 3 or 4, got {self.sem_finest}")
         if self.held_out == 1:
             raise ConfigError("held_out must be 0, or 2 or more faces")
         if not 0 <= self.psi_min <= self.psi_max:
             raise ConfigError(
                 f"psi_min must lie in [0, psi_max], got {self.psi_min} and {self.psi_max}"
             )
-        if not 0 <= self.adversarial_ramp <= 1:
-            raise ConfigError(f"adversarial_ramp must lie in [0, 1], got {self.adversarial_ramp}")
+        for name in ("adversarial_ramp", "full_adversarial", "patch_tones"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must lie in [0, 1], got {getattr(self, name)}")
         if self.discriminator not in ("projected", "stylegan2"):
             raise ConfigError(
                 f'discriminator must be "projected" or "stylegan2", got {self.discriminator!r}'
@@ -159,34 +183,62 @@ class FinetuneConfig:
 
 
 class SemanticLoss(nn.Module):
-    """Paper eq. 1: how far G'(w) strays from G(w) in content, [B]; perceptual + identity (+ colour).
+    """Paper eq. 1: how far G'(w) strays from G(w) in content, [B]; perceptual + identity (+ colour, + mouth).
 
-    The perceptual part reads the maps of stride 8 to 32: finer ones see texture, which is what a style changes.
+    The perceptual part reads maps of strides up to 32: the finest see texture, which is what a style changes.
 
     Args:
         features: the frozen feature network.
         identity_weight: of 1 - cosine of identity embeddings.
         color_weight: of the mean absolute difference at 8 px (ours, 0 in the paper).
+        finest: the finest map, 2 for stride 8.
+        mouth_weight: of the perceptual difference of strides 4 and 8 where aligned faces have their mouths (ours).
     """
 
-    def __init__(self, features: LiteFeatures, identity_weight: float, color_weight: float) -> None:
+    mouth: Tensor
+
+    def __init__(
+        self,
+        features: LiteFeatures,
+        identity_weight: float,
+        color_weight: float,
+        finest: int = 2,
+        mouth_weight: float = 0.0,
+    ) -> None:
         super().__init__()
-        self.perceptual = PerceptualLoss(features, taps=(2, 3, 4))
+        self.perceptual = PerceptualLoss(features, taps=range(1 if mouth_weight else finest, 5))
         self.identity = load_identity()
         self.identity_weight = identity_weight
         self.color_weight = color_weight
+        self.finest = finest
+        self.mouth_weight = mouth_weight
+        self.register_buffer("mouth", _mouth_window(64), persistent=False)
 
     def forward(self, img: Tensor, source: Tensor) -> Tensor:
         """[B], for G'(w) and G(w), both [B, 3, 256, 256] in [-1, 1]."""
         with torch.no_grad():
             wanted, who = self.perceptual.describe(source), self.identity(source)
-        total = self.perceptual.between(self.perceptual.describe(img), wanted)
+        maps = self.perceptual.describe(img)
+        first = self.finest - min(self.perceptual.taps)
+        total = self.perceptual.between(maps[first:], wanted[first:])
+        if self.mouth_weight:
+            for x, y in zip(maps[:2], wanted[:2], strict=True):
+                window = F.adaptive_avg_pool2d(self.mouth, (x.shape[-2], x.shape[-1]))
+                change = ((x - y).square().sum(1) * window[0]).sum((1, 2)) / window.sum()
+                total = total + self.mouth_weight * change
         total = total + self.identity_weight * (1 - (self.identity(img) * who).sum(1))
         if self.color_weight:
             change = F.interpolate(img - source, size=8, mode="area")
             total = total + self.color_weight * change.abs().mean((1, 2, 3))
         assert isinstance(total, Tensor)
         return total
+
+
+def _mouth_window(side: int) -> Tensor:
+    """[1, side, side], 1 at the middle of an aligned face's mouth (median over FFHQ photos), falling off smoothly."""
+    at = (torch.arange(side) + 0.5) / side
+    across, down = ((at - 0.5) / 0.13).square(), ((at - 0.735) / 0.07).square()
+    return torch.exp(-0.5 * (across[None, :] + down[:, None]) ** 2)[None]
 
 
 def texture_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -318,12 +370,16 @@ class _Finetuning:
         self.d_optimizer = torch.optim.Adam(
             self.adversary.parameters(), lr=config.discriminator_lr, betas=(0.0, 0.99)
         )
-        self.semantic = SemanticLoss(self.features, config.identity_weight, config.color_weight)
+        self.semantic = SemanticLoss(
+            self.features, config.identity_weight, config.color_weight, config.sem_finest,
+            config.mouth_weight,
+        )  # fmt: skip
         self.semantic.to(self.device)
         self.perceptual = PerceptualLoss(self.features)
         self.pictures = StylePictures(
             pictures, replace_background=config.replace_background, flip=config.flip
         )
+        self.patches = self._patches(pictures) if config.patch_weight else None
         self.pairs = _PairBatches(self.base, pictures, pairs, config, self.device)
         self.held_out = None
         if config.held_out and processes.is_main:
@@ -333,6 +389,21 @@ class _Finetuning:
             )  # fmt: skip
         z = sample_z(16, 200, generator.w_dim).to(self.device)
         self.preview_w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
+
+    def _patches(self, pictures: PictureSet) -> NearestPatches:
+        """The style set as the nearest-patch loss sees it, cut-out pictures before blurred samples of G."""
+        config = self.config
+        shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
+        rng = torch.Generator().manual_seed(config.seed)
+        with torch.no_grad():
+            z = torch.randn(16, self.base.w_dim, generator=rng).to(self.device)
+            w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
+            scenes = torch.cat([_draw(self.base, part, self.side).cpu() for part in w.split(4)])
+        chunks = torch.arange(len(shown)).split(16)
+        parts = (shown.batch(chunk.tolist(), scenes, rng) for chunk in chunks)
+        if config.patch_tones:
+            parts = (darker(part, config.patch_tones, rng) for part in parts)
+        return NearestPatches(self.features, (part.to(self.device) for part in parts))
 
     def stage(self, name: str) -> None:
         """Run what is left of stage "coarse" or "full".
@@ -347,6 +418,7 @@ class _Finetuning:
             steps, batch, lr = config.coarse_steps, config.coarse_batch, config.coarse_lr
             resolution = self.side
         soften = _keep if is_full else _soften
+        share = config.adversarial_weight * (config.full_adversarial if is_full else 1.0)
         named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
         if config.noise_share:
             named += planes_beside(self.target, [name for name, _ in named])
@@ -376,7 +448,7 @@ class _Finetuning:
                 ((config.seed * 1_000_003 + step) * 2 + is_full) * 1_009 + self.processes.rank
             )
             ramp = 0.0 if is_full else config.adversarial_ramp * steps
-            weight = config.adversarial_weight * min(1.0, step / ramp if ramp else 1.0)
+            weight = share * min(1.0, step / ramp if ramp else 1.0) if share else None
             row = self._step(next(order), batch, resolution, soften, step, weight, g_optimizer, rng)
             schedule.step()
             update_ema(self.ema, self.target, beta)
@@ -408,14 +480,14 @@ class _Finetuning:
         resolution: int,
         soften: Callable[[Tensor], Tensor],
         step: int,
-        adversarial_weight: float,
+        adversarial_weight: float | None,
         g_optimizer: torch.optim.Optimizer,
         rng: torch.Generator,
     ) -> dict[str, float]:
-        """One step of the discriminator, then one of the generator; the unweighted losses."""
+        """One step of the discriminator, unless its weight is None, and one of the generator; the unweighted losses."""
         config, base = self.config, self.base
         row: dict[str, float] = {}
-        if config.adversarial_weight or config.sem_weight:
+        if config.adversarial_weight or config.sem_weight or config.patch_weight:
             with torch.no_grad():
                 z = torch.randn(batch, base.w_dim, generator=rng).to(self.device)
                 psi = torch.rand(batch, 1, generator=rng).to(self.device)
@@ -424,7 +496,7 @@ class _Finetuning:
                 source = _draw(base, w, resolution)
             img = _draw(self.target, w, resolution)
         losses: list[Tensor] = []
-        if config.adversarial_weight:
+        if adversarial_weight is not None:
             real = self.pictures.batch(indices, source.cpu(), rng).to(self.device)
             d_loss = self.adversary.discriminator_loss(
                 soften(augment(real, rng)), soften(augment(img.detach(), rng)), step
@@ -436,6 +508,12 @@ class _Finetuning:
             adversarial = self.adversary.generator_loss(soften(augment(img, rng)))
             losses.append(adversarial_weight * adversarial)
             row |= {"d": d_loss.item(), "adv": adversarial.item()}
+        if self.patches is not None:
+            chosen = torch.randperm(len(self.pictures), generator=rng)[: config.patch_pictures]
+            mirrored = config.flip and bool(torch.rand((), generator=rng) < 0.5)
+            away = self.patches(soften(img), chosen.tolist(), mirrored=mirrored).mean()
+            losses.append(config.patch_weight * away)
+            row["patch"] = away.item()
         if config.sem_weight:
             meaning = self.semantic(img, source).mean()
             losses.append(config.sem_weight * meaning)

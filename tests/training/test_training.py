@@ -12,6 +12,7 @@ from PIL import Image
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
 from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.encode import encode
+from facestyle.models.features import LiteFeatures
 from facestyle.models.zoo import load_base_generator, load_encoder
 from facestyle.styles import bundled_style
 from facestyle.training.blend import blend_files
@@ -115,6 +116,27 @@ def test_semantic_loss_is_zero_for_the_same_picture_and_feels_colour(tiny):
     torch.testing.assert_close(
         colored(shifted, img) - plain(shifted, img), torch.full((2,), 1.0), rtol=0, atol=1e-3
     )
+
+
+def test_the_mouth_counts_where_mouths_are():
+    rng = torch.Generator().manual_seed(0)
+    source = torch.rand(1, 3, 256, 256, generator=rng) * 2 - 1
+    spot = torch.rand(1, 3, 32, 48, generator=rng) * 2 - 1
+
+    def added(top: int) -> float:
+        img = source.clone()
+        img[:, :, top : top + 32, 104:152] = spot
+        plain = SemanticLoss(features, 0.1, 0.0, finest=3)(img, source)
+        return float(
+            SemanticLoss(features, 0.1, 0.0, finest=3, mouth_weight=1.0)(img, source) - plain
+        )
+
+    features = LiteFeatures()
+    mouth, forehead = added(172), added(30)
+    assert mouth > 20 * abs(forehead) and mouth > 0.01
+    coarse = SemanticLoss(features, 0.0, 0.0, finest=4)
+    fine = SemanticLoss(features, 0.0, 0.0, finest=2)
+    assert coarse(-source, source) < fine(-source, source)
 
 
 def test_texture_is_what_is_there_and_not_where():
@@ -274,6 +296,8 @@ def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path, dtype):
         (FinetuneConfig, {"psi_min": 0.9, "psi_max": 0.5}),
         (FinetuneConfig, {"replace_background": "maybe"}),
         (FinetuneConfig, {"sem_weight": -1.0}),
+        (FinetuneConfig, {"sem_finest": 5}),
+        (FinetuneConfig, {"patch_tones": 1.5}),
     ],
 )
 def test_impossible_settings_are_refused(cls, change):
