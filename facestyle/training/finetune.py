@@ -379,7 +379,7 @@ class _Finetuning:
         self.pictures = StylePictures(
             pictures, replace_background=config.replace_background, flip=config.flip
         )
-        self.patches = self._patches(pictures) if config.patch_weight else None
+        self.patches: NearestPatches | None = None
         self.pairs = _PairBatches(self.base, pictures, pairs, config, self.device)
         self.held_out = None
         if config.held_out and processes.is_main:
@@ -390,10 +390,11 @@ class _Finetuning:
         z = sample_z(16, 200, generator.w_dim).to(self.device)
         self.preview_w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
 
-    def _patches(self, pictures: PictureSet) -> NearestPatches:
-        """The style set as the nearest-patch loss sees it, cut-out pictures before blurred samples of G."""
+    def _patches(self, soften: Callable[[Tensor], Tensor]) -> NearestPatches:
+        """The style set as the nearest-patch loss sees it: as soft as the portraits, cut-outs before samples of G."""
         config = self.config
-        shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
+        shown = copy.copy(self.pictures)
+        shown.flip = False
         rng = torch.Generator().manual_seed(config.seed)
         with torch.no_grad():
             z = torch.randn(16, self.base.w_dim, generator=rng).to(self.device)
@@ -403,7 +404,7 @@ class _Finetuning:
         parts = (shown.batch(chunk.tolist(), scenes, rng) for chunk in chunks)
         if config.patch_tones:
             parts = (darker(part, config.patch_tones, rng) for part in parts)
-        return NearestPatches(self.features, (part.to(self.device) for part in parts))
+        return NearestPatches(self.features, (soften(part.to(self.device)) for part in parts))
 
     def stage(self, name: str) -> None:
         """Run what is left of stage "coarse" or "full".
@@ -419,6 +420,7 @@ class _Finetuning:
             resolution = self.side
         soften = _keep if is_full else _soften
         share = config.adversarial_weight * (config.full_adversarial if is_full else 1.0)
+        self.patches = self._patches(soften) if config.patch_weight else None
         named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
         if config.noise_share:
             named += planes_beside(self.target, [name for name, _ in named])
