@@ -39,7 +39,7 @@ from facestyle.training.prepare import folder_sheet
 __all__ = ["PRESETS", "OwnTraining", "Progress", "TrainingError"]
 
 PRESETS: Mapping[str, Sequence[str]] = {
-    name: ("--preset", name) for name in ("fast", "default", "faithful")
+    name: ("--preset", name) for name in ("fast", "patches", "default", "faithful")
 }
 """What a visitor may choose from, and the arguments it stands for."""
 
