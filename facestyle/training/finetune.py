@@ -38,6 +38,7 @@ from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.processes import Processes
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.ema import update_ema
+from facestyle.training.larger_eyes import EYES, enlarge_eyes, find_eyes
 from facestyle.training.nearest_patches import NearestPatches, darker
 from facestyle.training.pairs import PairStore
 from facestyle.training.selection import HeldOut
@@ -80,6 +81,9 @@ class FinetuneConfig:
             noses vanish.
         mouth_weight: share of the perceptual difference of strides 4 and 8 around the mouth inside the semantic
             constraint, for styles whose faces smile less than people; 0 is the paper.
+        eye_scale: the semantic constraint holds to G(w) with its eyes so many times as tall and the square root of that
+            as wide (``training.larger_eyes``), for styles whose eyes are larger than people's; 1 is the paper.
+        eye_weight: as ``mouth_weight``, around the eyes; it also holds their colours there, pixel by pixel.
         patch_weight: weight of the nearest-patch loss, which draws every part of a portrait towards the nearest like
             part of the style set (``training.nearest_patches``); 0 is the paper.
         patch_pictures: style pictures searched a step.
@@ -126,6 +130,8 @@ class FinetuneConfig:
     color_weight: float = 0.0
     sem_finest: int = 2
     mouth_weight: float = 0.0
+    eye_scale: float = 1.0
+    eye_weight: float = 0.0
     patch_weight: float = 0.0
     patch_pictures: int = 12
     patch_tones: float = 0.0
@@ -157,12 +163,14 @@ class FinetuneConfig:
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale", "noise_share",
             "held_out", "held_out_content", "early_blocks", "late_blocks", "pair_texture_weight",
-            "patch_weight", "mouth_weight",
+            "patch_weight", "mouth_weight", "eye_weight",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if not 2 <= self.sem_finest <= 4:
             raise ConfigError(f"sem_finest must be 2, 3 or 4, got {self.sem_finest}")
+        if not 1 <= self.eye_scale <= 3:
+            raise ConfigError(f"eye_scale must lie in [1, 3], got {self.eye_scale}")
         if self.held_out == 1:
             raise ConfigError("held_out must be 0, or 2 or more faces")
         if not 0 <= self.psi_min <= self.psi_max:
@@ -183,7 +191,7 @@ class FinetuneConfig:
 
 
 class SemanticLoss(nn.Module):
-    """Paper eq. 1: how far G'(w) strays from G(w) in content, [B]; perceptual + identity (+ colour, + mouth).
+    """Paper eq. 1: how far G'(w) strays from G(w) in content, [B]; perceptual + identity (+ colour, + mouth, + eyes).
 
     The perceptual part reads maps of strides up to 32: the finest see texture, which is what a style changes.
 
@@ -193,9 +201,11 @@ class SemanticLoss(nn.Module):
         color_weight: of the mean absolute difference at 8 px (ours, 0 in the paper).
         finest: the finest map, 2 for stride 8.
         mouth_weight: of the perceptual difference of strides 4 and 8 where aligned faces have their mouths (ours).
+        eye_weight: of the same and of the mean absolute difference of pixels, where they have their eyes (ours).
     """
 
     mouth: Tensor
+    eyes: Tensor
 
     def __init__(
         self,
@@ -204,15 +214,20 @@ class SemanticLoss(nn.Module):
         color_weight: float,
         finest: int = 2,
         mouth_weight: float = 0.0,
+        eye_weight: float = 0.0,
     ) -> None:
         super().__init__()
-        self.perceptual = PerceptualLoss(features, taps=range(1 if mouth_weight else finest, 5))
+        reads_fine = mouth_weight or eye_weight
+        self.perceptual = PerceptualLoss(features, taps=range(1 if reads_fine else finest, 5))
         self.identity = load_identity()
         self.identity_weight = identity_weight
         self.color_weight = color_weight
         self.finest = finest
         self.mouth_weight = mouth_weight
-        self.register_buffer("mouth", _mouth_window(64), persistent=False)
+        self.eye_weight = eye_weight
+        self.register_buffer("mouth", _window(64, (0.5, 0.735), (0.13, 0.07)), persistent=False)
+        left, right = (_window(64, at, (0.075, 0.065)) for at in EYES)
+        self.register_buffer("eyes", torch.maximum(left, right), persistent=False)
 
     def forward(self, img: Tensor, source: Tensor) -> Tensor:
         """[B], for G'(w) and G(w), both [B, 3, 256, 256] in [-1, 1]."""
@@ -223,9 +238,14 @@ class SemanticLoss(nn.Module):
         total = self.perceptual.between(maps[first:], wanted[first:])
         if self.mouth_weight:
             for x, y in zip(maps[:2], wanted[:2], strict=True):
-                window = F.adaptive_avg_pool2d(self.mouth, (x.shape[-2], x.shape[-1]))
-                change = ((x - y).square().sum(1) * window[0]).sum((1, 2)) / window.sum()
+                change = _mean_within(self.mouth, (x - y).square().sum(1))
                 total = total + self.mouth_weight * change
+        if self.eye_weight:
+            for x, y in zip(maps[:2], wanted[:2], strict=True):
+                change = _mean_within(self.eyes, (x - y).square().sum(1))
+                total = total + self.eye_weight * change
+            change = _mean_within(self.eyes, (img - source).abs().mean(1))
+            total = total + self.eye_weight * change
         total = total + self.identity_weight * (1 - (self.identity(img) * who).sum(1))
         if self.color_weight:
             change = F.interpolate(img - source, size=8, mode="area")
@@ -234,11 +254,20 @@ class SemanticLoss(nn.Module):
         return total
 
 
-def _mouth_window(side: int) -> Tensor:
-    """[1, side, side], 1 at the middle of an aligned face's mouth (median over FFHQ photos), falling off smoothly."""
+def _window(side: int, middle: tuple[float, float], reach: tuple[float, float]) -> Tensor:
+    """[1, side, side], 1 at a place (x, y) of an aligned face, falling off behind a reach; in shares of the side."""
     at = (torch.arange(side) + 0.5) / side
-    across, down = ((at - 0.5) / 0.13).square(), ((at - 0.735) / 0.07).square()
+    across, down = (((at - m) / r).square() for m, r in zip(middle, reach, strict=True))
     return torch.exp(-0.5 * (across[None, :] + down[:, None]) ** 2)[None]
+
+
+def _mean_within(window: Tensor, change: Tensor) -> Tensor:
+    """Mean [B] of maps [B, h, w] weighted by a window [1, S, S]."""
+    if change.shape[-1] > window.shape[-1]:
+        window = F.interpolate(window[None], size=change.shape[-2:], mode="bilinear")[0]
+    else:
+        window = F.adaptive_avg_pool2d(window, (change.shape[-2], change.shape[-1]))
+    return (change * window).sum((1, 2)) / window.sum()
 
 
 def texture_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
@@ -372,7 +401,7 @@ class _Finetuning:
         )
         self.semantic = SemanticLoss(
             self.features, config.identity_weight, config.color_weight, config.sem_finest,
-            config.mouth_weight,
+            config.mouth_weight, config.eye_weight,
         )  # fmt: skip
         self.semantic.to(self.device)
         self.perceptual = PerceptualLoss(self.features)
@@ -404,7 +433,8 @@ class _Finetuning:
         parts = (shown.batch(chunk.tolist(), scenes, rng) for chunk in chunks)
         if config.patch_tones:
             parts = (darker(part, config.patch_tones, rng) for part in parts)
-        return NearestPatches(self.features, (soften(part.to(self.device)) for part in parts))
+        seen = (soften(part.to(self.device)) for part in parts)
+        return NearestPatches(self.features, seen, self.pictures.coverage)
 
     def stage(self, name: str) -> None:
         """Run what is left of stage "coarse" or "full".
@@ -517,7 +547,7 @@ class _Finetuning:
             losses.append(config.patch_weight * away)
             row["patch"] = away.item()
         if config.sem_weight:
-            meaning = self.semantic(img, source).mean()
+            meaning = self.semantic(img, self._content(source)).mean()
             losses.append(config.sem_weight * meaning)
             row["sem"] = meaning.item()
         g_optimizer.zero_grad(set_to_none=True)
@@ -533,6 +563,12 @@ class _Finetuning:
         )
         g_optimizer.step()
         return row
+
+    def _content(self, source: Tensor) -> Tensor:
+        """What the semantic constraint holds to: G(w), with larger eyes where the config says so."""
+        if self.config.eye_scale == 1:
+            return source
+        return enlarge_eyes(source, find_eyes(source), self.config.eye_scale)
 
     def _pair_loss(self, img: Tensor, picture: Tensor) -> Tensor:
         """Paper eq. 2, mean over the batch, plus texture and plain difference where they have a weight."""

@@ -68,9 +68,13 @@ class NearestPatches(nn.Module):
     Args:
         features: the frozen feature network.
         pictures: the style set in parts [N, 3, S, S] in [-1, 1].
+        coverage: [1, S, S], how often the set shows something at a place, 0 to 1; so much each place counts. Cut-out
+            heads say nothing of clothes and grounds, which are left to the person's picture. Every place when None.
     """
 
-    def __init__(self, features: LiteFeatures, pictures: Iterable[Tensor]) -> None:
+    def __init__(
+        self, features: LiteFeatures, pictures: Iterable[Tensor], coverage: Tensor | None = None
+    ) -> None:
         super().__init__()
         self._features = [features]
         kept: list[list[Tensor]] = [[] for _ in _TAPS]
@@ -81,6 +85,7 @@ class NearestPatches(nn.Module):
                     rows.append(maps[tap].half())
         self.bank = [torch.cat(rows) for rows in kept]
         self.middle = [m.float().mean((0, 2, 3))[None, :, None, None] for m in self.bank]
+        self.shares = [_shares(coverage, m) for m in self.bank]
 
     def forward(self, img: Tensor, indices: Sequence[int], *, mirrored: bool = False) -> Tensor:
         """[B] for pictures [B, 3, S, S] in [-1, 1].
@@ -92,15 +97,22 @@ class NearestPatches(nn.Module):
         """
         maps = self._features[0](img)
         total: Tensor | None = None
-        for tap, bank, middle, reach, step in zip(
-            _TAPS, self.bank, self.middle, _REACH, _STEP, strict=True
+        for tap, bank, middle, shares, reach, step in zip(
+            _TAPS, self.bank, self.middle, self.shares, _REACH, _STEP, strict=True
         ):
             here = F.normalize(maps[tap] - middle, dim=1)
             with torch.no_grad():
                 some = bank[list(indices)].float() - middle
                 some = F.normalize(some.flip(-1) if mirrored else some, dim=1)
                 goal = nearest_in_window(here.detach(), some, reach, step)
-            term = (1 - (here * goal).sum(1)).mean((1, 2))
+            term = ((1 - (here * goal).sum(1)) * shares).sum((1, 2))
             total = term if total is None else total + term
         assert total is not None
         return total
+
+
+def _shares(coverage: Tensor | None, bank: Tensor) -> Tensor:
+    """[1, h, w] of sum 1: how much each place of a map counts."""
+    size = (bank.shape[-2], bank.shape[-1])
+    shares = torch.ones(1, *size) if coverage is None else F.adaptive_avg_pool2d(coverage, size)
+    return (shares / shares.sum()).to(bank.device)

@@ -79,6 +79,15 @@ class StylePictures:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def coverage(self) -> Tensor | None:
+        """[1, S, S], share of the pictures, mirrored ones too, with foreground at a place; None if none is cut out."""
+        cut = [matte for matte in self.mattes if matte is not None]
+        if not cut:
+            return None
+        shown = (torch.stack(cut).sum(0) + len(self.mattes) - len(cut)) / len(self.mattes)
+        return (shown + shown.flip(-1)) / 2
+
     def batch(self, indices: Sequence[int], scenes: Tensor, rng: torch.Generator) -> Tensor:
         """[B, 3, S, S] in [-1, 1]; cut-out pictures stand before a blurred scene of the batch.
 

@@ -76,6 +76,22 @@ def test_its_slope_leads_a_picture_towards_the_set(features, scenes):
     assert all(b < a for a, b in pairwise(losses[1:]))  # Adam's first step may be too wide
 
 
+def test_places_that_the_set_does_not_show_do_not_count(features, scenes):
+    coverage = torch.zeros(1, 128, 128)
+    coverage[:, :, :64] = 1
+    patches = NearestPatches(features, [scenes[:1]], coverage)
+    everywhere = NearestPatches(features, [scenes[:1]])
+    img = scenes[:1].clone().requires_grad_(True)
+    right = scenes[:1].clone()
+    right[..., 112:] *= -1  # maps see further than their cells
+    left = scenes[:1].flip(-1)
+    left[..., 64:] = scenes[:1, :, :, 64:]
+    assert patches(right, [0]).item() < 0.1 * everywhere(right, [0]).item()
+    assert patches(left, [0]).item() > everywhere(left, [0]).item()
+    patches(img + 0.1 * torch.randn(img.shape), [0]).sum().backward()
+    assert img.grad[..., :64].abs().mean() > 3 * img.grad[..., 64:].abs().mean()
+
+
 def test_darker_pictures_keep_their_shape_and_range():
     img = torch.rand(200, 3, 2, 2) * 2 - 1
     rng = torch.Generator().manual_seed(0)

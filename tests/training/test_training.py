@@ -96,6 +96,13 @@ def test_plain_grounds_are_replaced_unless_forbidden(folder):
         batch = made.batch([0, 1], scenes, torch.Generator().manual_seed(0))
         assert batch[0, 0, 1, 1].item() == pytest.approx(expected, abs=0.02)
         assert batch[0, 0, 16, 16] > 0.5
+        coverage = made.coverage
+        if mode == "no":
+            assert coverage is None
+        else:
+            assert coverage.shape == (1, 32, 32)
+            assert coverage[0, 0, 0] == 0 and coverage[0, 16, 16] == 1
+            assert torch.equal(coverage, coverage.flip(-1))
 
 
 def test_steps_are_shares_of_each_tensor():
