@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
 from facestyle.training.state import write_json
 
-__all__ = ["compare_photo", "format_rows"]
+__all__ = ["compare_photo", "format_rows", "portraits_sheet"]
 
 _MEASURES = ("lpips", "perceptual", "identity")
 _WARM_S = 10.0
@@ -142,7 +142,7 @@ def compare_photo(
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(folder / "comparison.json", report)
-    save_sheet(_sheet(face, rows, portraits), folder / "comparison.png")
+    save_sheet(portraits_sheet(face, rows, portraits), folder / "comparison.png")
     return report
 
 
@@ -232,10 +232,16 @@ def _judge(
         row |= {"identity_similarity": identity, **scores}
 
 
-def _sheet(
-    face: Image.Image, rows: Sequence[dict[str, Any]], portraits: dict[str, Image.Image]
+def portraits_sheet(
+    face: Image.Image, rows: Sequence[dict[str, Any]], portraits: Mapping[str, Image.Image]
 ) -> Image.Image:
-    """The photo and every method's portrait, or the reason why there is none, up to five in a row."""
+    """The photo and every method's portrait, or the reason why there is none, up to five in a row.
+
+    Args:
+        face: the photo's face.
+        rows: "methods" of what `compare_photo` returns.
+        portraits: of the methods that have one, by name.
+    """
     cell_px = 320
     cells = [face] + [portraits.get(row["method"]) or _notice(row["why"], cell_px) for row in rows]
     names = ["photo"] + [

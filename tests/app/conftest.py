@@ -38,7 +38,7 @@ def stylizers(tiny_stylizer) -> dict[str, FaceStylizer]:
         tiny_stylizer.base, tiny_stylizer.base, tiny_stylizer.encoder, tiny_stylizer.config,
         device="cpu", dtype="float32",
     )  # fmt: skip
-    return {"illustration": tiny_stylizer, "cartoon": other}
+    return {"cartoon": tiny_stylizer, "illustration": other}
 
 
 @pytest.fixture(scope="session")

@@ -80,7 +80,7 @@ def wait_for_pixels(page, wanted: bytes, name: str = "stylize") -> None:
 def test_an_uploaded_photo_follows_its_sliders_to_the_librarys_pixels(visit, files, stylizers):
     page = visit()
     bring(page, files / ONE_FACE)
-    style = stylizers["illustration"]
+    style = stylizers["cartoon"]
     wait_for_pixels(page, style(files / ONE_FACE).faces[0].portrait.tobytes())
     slide(page, "strength", 0.5)
     wait_for_pixels(page, style(files / ONE_FACE, strength=0.5).faces[0].portrait.tobytes())
@@ -92,14 +92,14 @@ def test_a_style_is_picked_from_the_gallery(visit, files, stylizers):
     page = visit()
     bring(page, files / ONE_FACE)
     page.locator("#styles button").nth(1).click()
-    wait_for_pixels(page, stylizers["cartoon"](files / ONE_FACE).faces[0].portrait.tobytes())
+    wait_for_pixels(page, stylizers["illustration"](files / ONE_FACE).faces[0].portrait.tobytes())
 
 
 def test_a_face_is_left_out(visit, files, stylizers):
     page = visit()
     bring(page, files / "two.png")
     page.locator("#chosen input").nth(1).wait_for()
-    style = stylizers["illustration"]
+    style = stylizers["cartoon"]
     both, one = (style(files / "two.png", faces=faces).image.tobytes() for faces in ("all", [0]))
     assert not same_pixels(both, one)
     wait_for_pixels(page, both)
@@ -125,7 +125,7 @@ def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):
     page.locator("#variations button img").nth(7).wait_for()
     page.locator("#variations button").nth(2).click()
     page.locator("#variation-status").get_by_text("seed 42").wait_for()
-    direct = stylizers["illustration"].variations(files / ONE_FACE, 1, seed=42)[0]
+    direct = stylizers["cartoon"].variations(files / ONE_FACE, 1, seed=42)[0]
     assert same_pixels(downloaded(page, "variation"), direct.faces[0].portrait.tobytes())
 
 
@@ -148,7 +148,7 @@ def test_a_reference_of_ones_own_is_followed_and_its_sliders_answer(visit, files
     bring_two(page, files)
     study(page, files / "other.png")
     page.locator("#reference-status").get_by_text(" s · ").wait_for()
-    style = stylizers["illustration"]
+    style = stylizers["cartoon"]
     code = style.encode_reference(files / "other.png")
     like = [
         style.with_reference(files / "two.png", code, mixing_level=level)
@@ -213,7 +213,7 @@ def test_two_visitors_see_their_own_pictures(visit, files, stylizers):
     ada, grace = visit(), visit()
     bring(ada, files / ONE_FACE)
     bring(grace, files / "two.png")
-    style = stylizers["illustration"]
+    style = stylizers["cartoon"]
     wait_for_pixels(ada, style(files / ONE_FACE).faces[0].portrait.tobytes())
     wait_for_pixels(grace, style(files / "two.png").image.tobytes())
 

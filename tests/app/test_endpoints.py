@@ -47,7 +47,7 @@ def test_faces_are_told_largest_first(client, here):
 def test_stylize_gives_the_librarys_pixels_and_metadata(client, here, stylizers):
     path, facts = client.predict(
         handle_file("my photo.png"),
-        "illustration",
+        "cartoon",
         0.8,
         0.5,
         0.4,
@@ -56,7 +56,7 @@ def test_stylize_gives_the_librarys_pixels_and_metadata(client, here, stylizers)
         False,
         api_name="/stylize",
     )
-    direct = stylizers["illustration"]("my photo.png", strength=0.8, keep_color=0.5, psi=0.4)
+    direct = stylizers["cartoon"]("my photo.png", strength=0.8, keep_color=0.5, psi=0.4)
     assert Image.open(path).format == "PNG"
     assert same_pixels(pixels(path), direct.image.tobytes())
     assert Image.open(path).text == direct.metadata()
@@ -66,7 +66,7 @@ def test_stylize_gives_the_librarys_pixels_and_metadata(client, here, stylizers)
 def test_variations_count_their_seeds(client, here, stylizers):
     pictures, _ = client.predict(
         handle_file("my photo.png"),
-        "cartoon",
+        "illustration",
         3,
         11,
         2,
@@ -75,7 +75,7 @@ def test_variations_count_their_seeds(client, here, stylizers):
         "largest",
         api_name="/variations",
     )
-    direct = stylizers["cartoon"].variations("my photo.png", 2, mixing_level=3, seed=11)
+    direct = stylizers["illustration"].variations("my photo.png", 2, mixing_level=3, seed=11)
     for one, two in zip(pictures, direct, strict=True):
         assert same_pixels(pixels(one["image"]), two.faces[0].portrait.tobytes())
 
@@ -92,14 +92,16 @@ def test_what_cannot_be_used_is_refused_with_advice(client, tmp_path, make, mess
     path = tmp_path / "wrong.png"
     make(path)
     with pytest.raises(Exception, match=f"(?i){message}"):
-        client.predict(handle_file(str(path)), "cartoon", api_name="/stylize")
+        client.predict(handle_file(str(path)), "illustration", api_name="/stylize")
 
 
 CALLS = [
-    Call(style="cartoon", photo="my photo.png", options={"strength": 0.8, "psi": 0.4}, full=True),
-    Call(style="illustration", photo="my photo.png", options={"keep_color": 0.3}, faces=[1]),
     Call(
-        style="cartoon",
+        style="illustration", photo="my photo.png", options={"strength": 0.8, "psi": 0.4}, full=True
+    ),
+    Call(style="cartoon", photo="my photo.png", options={"keep_color": 0.3}, faces=[1]),
+    Call(
+        style="illustration",
         photo="my photo.png",
         way="variations",
         options={"mixing_level": 3, "seed": 5},

@@ -17,15 +17,15 @@ def photo(astronaut, tmp_path):
 
 def test_a_photo_is_encoded_once_and_drawn_as_the_library_would(stylizers, photo, monkeypatch):
     engine = Engine(list(stylizers), stylizers.__getitem__)
-    detector = stylizers["illustration"].detector
+    detector = stylizers["cartoon"].detector
     calls = []
     detect = detector.detect
     monkeypatch.setattr(detector, "detect", lambda image: calls.append(1) or detect(image))
-    first = engine.stylize("ada", photo, "illustration")
-    second = engine.stylize("ada", photo, "illustration", strength=0.5)
-    third = engine.stylize("ada", photo, "cartoon")
+    first = engine.stylize("ada", photo, "cartoon")
+    second = engine.stylize("ada", photo, "cartoon", strength=0.5)
+    third = engine.stylize("ada", photo, "illustration")
     assert len(calls) == 1
-    direct = stylizers["illustration"](photo, strength=0.5)
+    direct = stylizers["cartoon"](photo, strength=0.5)
     assert second.image.tobytes() == direct.image.tobytes()
     assert second.settings == direct.settings
     assert len({one.image.tobytes() for one in (first, second, third)}) == 3
@@ -33,18 +33,18 @@ def test_a_photo_is_encoded_once_and_drawn_as_the_library_would(stylizers, photo
 
 def test_nothing_of_one_visitor_serves_another(stylizers, photo):
     engine = Engine(list(stylizers), stylizers.__getitem__)
-    mine = engine.prepare("ada", photo, "illustration")
-    assert engine.prepare("ada", photo, "illustration") is mine
-    assert engine.prepare("grace", photo, "illustration") is not mine
+    mine = engine.prepare("ada", photo, "cartoon")
+    assert engine.prepare("ada", photo, "cartoon") is mine
+    assert engine.prepare("grace", photo, "cartoon") is not mine
     engine.forget("ada")
-    assert engine.prepare("ada", photo, "illustration") is not mine
+    assert engine.prepare("ada", photo, "cartoon") is not mine
 
 
 def test_errors_are_facestyles_own(stylizers, tmp_path, astronaut):
     engine = Engine(list(stylizers), stylizers.__getitem__)
     astronaut.crop((0, 350, 150, 500)).save(tmp_path / "no_face.png")
     with pytest.raises(NoFaceError):
-        engine.prepare("ada", tmp_path / "no_face.png", "illustration")
+        engine.prepare("ada", tmp_path / "no_face.png", "cartoon")
     with pytest.raises(StyleNotFoundError, match="bundled"):
         Engine().stylizer("no-such-style")
 

@@ -46,8 +46,8 @@ def test_a_stopped_training_goes_on_and_its_style_is_the_visitors_alone(
 
     style = engine.adopt("ada")
     assert engine.adopt("ada") == style
-    assert engine.names("ada") == ["illustration", "cartoon", style]
-    assert engine.names("grace") == ["illustration", "cartoon"]
+    assert engine.names("ada") == ["cartoon", "illustration", style]
+    assert engine.names("grace") == ["cartoon", "illustration"]
     assert engine.address_for_people(style) == "./mine"
     with zipfile.ZipFile(training.zipped(tmp_path)) as archive:
         archive.extractall(tmp_path)
@@ -59,7 +59,7 @@ def test_a_stopped_training_goes_on_and_its_style_is_the_visitors_alone(
 
     folder = training.run
     engine.forget("ada")
-    assert engine.names("ada") == ["illustration", "cartoon"]
+    assert engine.names("ada") == ["cartoon", "illustration"]
     assert not folder.exists() and not engine.is_own(style)
 
 

@@ -134,3 +134,19 @@ def test_a_comparison_measured_beforehand_says_so_and_shows_its_pictures(tmp_pat
     assert table.index("NTC") > table.index("2.5")  # what ran comes first
     assert all(f">{value}<" in table for value in ("0.25", "–", "2.5", "1024", "0.50", "0.500"))
     assert "Measured live" in compare_tab._values(None, report, tmp_path)[-1]
+
+
+def test_ours_anew_takes_its_place_among_the_others():
+    rows = [
+        {"method": "ours", "picture": "ours.jpg", "seconds": 1.0},
+        {"method": "toonify", "picture": "toonify.jpg", "seconds": 5.0},
+        {"method": "ours-ref", "why": "no pictures"},
+    ]
+    renewed = {
+        "methods": [{"method": "ours", "picture": "ours.jpg", "seconds": 0.5}],
+        "machine": {"cores": 2}, "date": "2026-11-24",
+    }  # fmt: skip
+    ours, *others = examples.with_renewed(rows, renewed)
+    assert ours["seconds"] == 0.5
+    assert (ours["machine"], ours["date"]) == ({"cores": 2}, "2026-11-24")
+    assert others == rows[1:]

@@ -63,7 +63,8 @@ def test_a_pictures_own_features_change_nothing(tiny_model, gamma):
     x = random_latents(1).expand(3, -1, -1, -1)
     injection = StyleInjection(gamma, 1.0)
     plain = passed(tiny_model, injection, x, "off")
-    assert torch.equal(passed(tiny_model, injection, x, "replay"), plain)
+    replayed = passed(tiny_model, injection, x, "replay")
+    torch.testing.assert_close(replayed, plain, rtol=0, atol=2e-6)  # rounding, on some processors
 
 
 def test_photo_and_style_pass_untouched_beside_the_result(tiny_model):
