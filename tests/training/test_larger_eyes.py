@@ -1,5 +1,7 @@
 """Eyes get larger where they are, and nothing else in the picture changes."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from facestyle.errors import ConfigError
 from facestyle.faces.align import align
 from facestyle.faces.detect import FaceDetector
 from facestyle.models.features import LiteFeatures
-from facestyle.training.finetune import FinetuneConfig, SemanticLoss
+from facestyle.training.finetune import FinetuneConfig, SemanticLoss, finetune
 from facestyle.training.larger_eyes import EYES, enlarge_eyes, find_eyes
 
 
@@ -80,6 +82,21 @@ def test_the_eyes_count_where_eyes_are(face):
 
     assert added(112) > 20 * abs(added(200))
     assert added(112) > 0.01
+
+
+def test_training_follows_people_with_larger_eyes(tiny, folder, tmp_path):
+    def sem(**changed) -> float:
+        out = tmp_path / str(len(list(tmp_path.iterdir())))
+        config = FinetuneConfig(
+            coarse_steps=1, coarse_batch=2, full_steps=0, adversarial_weight=0, pair_weight=0,
+            preview_every=8, **changed,
+        )  # fmt: skip
+        finetune(tiny, folder, out, config, progress=False)
+        return float(json.loads((out / "log.jsonl").read_text().splitlines()[0])["sem"])
+
+    assert sem() < 1e-4  # the first step draws what G draws
+    assert sem(eye_scale=2.0) > 0.001
+    assert sem(eye_scale=2.0, eye_weight=1.0) > sem(eye_scale=2.0) + 0.01
 
 
 def test_a_scale_that_is_none_is_refused():
