@@ -174,7 +174,12 @@ def _table(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
 def _notes(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
     """What measured, when and where."""
     memory = say(request, f"memory_{report['memory_of'].replace(' ', '_')}")
-    machine = f"{report['machine']['processor']}, {report['machine']['cores']} cores"
+    machine = _machine(report)
+    for row in report["methods"]:
+        if "machine" in row:  # measured anew, later
+            machine += (
+                f" ({_NAMES.get(row['method'], row['method'])}: {_machine(row)}, {row['date']})"
+            )
     key = "measured_live" if is_live else "measured_before"
     notes = [say(request, key, memory=memory, machine=machine, date=report["date"])]
     if done := [row for row in report["methods"] if "why" not in row]:
@@ -184,6 +189,10 @@ def _notes(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
             how = entry["by"] if entry.get("value") is not None else entry.get("why", "–")
             notes.append(say(request, key, how=how))
     return " ".join(notes)
+
+
+def _machine(measured: dict[str, Any]) -> str:
+    return f"{measured['machine']['processor']}, {measured['machine']['cores']} cores"
 
 
 def _distance(row: dict[str, Any]) -> dict[str, Any]:

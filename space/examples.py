@@ -29,6 +29,7 @@ from facestyle.evaluation.gallery import sample_faces
 from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.photo_comparison import compare_photo, portraits_sheet
 from facestyle.files import write_whole
+from facestyle.image import load_image
 from facestyle.training.state import write_json
 
 __all__ = [
@@ -160,15 +161,9 @@ def _make_comparison(stylizer: FaceStylizer, runs: Path) -> None:
             _person(_COMPARED), made, style=style, base=stylizer.base, runs=runs,
             pictures=references_folder(style),
         )  # fmt: skip
-        names = [row["picture"] for row in report["methods"] if "picture" in row]
-        for name in ("photo.png", *names):
-            with Image.open(Path(made) / name) as image:
-                _save(image, (target / name).with_suffix(".jpg"), _COMPARED_PX)
-        with Image.open(Path(made) / "comparison.png") as image:
-            _save(image, target / "comparison.jpg")
-    for row in report["methods"]:
-        if "picture" in row:
-            row["picture"] = str(Path(row["picture"]).with_suffix(".jpg"))
+        _keep_pictures(report["methods"], Path(made), target)
+        _save(load_image(Path(made) / "photo.png"), target / "photo.jpg", _COMPARED_PX)
+        _save(load_image(Path(made) / "comparison.png"), target / "comparison.jpg")
     write_json(target / "comparison.json", report)
 
 
@@ -189,18 +184,22 @@ def renew_ours(style: str) -> None:
             _person(_COMPARED), made, style=style, base=base,
             pictures=references_folder(style), methods=_OURS,
         )  # fmt: skip
-        for row in renewed["methods"]:
-            if "picture" in row:
-                picture = Path(made) / row["picture"]
-                row["picture"] = picture.with_suffix(".jpg").name
-                with Image.open(picture) as image:
-                    _save(image, target / row["picture"], _COMPARED_PX)
+        _keep_pictures(renewed["methods"], Path(made), target)
     report["methods"] = with_renewed(report["methods"], renewed)
     rows = [row for row in report["methods"] if "picture" in row]
-    portraits = {row["method"]: _read(target / row["picture"]) for row in rows}
-    sheet = portraits_sheet(_read(target / "photo.jpg"), report["methods"], portraits)
+    portraits = {row["method"]: load_image(target / row["picture"]) for row in rows}
+    sheet = portraits_sheet(load_image(target / "photo.jpg"), report["methods"], portraits)
     _save(sheet, target / "comparison.jpg")
     write_json(path, report)
+
+
+def _keep_pictures(rows: list[dict[str, Any]], made: Path, target: Path) -> None:
+    """Keep the methods' pictures, small, and their new names."""
+    for row in rows:
+        if "picture" in row:
+            picture = made / row["picture"]
+            row["picture"] = picture.with_suffix(".jpg").name
+            _save(load_image(picture), target / row["picture"], _COMPARED_PX)
 
 
 def with_renewed(rows: list[dict[str, Any]], renewed: dict[str, Any]) -> list[dict[str, Any]]:
@@ -208,12 +207,6 @@ def with_renewed(rows: list[dict[str, Any]], renewed: dict[str, Any]) -> list[di
     measured = {key: renewed[key] for key in ("machine", "date")}
     newer = {row["method"]: row | measured for row in renewed["methods"]}
     return [newer.get(row["method"], row) for row in rows]
-
-
-def _read(path: Path) -> Image.Image:
-    """The picture in a file, read whole."""
-    with Image.open(path) as image:
-        return image.convert("RGB")
 
 
 def _person(seed: int) -> Path:

@@ -134,6 +134,10 @@ def test_a_comparison_measured_beforehand_says_so_and_shows_its_pictures(tmp_pat
     assert table.index("NTC") > table.index("2.5")  # what ran comes first
     assert all(f">{value}<" in table for value in ("0.25", "–", "2.5", "1024", "0.50", "0.500"))
     assert "Measured live" in compare_tab._values(None, report, tmp_path)[-1]
+    newer = {"machine": {"processor": "another", "cores": 3}, "date": "2026-11-24"}
+    next(row for row in report["methods"] if "picture" in row).update(newer)
+    table = compare_tab._values(None, report, tmp_path, is_live=False)[-1]
+    assert "another, 3 cores, 2026-11-24" in table
 
 
 def test_ours_anew_takes_its_place_among_the_others():
