@@ -24,6 +24,7 @@ from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
 from facestyle.image import to_pil, to_tensor
+from facestyle.inversion import QUICK_STEPS
 from facestyle.models.generator import Generator
 
 if TYPE_CHECKING:
@@ -49,6 +50,21 @@ METHODS = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OursConfig:
+    """How ours draws a photo.
+
+    Attributes:
+        refine: steps of optimisation on its code; toonify and ui2i search for theirs too.
+    """
+
+    refine: int = QUICK_STEPS
+
+    def __post_init__(self) -> None:
+        if self.refine < 0:
+            raise ConfigError(f"refine must be 0 or more steps, got {self.refine}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonConfig:
     """What is compared, and how the methods are set.
 
@@ -60,6 +76,7 @@ class ComparisonConfig:
         references: pictures of the style, spread over the set, that "ours-ref" follows in turn.
         mixing_level: from which layer it follows them.
         sheet_faces: people on a style's sheet.
+        ours: settings of "ours" and "ours-ref".
         toonify, ui2i, dualstylegan, ntc, inst, styleid: settings of these methods.
         diffusion: the model that ntc, inst and styleid draw with.
     """
@@ -71,6 +88,7 @@ class ComparisonConfig:
     references: int = 4
     mixing_level: int = 6
     sheet_faces: int = 8
+    ours: OursConfig = field(default_factory=OursConfig)
     toonify: ToonifyConfig = field(default_factory=ToonifyConfig)
     ui2i: Ui2iConfig = field(default_factory=Ui2iConfig)
     dualstylegan: DualStyleConfig = field(default_factory=DualStyleConfig)
@@ -148,8 +166,9 @@ class Method(Protocol):
 class _Ours:
     """A style of this library, by the path a user's photo takes."""
 
-    def __init__(self, stylizer: FaceStylizer) -> None:
+    def __init__(self, stylizer: FaceStylizer, refine: int) -> None:
         self.stylizer = stylizer
+        self.refine = refine
 
     @property
     def resolution(self) -> int:
@@ -161,16 +180,21 @@ class _Ours:
 
     def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
         photos = [to_pil(crop) for crop in crops]
-        return _stacked([made.image for made in self.stylizer(list(photos), aligned=True)])
+        made = self.stylizer(list(photos), aligned=True, refine=self.refine)
+        return _stacked([result.image for result in made])
 
 
 class _OursLikeReferences(_Ours):
     """The same, each photo like one of several pictures of the style."""
 
     def __init__(
-        self, stylizer: FaceStylizer, codes: Sequence[ReferenceCode], mixing_level: int
+        self,
+        stylizer: FaceStylizer,
+        refine: int,
+        codes: Sequence[ReferenceCode],
+        mixing_level: int,
     ) -> None:
-        super().__init__(stylizer)
+        super().__init__(stylizer, refine)
         self.codes = codes
         self.mixing_level = mixing_level
 
@@ -181,6 +205,7 @@ class _OursLikeReferences(_Ours):
                 self.codes[(first + i) % len(self.codes)],
                 mixing_level=self.mixing_level,
                 aligned=True,
+                refine=self.refine,
             )
             for i, crop in enumerate(crops)
         ]
@@ -237,7 +262,8 @@ def make_method(
 
 def settings_of(name: str, config: ComparisonConfig) -> Any:
     """The method's own settings in a comparison; None where it has none."""
-    own = ("toonify", "ui2i", "dualstylegan", "ntc", "inst", "styleid")
+    own = ("ours", "toonify", "ui2i", "dualstylegan", "ntc", "inst", "styleid")
+    name = "ours" if name == "ours-ref" else name
     return getattr(config, name) if name in own else None
 
 
@@ -257,14 +283,14 @@ def _ours(
 
     stylizer = FaceStylizer.from_pretrained(style, device=device)
     if name == "ours":
-        return _Ours(stylizer)
+        return _Ours(stylizer, config.ours.refine)
     if pictures is None:
         raise ConfigError("it follows pictures of the style; give some with --pictures")
     known = list(iter_pictures(pictures))
     step = max(1, len(known) // config.references)
     chosen = known[::step][: config.references]
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in chosen]
-    return _OursLikeReferences(stylizer, codes, config.mixing_level)
+    return _OursLikeReferences(stylizer, config.ours.refine, codes, config.mixing_level)
 
 
 def _stacked(images: Sequence[Image.Image]) -> Tensor:
