@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from facestyle.image import to_pil
-from facestyle.models.generator import Generator
+from facestyle.models.generator import Generator, weights_between
 from facestyle.models.mobile import MobileSynthesis
 from facestyle.models.settled import SettledSynthesis
 from facestyle.models.settled_stylegan2 import SettledStyleGAN2
@@ -27,12 +27,7 @@ def synthesis_at(
     """A synthesis network of its own with weights between G's (0) and G''s (1), ready to draw."""
     network = copy.deepcopy(generator.synthesis)
     if strength != 1:
-        start = base.synthesis.state_dict()
-        blended = {
-            name: torch.lerp(start[name], tensor, strength)
-            for name, tensor in network.state_dict().items()
-        }
-        network.load_state_dict(blended)
+        network.load_state_dict(weights_between(base.synthesis, network, strength))
     if generator.w_avg.device.type == "cpu":
         if isinstance(network, MobileSynthesis):
             network = SettledSynthesis(network)

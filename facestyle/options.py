@@ -9,10 +9,15 @@ from typing import Any, Literal, TypedDict
 from facestyle.errors import ConfigError
 from facestyle.models.encoder import SPACES, Space
 
-__all__ = ["CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_psi"]
+__all__ = [
+    "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_psi",
+]  # fmt: skip
 
 OnNoFace = Literal["error", "skip", "center"]
 Faces = Literal["all", "largest"] | Sequence[int]
+
+MOST_STRENGTH = 2.0
+"""Up to which a style may be exaggerated."""
 
 
 class CommonOptions(TypedDict, total=False):
@@ -56,9 +61,9 @@ class Options:
 
     def __post_init__(self) -> None:
         check_psi("psi", self.psi)
-        if not 0 <= self.strength <= 1.5:
+        if not 0 <= self.strength <= MOST_STRENGTH:
             raise ConfigError(
-                f"strength must be in [0, 1.5], got {self.strength}; 1 is the full style"
+                f"strength must be in [0, {MOST_STRENGTH:g}], got {self.strength}; 1 is the full style"
             )
         if not 0 <= self.keep_color <= 1:
             raise ConfigError(f"keep_color must be in [0, 1], got {self.keep_color}")

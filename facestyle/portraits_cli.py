@@ -105,7 +105,9 @@ def add_psi_and_seed(parser: argparse.ArgumentParser) -> None:
 
 def add_stylizing(parser: argparse.ArgumentParser, *, faces: str) -> None:
     """Options that every way of stylizing takes; `stylizing_options` reads them."""
-    parser.add_argument("--strength", type=float, default=1.0, help="0 the photo, 1 full style")
+    parser.add_argument(
+        "--strength", type=float, default=1.0, help="0 the photo, 1 full style, to 2: exaggerated"
+    )
     parser.add_argument("--keep-color", type=float, default=0.0, help="0 to 1")
     parser.add_argument("--refine", type=int, default=0, help="optimisation steps for likeness")
     parser.add_argument(

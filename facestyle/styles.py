@@ -50,6 +50,8 @@ class StyleConfig:
         generator: arguments that build it.
         base_sha256: of the base generator it was finetuned from: the bundled one, or `OWN_BASE` in the style's folder.
         psi: default truncation of content codes.
+        share: with which what training changed in the base generator's weights is taken when the style is loaded; above
+            1 a style is bolder than it was trained, below it is milder.
         license: of the weights.
         data: what it was trained on: source, count, licence.
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
@@ -65,6 +67,7 @@ class StyleConfig:
     base_sha256: str
     architecture: str = "mobile"
     psi: float = 0.7
+    share: float = 1.0
     license: str = "unknown"
     data: dict[str, Any] = field(default_factory=dict)
     encoder: str = "base"
@@ -76,6 +79,8 @@ class StyleConfig:
         check_style_name(self.name)
         if not 0 <= self.psi <= 1.5:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
+        if not 0 < self.share <= 2:
+            raise ConfigError(f"share must be above 0 and at most 2, got {self.share}")
         if self.encoder not in ("base", OWN_ENCODER):
             raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
         if self.alignment != "ffhq":

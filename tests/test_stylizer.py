@@ -1,5 +1,8 @@
 """The inference story on real weights: options, several faces, lists, and everything that is kept."""
 
+import contextlib
+import copy
+import dataclasses
 import shutil
 import subprocess
 import sys
@@ -22,6 +25,7 @@ from facestyle.errors import (
     StyleNotFoundError,
 )
 from facestyle.latents import broadcast, truncate
+from facestyle.models.checkpoints import read_tensors
 from facestyle.styles import StyleConfig, bundled_style
 
 
@@ -152,6 +156,17 @@ def test_refine_brings_the_reconstruction_closer(stylizer, astronaut):
     assert difference(refined.portrait, plain.crop) < difference(plain.portrait, plain.crop)
 
 
+def test_refine_finds_its_gradients_wherever_it_is_called(tiny_stylizer, astronaut):
+    codes = []
+    for context in (contextlib.nullcontext, torch.no_grad, torch.inference_mode):
+        fresh = copy.copy(tiny_stylizer)  # that has not yet loaded what it refines with
+        fresh.__dict__.pop("_inverter", None)
+        with context():
+            codes.append(fresh(astronaut, refine=2).faces[0].w_plus)
+    assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])
+    assert not torch.equal(codes[0], tiny_stylizer(astronaut).faces[0].w_plus)
+
+
 @pytest.fixture(scope="module")
 def group(astronaut) -> Image.Image:
     """Two people: the astronaut, and the sample person smaller."""
@@ -209,6 +224,7 @@ def test_a_tiny_face_is_named(stylizer, astronaut):
         {"psi": -1},
         {"psi": 3},
         {"strength": -0.1},
+        {"strength": 2.1},
         {"keep_color": 2},
         {"refine": -1},
         {"on_no_face": "cry"},
@@ -283,3 +299,30 @@ def test_unwritable_folders_are_named(stylizer, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError):
         stylizer.save_pretrained(tmp_path / "file" / "style")
+
+
+def test_a_share_makes_a_style_bolder_and_is_saved_worked_in(stylizer, tmp_path):
+    shutil.copytree(bundled_style("cartoon"), tmp_path / "bold")
+    path = tmp_path / "bold" / "config.json"
+    plain = StyleConfig.from_file(path)
+    share = 1.5 * plain.share
+    dataclasses.replace(plain, share=share).save(path)
+    bold = FaceStylizer.from_pretrained(tmp_path / "bold")
+    name = "blocks.3.conv1.weight"
+    base, usual, bolder = (
+        one.synthesis.state_dict()[name]
+        for one in (stylizer.base, stylizer.generator, bold.generator)
+    )
+    stored = read_tensors(tmp_path / "bold" / "generator.safetensors")[name].double()
+    wanted = base.double() + share * (stored - base.double())
+    assert torch.equal(bolder, wanted.half().float())
+    assert not torch.equal(bolder, usual)
+
+    bold.save_pretrained(tmp_path / "saved", samples=False)
+    assert StyleConfig.from_file(tmp_path / "saved" / "config.json").share == 1
+    again = FaceStylizer.from_pretrained(tmp_path / "saved")
+    for name, tensor in bold.generator.synthesis.state_dict().items():
+        assert torch.equal(tensor, again.generator.synthesis.state_dict()[name])
+    for wrong in (0, 2.5):
+        with pytest.raises(ConfigError, match="share"):
+            dataclasses.replace(plain, share=wrong)

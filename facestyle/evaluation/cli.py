@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
         "what",
         choices=list(_WHAT),
         help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
-        "many portraits of a few people; psi: a style at several truncations",
+        "many portraits of a few people; psi, strength, refine: a style at several values of that option",
     )
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
@@ -40,7 +40,10 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
     evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
     evaluate.add_argument(
-        "--psis", nargs="+", type=float, default=[], help="truncations to compare (psi)"
+        "--values", nargs="+", type=float, default=[], help="to compare (psi, strength, refine)"
+    )
+    evaluate.add_argument(
+        "--refine", type=int, default=0, help="steps of refine on every code (psi, strength)"
     )
     evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
     evaluate.add_argument(
@@ -84,17 +87,17 @@ def _style(args: argparse.Namespace, folder: Path) -> Path:
     return folder / "report.md"
 
 
-def _psi(args: argparse.Namespace, folder: Path) -> Path:
-    from facestyle.evaluation.psi_sweep import PSIS, psi_report
+def _sweep(args: argparse.Namespace, folder: Path) -> Path:
+    from facestyle.evaluation.sweep import sweep_report
 
     if not args.pictures or not args.faces:
         raise ConfigError(
-            "evaluate psi needs --pictures, the style's own, and --faces, aligned photos of people"
+            f"evaluate {args.what} needs --pictures, the style's own, and --faces, aligned photos of people"
         )
-    psi_report(
-        _stylizer(args), args.pictures, args.faces, folder, psis=args.psis or PSIS,
-        limit=args.limit, judge_name=args.judge, perceptual_name=args.perceptual,
-        cache=args.features_cache,
+    sweep_report(
+        _stylizer(args), args.what, args.pictures, args.faces, folder, values=args.values,
+        refine=args.refine, limit=args.limit, judge_name=args.judge,
+        perceptual_name=args.perceptual, cache=args.features_cache,
     )  # fmt: skip
     return folder / "report.md"
 
@@ -151,6 +154,6 @@ _WHAT = {
     "multimodal": _multimodal,
     "reference": _reference,
     "style": _style,
-    "psi": _psi,
     "styles": _styles,
+    **dict.fromkeys(("psi", "strength", "refine"), _sweep),
 }

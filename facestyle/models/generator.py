@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Generator", "Noise", "Source", "sample_z"]
+__all__ = ["Generator", "Noise", "Source", "sample_z", "weights_between"]
 
 Noise = Literal["const", "none"]
 
@@ -74,3 +74,20 @@ class Generator(nn.Module):
 def sample_z(count: int, seed: int, w_dim: int = 512) -> Tensor:
     """``count`` standard normal z's [count, w_dim], the same on every machine for one seed (drawn on the CPU)."""
     return torch.randn(count, w_dim, generator=torch.Generator().manual_seed(seed))
+
+
+def weights_between(base: nn.Module, styled: nn.Module, share: float) -> dict[str, Tensor]:
+    """Weights on the line from G's synthesis network (share 0) through that of a style finetuned from it (1).
+
+    Shares above 1 go on past the style: what finetuning changed is exaggerated. Worked out in float64, so that
+    processors agree on the rounded result.
+    """
+    start = base.state_dict()
+    return {
+        name: torch.lerp(_exact(start[name]), _exact(tensor), share).to(tensor)
+        for name, tensor in styled.state_dict().items()
+    }
+
+
+def _exact(tensor: Tensor) -> Tensor:
+    return tensor.to("cpu", torch.float64)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from facestyle.models.checkpoints import (
     unfilled,
 )
 from facestyle.models.encoder import Encoder, Space
-from facestyle.models.generator import Generator, Source
+from facestyle.models.generator import Generator, Source, weights_between
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
@@ -121,7 +121,9 @@ def load_style(folder: str | Path) -> Style:
         config = StyleConfig.from_file(folder / "config.json")
         base = load_style_base(folder)
         own = None if config.encoder == "base" else folder / config.encoder
-        return Style(config, load_style_generator(folder, base), base, load_encoder(own))
+        generator = load_style_generator(folder, base)
+        # The generator has its share by now; saved again, it must not be taken twice.
+        return Style(replace(config, share=1.0), generator, base, load_encoder(own))
     base = load_base_generator(folder)
     own_files = own_encoders(folder)
     config = StyleConfig(
@@ -195,7 +197,7 @@ def load_style_base(folder: str | Path) -> Generator:
 
 
 def load_style_generator(folder: str | Path, base: Generator) -> Generator:
-    """G' of a style's folder: its own synthesis network on the mapping network of ``base``.
+    """G' of a style's folder, ``config.share`` worked in: its own synthesis network on the mapping network of ``base``.
 
     Raises:
         CheckpointError: a file is damaged, or the style was made from another base generator.
@@ -213,6 +215,12 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     generator = _build(config.architecture, config.generator, folder / "config.json")
     tensors = read_tensors(path)
     load_strict(generator.synthesis, tensors, path=path)
+    if config.share != 1:
+        weights = weights_between(base.synthesis, generator.synthesis, config.share)
+        generator.synthesis.half().load_state_dict(
+            weights
+        )  # as a file of these weights would store them
+        generator.float()
     generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)
 

@@ -32,8 +32,8 @@ from facestyle.evaluation.metrics import (
 )
 from facestyle.evaluation.people import People, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import HedVgg16, PerceptualDistance
-from facestyle.evaluation.psi_sweep import psi_report
 from facestyle.evaluation.skin import THREE_GROUPS, drift_by_group, skin_drift
+from facestyle.evaluation.sweep import sweep_report
 from facestyle.models.generator import sample_z
 from facestyle.models.mobile import MobileGenerator
 
@@ -433,8 +433,16 @@ def test_a_style_report_has_table_numbers_and_sheet(
         report.style_report(stylizer, tmp_path, out, perceptual_name="vgg")
 
 
-def test_a_psi_sweep_shows_every_psi(
-    stand_ins: list[str], generator: MobileGenerator, styled: MobileGenerator, tmp_path: Path
+@pytest.mark.parametrize(
+    ("setting", "values"), [("psi", (0.0, 1.0)), ("strength", (0.0, 1.0)), ("refine", (0, 2))]
+)
+def test_a_sweep_shows_every_value(
+    setting: Any,
+    values: tuple[float, float],
+    stand_ins: list[str],
+    generator: MobileGenerator,
+    styled: MobileGenerator,
+    tmp_path: Path,
 ) -> None:
     stylizer: Any = SimpleNamespace(
         base=generator,
@@ -444,14 +452,30 @@ def test_a_psi_sweep_shows_every_psi(
         device="cpu",
     )
     style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
-    text = psi_report(stylizer, style, photos, tmp_path, psis=(0.0, 1.0), limit=3, shown=2)
-    assert text.startswith("# Toy by psi\n") and "| psi 0 |" in text and "| psi 1 |" in text
+    text = sweep_report(stylizer, setting, style, photos, tmp_path, values=values, limit=3, shown=2)
+    low, high = (f"{value:g}" for value in values)
+    assert text.startswith(f"# Toy by {setting}\n")
+    assert f"| {setting} {low} |" in text and f"| {setting} {high} |" in text
     assert "change of L* of the skin" in text and (tmp_path / "report.md").read_text() == text
-    still, moved = (read_metrics(tmp_path / f"psi_{psi}.json")["photos"] for psi in (0, 1))
-    assert still["identity_spread"]["value"] == pytest.approx(0, abs=1e-6)  # one face for all
-    assert moved["perceptual"] != still["perceptual"] and still["who"] == "3 encoded photos"
+    first, second = (
+        read_metrics(tmp_path / f"{setting}_{value}.json")["photos"] for value in (low, high)
+    )
+    assert first["perceptual"] != second["perceptual"] and first["who"] == "3 encoded photos"
+    if setting == "psi":  # one face for all
+        assert first["identity_spread"]["value"] == pytest.approx(0, abs=1e-6)
+    if setting == "strength":  # the weights it was given stay as they were
+        again = sweep_report(
+            stylizer, setting, style, photos, tmp_path, values=values, limit=3, shown=2
+        )
+        assert again == text
     with Image.open(tmp_path / "sheet.jpg") as sheet:
-        assert sheet.height > sheet.width  # a row each: photos, psi 0, psi 1
-    for psis in ((), (0.5, 0.5), (-0.1,), (2.0,)):
-        with pytest.raises(ConfigError, match="psi"):
-            psi_report(stylizer, style, photos, tmp_path, psis=psis)
+        assert sheet.height > sheet.width  # a row each: photos, both values
+    for wrong in ((0.5, 0.5), (-0.1,), (2000.0,), (0.5,) if setting == "refine" else (3.0,)):
+        with pytest.raises(ConfigError, match=setting):
+            sweep_report(stylizer, setting, style, photos, tmp_path, values=wrong)
+
+
+def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
+    stylizer: Any = SimpleNamespace()
+    with pytest.raises(ConfigError, match="psi, strength or refine"):
+        sweep_report(stylizer, "speed", [], [], tmp_path)  # type: ignore[arg-type]

@@ -1,0 +1,186 @@
+"""A style at several values of one setting: how much style, and how much of the person, each of them leaves."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from facestyle.errors import ConfigError
+from facestyle.evaluation.features import Pictures
+from facestyle.evaluation.metrics import StyleJudge, portrait_metrics, save_metrics
+from facestyle.evaluation.people import People, draw, encode_people, pil_pictures
+from facestyle.evaluation.report import measures_with
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.evaluation.tables import comparison_table
+from facestyle.files import write_whole
+from facestyle.inversion import Inverter
+from facestyle.latents import truncate
+from facestyle.models.generator import Generator, weights_between
+from facestyle.options import MOST_STRENGTH
+
+if TYPE_CHECKING:
+    from facestyle.stylizer import FaceStylizer
+
+__all__ = ["SETTINGS", "Setting", "sweep_report"]
+
+Setting = Literal["psi", "strength", "refine"]
+
+SETTINGS: dict[Setting, tuple[float, ...]] = {
+    "psi": (0.7, 0.8, 0.9, 1.0, 1.15),
+    "strength": (0.6, 0.8, 1.0, 1.2, 1.4, 1.6),
+    "refine": (0, 4, 8, 16, 50),
+}
+"""Settings that can be swept, and their usual values."""
+
+SIDE_PX = 512
+_LARGEST = {"psi": 1.5, "strength": MOST_STRENGTH, "refine": 1000}
+_FACES_AT_ONCE = 4
+
+
+def sweep_report(
+    stylizer: FaceStylizer,
+    setting: Setting,
+    pictures: Pictures,
+    photos: Pictures,
+    folder: str | Path,
+    *,
+    values: Sequence[float] = (),
+    refine: int = 0,
+    limit: int | None = None,
+    shown: int = 14,
+    judge_name: str = "auto",
+    perceptual_name: str = "auto",
+    cache: str | Path | None = None,
+) -> str:
+    """The table of a style's portraits of the same photos at every value of a setting, and a sheet of them.
+
+    Leaves ``report.md``, ``sheet.jpg`` (a row each: the photos, then every value) and a JSON for each value.
+
+    Args:
+        stylizer: of the style.
+        setting: "psi" truncates the codes; "strength" is the share of the way from G's weights to G''s, or beyond;
+            "refine" optimises the codes by so many steps.
+        pictures: the style's own pictures: a folder or zip, or several.
+        photos: aligned test photos, likewise.
+        folder: where the files go.
+        values: of the setting; its `SETTINGS` when empty.
+        refine: steps of optimisation on all codes, where the setting is another.
+        limit: use so many photos.
+        shown: photos on the sheet, spread evenly.
+        judge_name: identity network, see ``load_judge``.
+        perceptual_name: "auto", or a perceptual network, which is then the only one.
+        cache: file that keeps the style pictures' features, see ``set_features``.
+
+    Raises:
+        ConfigError: the setting is unknown; a value twice or out of range; or an unknown network.
+        ImageError: a photo is no square of 128 px or more.
+    """
+    if setting not in get_args(Setting):
+        raise ConfigError(f"expected psi, strength or refine, got {setting!r}")
+    values = values or SETTINGS[setting]
+    if len(set(values)) < len(values) or min(values) < 0 or max(values) > _LARGEST[setting]:
+        raise ConfigError(
+            f"expected different values of {setting} from 0 to {_LARGEST[setting]:g}, got {list(values)}"
+        )
+    if setting == "refine" and any(value != int(value) for value in values):
+        raise ConfigError(f"refine is a number of steps, got {list(values)}")
+    folder = Path(folder)
+    judge = StyleJudge.load(
+        pictures, measures=measures_with(perceptual_name), judge_name=judge_name,
+        cache=cache, device=stylizer.device,
+    )  # fmt: skip
+    base, config = stylizer.base, stylizer.config
+    side_px = min(SIDE_PX, base.resolution)
+    people = encode_people(base, stylizer.encoder, photos, psi=1.0, side_px=side_px, limit=limit)
+    assert people.photos is not None
+    n = len(people.w)
+    columns = range(0, n, -(-n // shown))
+    faces = list(pil_pictures(people.photos))
+    sheet = [[faces[i] for i in columns]]
+    rows = []
+    portraits_at = _portraits(stylizer, setting, people, refine, side_px)
+    for value in values:
+        portraits = portraits_at(value)
+        drawn = list(pil_pictures(portraits))
+        sheet.append([drawn[i] for i in columns])
+        row = portrait_metrics(
+            judge,
+            portraits,
+            people.photos,
+            style=config.name,
+            variant=f"{setting} {value:g}",
+            who=f"{n} encoded photos",
+        )
+        rows.append(row)
+        save_metrics(row, folder / f"{setting}_{value:g}.json")
+    save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
+    usual = {"psi": f"{config.psi:g}", "strength": "1", "refine": "0"}[setting]
+    others = f" All codes went through {refine} steps of refine." if refine else ""
+    lines = [
+        f"# {config.title} by {setting}",
+        "",
+        f"The style's own is {usual}. Portraits at {side_px} px.{others}",
+        "",
+        comparison_table(rows, columns=("KID", "Perc.", "Person"), people="photos"),
+        "| change of L* of the skin | "
+        + " | ".join(f"{name} ({row['n']})" for name, row in rows[0]["photos"]["by_skin"].items())
+        + " |",
+        "|---" * (1 + len(rows[0]["photos"]["by_skin"])) + "|",
+        *(
+            f"| {row['variant']} | "
+            + " | ".join(f"{group['delta_l']:+.1f}" for group in row["photos"]["by_skin"].values())
+            + " |"
+            for row in rows
+        ),
+        "",
+    ]
+    text = "\n".join(lines)
+    write_whole(text.encode(), folder / "report.md")
+    return text
+
+
+def _portraits(
+    stylizer: FaceStylizer, setting: Setting, people: People, refine: int, side_px: int
+) -> Callable[[float], Tensor]:
+    """From a value of the setting to everybody's portraits, uint8 [N, 3, side_px, side_px]."""
+    base, config = stylizer.base, stylizer.config
+    codes = people.w if setting == "refine" else _refined(base, people, refine)
+
+    def drawn(codes: Tensor, psi: float, generator: Generator = stylizer.generator) -> Tensor:
+        return draw(generator, truncate(codes, base.w_avg, psi), side_px=side_px)
+
+    def at_strength(value: float) -> Tensor:
+        generator = copy.deepcopy(stylizer.generator)
+        weights = weights_between(base.synthesis, generator.synthesis, value)
+        generator.synthesis.load_state_dict(weights)
+        return drawn(codes, config.psi, generator)
+
+    ways: dict[Setting, Callable[[float], Tensor]] = {
+        "psi": lambda value: drawn(codes, value),
+        "strength": at_strength,
+        "refine": lambda value: drawn(_refined(base, people, int(value)), config.psi),
+    }
+    return ways[setting]
+
+
+def _refined(base: Generator, people: People, steps: int) -> Tensor:
+    """Everybody's codes after so many steps of optimisation."""
+    if not steps:
+        return people.w
+    assert people.photos is not None
+    inverter = Inverter(base)
+    parts = list(
+        zip(people.photos.split(_FACES_AT_ONCE), people.w.split(_FACES_AT_ONCE), strict=True)
+    )
+    return torch.cat(
+        [
+            inverter(photos.to(codes).div(127.5).sub(1), codes, steps)
+            for photos, codes in tqdm(parts, desc=f"refine {steps}")
+        ]
+    )
