@@ -12,9 +12,11 @@ import gradio as gr
 
 from facestyle.errors import FacestyleError
 from facestyle.evaluation.photo_comparison import compare_photo
+from facestyle.image import load_image
 from space.engine import Engine
 from space.examples import OPENING_STYLE, comparison, references_folder
-from space.outputs import delete_later, new_file
+from space.one_thread import in_one_thread
+from space.outputs import delete_later, new_file, save
 from space.panel import Panel
 from space.stylize_tab import DRAWING
 from space.texts import explain, say, text
@@ -72,13 +74,15 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         folder = new_file("comparison")
         followed = references_folder(style)
         try:
-            report = compare_photo(
-                photo,
-                folder,
-                style=engine.address(style),
-                base=engine.stylizer(style).base,
-                runs=os.environ.get(_RUNS),
-                pictures=followed if followed.is_dir() else None,
+            report = in_one_thread(
+                lambda: compare_photo(
+                    photo,
+                    folder,
+                    style=engine.address(style),
+                    base=engine.stylizer(style).base,
+                    runs=os.environ.get(_RUNS),
+                    pictures=followed if followed.is_dir() else None,
+                )
             )
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]
@@ -95,7 +99,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         report = json.loads((folder / "comparison.json").read_text("utf-8"))
         return [
             *_values(request, report, folder, is_live=False),
-            None,
+            save(load_image(folder / "comparison.jpg"), "comparison"),
             str(folder / "comparison.json"),
         ]
 

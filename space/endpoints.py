@@ -26,7 +26,9 @@ def build_endpoints(engine: Engine) -> None:
         photo = photo_input(label="photo: the picture file, any size, faces are found in it")
         reference = photo_input(label="reference: the picture whose look is taken over")
         style = gr.Dropdown(engine.styles, value=engine.styles[0], label="style: name of a style")
-        strength = gr.Number(1.0, label="strength: 0 the photo drawn anew, 1 the full style")
+        strength = gr.Number(
+            1.0, label="strength: 0 the photo drawn anew, 1 the full style, to 2: exaggerated"
+        )
         keep_color = gr.Number(0.0, label="keep_color: 0 to 1, share of the photo's own colours")
         psi = gr.Number(-1.0, label="psi: truncation, 0 to 1; below 0 the style's own")
         refine = gr.Number(0, precision=0, label="refine: steps of optimisation, at most 60")
@@ -75,7 +77,7 @@ def build_endpoints(engine: Engine) -> None:
 
     def variations(
         photo: str, style: str, level: int, seed: int, count: int, strength: float, keep_color: float,
-        faces: str, request: gr.Request,
+        faces: str, refine: int, request: gr.Request,
     ) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
         """Portraits of one photo that differ in hair, clothes or colours; one seed each, counted up."""
         with _as_gradio_errors():
@@ -83,22 +85,23 @@ def build_endpoints(engine: Engine) -> None:
                 raise ConfigError(f"count must be 1 to {_MOST_VARIATIONS}, got {count}")
             chosen = _faces(faces)
             made = engine.variations(
-                visitor_of(request), photo, style, int(count), mixing_level=int(level), seed=int(seed),
-                strength=strength, keep_color=keep_color, faces="largest" if chosen == "all" else chosen,
+                visitor_of(request), photo, style, int(count), refine=_refine(refine),
+                mixing_level=int(level), seed=int(seed), strength=strength, keep_color=keep_color,
+                faces="largest" if chosen == "all" else chosen,
             )  # fmt: skip
             return [_picture(one, style, True) for one in made], _facts(made[0])
 
     def like_a_reference(
         photo: str, reference: str, style: str, level: int, alpha: float, strength: float, keep_color: float,
-        faces: str, portrait: bool, aligned: bool, request: gr.Request,
+        faces: str, portrait: bool, aligned: bool, refine: int, request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """A photo drawn like a reference picture; a new reference is studied first, half a minute on a CPU."""
         visitor = visitor_of(request)
         with _as_gradio_errors():
             code = engine.code(visitor, reference, style, aligned=aligned)
             result = engine.with_code(
-                visitor, photo, style, code, mixing_level=int(level), alpha=alpha, strength=strength,
-                keep_color=keep_color, faces=_faces(faces),
+                visitor, photo, style, code, refine=_refine(refine), mixing_level=int(level), alpha=alpha,
+                strength=strength, keep_color=keep_color, faces=_faces(faces),
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
@@ -117,12 +120,12 @@ def build_endpoints(engine: Engine) -> None:
         stylize, "stylize", [photo, style, strength, keep_color, psi, refine, faces, portrait], [picture, facts],
     )  # fmt: skip
     add(
-        variations, "variations", [photo, style, level, seed, count, strength, keep_color, faces],
+        variations, "variations", [photo, style, level, seed, count, strength, keep_color, faces, refine],
         [pictures, facts],
     )  # fmt: skip
     add(
         like_a_reference, "reference",
-        [photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned],
+        [photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned, refine],
         [picture, facts],
     )  # fmt: skip
 

@@ -22,8 +22,10 @@ from facestyle import (
     Variations,
     list_styles,
 )
+from facestyle.inversion import QUICK_STEPS
 from facestyle.styles import StyleConfig, bundled_style
 from space.examples import example_code, references
+from space.one_thread import aside, in_one_thread
 from space.own_training import OwnTraining
 from space.zero_gpu import ON_ZERO_GPU, borrow_gpu
 
@@ -32,6 +34,7 @@ __all__ = ["Engine", "Kept"]
 _STYLES_KEPT = 6
 _PHOTOS_KEPT = 48
 _CODES_KEPT = 256
+_CLOSER_FACES = 4
 _LONGEST_S = 120
 
 _T = TypeVar("_T")
@@ -90,14 +93,18 @@ class Engine:
     Args:
         styles: names that visitors may ask for; the bundled ones when None.
         load: makes the stylizer of a name; ``FaceStylizer.from_pretrained`` when None.
+        likeness: steps of ``refine`` on every photo, after a first picture without; 0 leaves that as it is.
     """
 
     def __init__(
         self,
         styles: Sequence[str] | None = None,
         load: Callable[[str], FaceStylizer] | None = None,
+        *,
+        likeness: int = QUICK_STEPS,
     ) -> None:
         self.styles = list(list_styles() if styles is None else styles)
+        self.likeness = likeness
         self._load = load
         self._stylizers: Kept[FaceStylizer] = Kept(_STYLES_KEPT)
         self._prepared: Kept[PreparedPhoto] = Kept(_PHOTOS_KEPT)
@@ -108,6 +115,15 @@ class Engine:
             (style, _digest(path)): path for style in self.styles for path in references(style)
         }
         _ENGINES[id(self)] = self
+
+    def closer(self, visitor: str, photo: str | Path, style: str) -> dict[str, int]:
+        """The option with which every tab draws a photo, see ``likeness``; none for a crowd, which would take long.
+
+        Raises:
+            ImageError: the photo cannot be used.
+        """
+        count = len(self.prepare(visitor, photo, style).codes)
+        return {"refine": self.likeness} if self.likeness and count <= _CLOSER_FACES else {}
 
     def stylizer(self, style: str) -> FaceStylizer:
         """The stylizer of a style, loaded when it is first asked for.
@@ -214,12 +230,18 @@ class Engine:
 
         def make(steps: int) -> PreparedPhoto:
             source = self._prepared.get((*key, 0), lambda: make(0)) if steps else photo
-            prepared: PreparedPhoto = _compute(
-                id(self), style, "prepare", source, refine=steps, progress=progress
+            prepared: PreparedPhoto = self._draw(
+                style, "prepare", source, refine=steps, progress=progress
             )
             return prepared
 
         return self._prepared.get((*key, refine), lambda: make(refine))
+
+    def has_faces(self, visitor: str, photo: str | Path, style: str) -> bool:
+        """Whether a photo was prepared for this visitor and has faces; nothing is computed."""
+        config = self.config(style)
+        key = (visitor, _digest(photo), config.base_sha256, config.encoder, 0)
+        return key in self._prepared
 
     def stylize(
         self, visitor: str, photo: str | Path, style: str, *, refine: int = 0, progress: bool = False,
@@ -231,7 +253,7 @@ class Engine:
             FacestyleError: the photo or an option cannot be used.
         """
         prepared = self.prepare(visitor, photo, style, refine, progress=progress)
-        result: StylizeResult = _compute(id(self), style, "__call__", prepared, **options)
+        result: StylizeResult = self._draw(style, "__call__", prepared, **options)
         return result
 
     def variations(
@@ -250,7 +272,7 @@ class Engine:
             FacestyleError: the photo or an option cannot be used.
         """
         prepared = self.prepare(visitor, photo, style, refine)
-        result: Variations = _compute(id(self), style, "variations", prepared, n, **options)
+        result: Variations = self._draw(style, "variations", prepared, n, **options)
         return result
 
     def is_example(self, reference: str | Path, style: str) -> bool:
@@ -291,11 +313,12 @@ class Engine:
             return wanted
 
         def make() -> ReferenceCode:
-            code: ReferenceCode = _compute(
-                id(self), style, "encode_reference", reference, aligned=aligned,
-                on_step=None if ON_ZERO_GPU else step,
+            return aside(
+                lambda: _compute(
+                    id(self), style, "encode_reference", reference, aligned=aligned,
+                    on_step=None if ON_ZERO_GPU else step,
+                )
             )  # fmt: skip
-            return code
 
         code = self._codes.get(key, make)
         if stopped:
@@ -312,10 +335,11 @@ class Engine:
             FacestyleError: the photo or an option cannot be used.
         """
         prepared = self.prepare(visitor, photo, style, refine)
-        result: StylizeResult = _compute(
-            id(self), style, "with_reference", prepared, code, **options
-        )
+        result: StylizeResult = self._draw(style, "with_reference", prepared, code, **options)
         return result
+
+    def _draw(self, style: str, method: str, *args: Any, **options: Any) -> Any:
+        return in_one_thread(lambda: _compute(id(self), style, method, *args, **options))
 
     def forget(self, visitor: str) -> None:
         """Drop all that is kept of a visitor; a training of theirs is stopped."""

@@ -30,6 +30,7 @@ from facestyle.evaluation.people import draw, pil_pictures, sample_w
 from facestyle.evaluation.photo_comparison import compare_photo, portraits_sheet
 from facestyle.files import write_whole
 from facestyle.image import load_image
+from facestyle.inversion import QUICK_STEPS
 from facestyle.training.state import write_json
 
 __all__ = [
@@ -134,7 +135,7 @@ def _make_portraits(stylizer: FaceStylizer) -> None:
     is_opening = style == OPENING_STYLE
     if thumbnail.is_file() and (not is_opening or all(path.is_file() for path in opening())):
         return
-    (face,) = stylizer(_person(_PEOPLE[0])).faces
+    (face,) = stylizer(_person(_PEOPLE[0]), refine=QUICK_STEPS).faces
     _save(face.portrait, thumbnail, _SMALL_PX)
     if is_opening:
         for path, image in zip(opening(), (face.crop, face.portrait), strict=True):

@@ -13,6 +13,7 @@ from PIL import Image
 from facestyle.errors import ConfigError, FacestyleError
 from space.engine import Engine
 from space.examples import people
+from space.one_thread import aside
 from space.outputs import new_file, save
 from space.own_training import PRESETS, OwnTraining, Progress
 from space.panel import Panel, visitor_of
@@ -171,8 +172,10 @@ def build_own_style_tab(
             if not token.strip():
                 raise ConfigError("give a token of your Hub account that may write")
             style = engine.adopt(visitor_of(request))
-            address = engine.stylizer(style).push_to_hub(
-                repo.strip(), token=token.strip(), private=private
+            address = aside(
+                lambda: engine.stylizer(style).push_to_hub(
+                    repo.strip(), token=token.strip(), private=private
+                )
             )
         except FacestyleError as error:
             return _words(explain(request, error)), ""

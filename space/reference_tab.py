@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from facestyle.errors import FacestyleError
+from facestyle.options import MOST_STRENGTH
 from facestyle.reference import STEPS
 from space.engine import Engine
 from space.examples import references
@@ -52,7 +53,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
     )
     with gr.Row():
         alpha = gr.Slider(0, 1, 1, step=0.05, label=text("alpha"), elem_id="alpha", buttons=[])
-        strength = gr.Slider(0, 1.5, 1, step=0.05, label=text("strength"), buttons=[])
+        strength = gr.Slider(0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), buttons=[])
         keep_color = gr.Slider(0, 1, 0, step=0.05, label=text("keep_color"), buttons=[])
     view.lay_out_codes()
 
@@ -91,6 +92,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             is_example = engine.is_example(reference, style)
             aligned = whole or is_example
             code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
+            options |= engine.closer(visitor, photo, style)
             result = engine.with_code(visitor, photo, style, code, faces=faces or "all", **options)
             call = Call(
                 style=engine.address_for_people(style), photo=photo_name(photo), way="reference",

@@ -115,11 +115,13 @@ class Call:
         if self.way == "variations":
             return [
                 photo, self.style, given.get("mixing_level", 6), given.get("seed", 0), 1, *looks, faces,
+                given.get("refine", 0),
             ]  # fmt: skip
         if self.way == "reference":
             return [
                 photo, _file("@REFERENCE"), self.style, given.get("mixing_level", 6),
                 given.get("alpha", 1.0), *looks, faces, not self.full, self.reference_aligned,
+                given.get("refine", 0),
             ]  # fmt: skip
         return [
             photo, self.style, *looks, given.get("psi", -1.0), given.get("refine", 0), faces, not self.full,

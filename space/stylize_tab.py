@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from facestyle.errors import FacestyleError
+from facestyle.options import MOST_STRENGTH
 from space.engine import Engine
 from space.examples import OPENING_STYLE, opening
 from space.panel import Panel, found, toggled, visitor_of
@@ -21,6 +22,9 @@ __all__ = ["DRAWING", "Redrawing", "build_stylize_tab", "with_message"]
 
 DRAWING = "drawing"
 """Queue of all that draws: one picture at a time, which uses all cores by itself."""
+
+_STATUS = 2
+"""Where the status is among what drawing gives: the message, then `ResultView.outputs`."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     opening_style = panel.style.value
     with gr.Row():
         strength = gr.Slider(
-            0, 1.5, 1, step=0.05, label=text("strength"), info=text("strength_info"),
+            0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), info=text("strength_info"),
             elem_id="strength", buttons=[],
         )  # fmt: skip
         keep_color = gr.Slider(
@@ -65,7 +69,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             elem_id="psi", buttons=[],
         )  # fmt: skip
         refine = gr.Slider(
-            0, 60, 0, step=10, label=text("refine"), info=text("refine_info"), elem_id="refine", buttons=[]
+            0, 60, engine.likeness, step=4, label=text("refine"), info=text("refine_info"),
+            elem_id="refine", buttons=[],
         )  # fmt: skip
     reset = gr.Button(text("reset"), size="sm", elem_id="reset")
     view.lay_out_codes()
@@ -116,7 +121,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         photo: str | None, style: str, strength: float, keep_color: float, psi: float, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        """A new photo: its faces, and the first picture of it."""
+        """A new photo: its faces, and a first picture of it, as encoded."""
         nothing = [
             gr.update(visible=False),
             None,
@@ -129,6 +134,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         progress(0, desc=say(request, "looking"))
         try:
             prepared = engine.prepare(visitor_of(request), photo, style)
+            steps = engine.closer(visitor_of(request), photo, style).get("refine", 0)
         except FacestyleError as error:
             return [*nothing, *with_message(outputs, explain(request, error))]
         everybody = list(range(len(prepared.codes)))
@@ -136,7 +142,21 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         drawn = draw(
             photo, style, everybody, shows, strength, keep_color, psi, 0, request, progress
         )
-        return [*found(request, prepared, None), shows, 0, *drawn]
+        if steps and isinstance(status := drawn[_STATUS], str):
+            drawn[_STATUS] = f"{status} · {say(request, 'closer')}"
+        return [*found(request, prepared, None), shows, steps, *drawn]
+
+    def draw_closer(
+        photo: str | None, style: str, chosen: Sequence[int], shows: str, strength: float, keep_color: float,
+        psi: float, refine: int, request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        """After the first picture: one that is more like the person."""
+        nothing = [gr.skip()] * len(outputs)
+        if photo is None or not refine or not engine.has_faces(visitor_of(request), photo, style):
+            return nothing
+        return draw(
+            photo, style, chosen, shows, strength, keep_color, psi, refine, request, progress
+        )
 
     begin_outputs = [*panel.found, shows, refine, *outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
@@ -144,14 +164,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
     }  # fmt: skip
     new_photo = [panel.photo, panel.style, strength, keep_color, psi]
-
-    panel.photo.change(
-        begin,
-        new_photo,
-        begin_outputs,
-        **{**drawing, "show_progress": "full"},
-    )
-    demo.load(begin, new_photo, begin_outputs, **{**drawing, "show_progress": "hidden"})
+    for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
+        new(begin, new_photo, begin_outputs, **{**drawing, "show_progress": shown_as}).then(
+            draw_closer, inputs, outputs, **{**drawing, "show_progress": "hidden"}
+        )
     gr.on(
         [shows.input, strength.input, keep_color.input, psi.input, refine.release, panel.chosen.input],
         draw, inputs, outputs, **drawing,
@@ -166,8 +182,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         draw, inputs, outputs, **drawing
     )
     reset.click(
-        lambda style: (1.0, 0.0, engine.psi(style), 0), panel.style, [strength, keep_color, psi, refine],
-        **light,
+        lambda style: (1.0, 0.0, engine.psi(style), engine.likeness), panel.style,
+        [strength, keep_color, psi, refine], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
     def redraw_faces(

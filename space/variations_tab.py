@@ -11,6 +11,7 @@ import gradio as gr
 from PIL import Image
 
 from facestyle.errors import FacestyleError
+from facestyle.options import MOST_STRENGTH
 from space.engine import Engine
 from space.outputs import save
 from space.panel import Panel, visitor_of
@@ -52,12 +53,18 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         show_label=False, columns=4, height="auto", allow_preview=False, format="png",
         elem_id="variations", elem_classes="strip", interactive=False, buttons=[], object_fit="cover",
     )  # fmt: skip
-    first, picked = gr.State(0), gr.State(None)
+    first, picked, drawn_of = gr.State(0), gr.State(None), gr.State(None)
     with gr.Column(visible=False, elem_id="picked") as block:
         view = ResultView("variation")
         with gr.Row():
             strength = gr.Slider(
-                0, 1.5, 1, step=0.05, label=text("strength"), info=text("strength_info"), buttons=[]
+                0,
+                MOST_STRENGTH,
+                1,
+                step=0.05,
+                label=text("strength"),
+                info=text("strength_info"),
+                buttons=[],
             )
             keep_color = gr.Slider(
                 0,
@@ -79,14 +86,15 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
-            return [gr.update(value=say(request, "no_photo"), visible=True), *[gr.skip()] * 4]
+            return [gr.update(value=say(request, "no_photo"), visible=True), *[gr.skip()] * 5]
+        visitor = visitor_of(request)
         try:
             made = engine.variations(
-                visitor_of(request), photo, style, _COUNT, mixing_level=level, seed=int(seed),
-                faces=_face(chosen), progress=True,
+                visitor, photo, style, _COUNT, mixing_level=level, seed=int(seed),
+                faces=_face(chosen), progress=True, **engine.closer(visitor, photo, style),
             )  # fmt: skip
         except FacestyleError as error:
-            return [gr.update(value=explain(request, error), visible=True), *[gr.skip()] * 4]
+            return [gr.update(value=explain(request, error), visible=True), *[gr.skip()] * 5]
         size = (_SMALL_PX, _SMALL_PX)
         pictures = [
             (
@@ -96,7 +104,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
             for one in made
         ]
         values = gr.update(value=pictures, selected_index=None)
-        return [gr.update(visible=False), values, int(seed), None, gr.update(visible=False)]
+        return [gr.update(visible=False), values, int(seed), None, gr.update(visible=False), photo]
 
     def draw_one(
         photo: str | None, style: str, chosen: Sequence[int], seed: int | None, level: int, strength: float,
@@ -107,10 +115,11 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0)}
         options = {name: value for name, (value, usual) in given.items() if value != usual}
         options |= {"mixing_level": level, "seed": seed}
-        face = _face(chosen)
+        face, visitor = _face(chosen), visitor_of(request)
         try:
             began = time.perf_counter()
-            made = engine.variations(visitor_of(request), photo, style, 1, faces=face, **options)
+            options |= engine.closer(visitor, photo, style)
+            made = engine.variations(visitor, photo, style, 1, faces=face, **options)
             call = Call(
                 style=engine.address_for_people(style), photo=photo_name(photo), way="variations", options=options,
                 faces=face if isinstance(face, list) else None,
@@ -123,7 +132,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         return [gr.update(visible=False), *values]
 
     all_inputs = [panel.photo, panel.style, panel.chosen, level, seed]
-    all_outputs = [panel.message, gallery, first, picked, block]
+    all_outputs = [panel.message, gallery, first, picked, block, drawn_of]
     drawing = {**queue, "show_progress_on": [gallery]}
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     draw.click(draw_all, all_inputs, all_outputs, **drawing)
@@ -144,16 +153,15 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     gallery.select(pick, first, [picked, block], **light).then(draw_one, one_inputs, outputs, **one)
     gr.on([one_.input for one_ in looks], draw_one, one_inputs, outputs, **one)
 
-    def start_anew() -> tuple[None, None, Any]:
+    def start_anew(photo: str | None = None, drawn_of: str | None = None) -> tuple[Any, Any, Any]:
+        """No variations yet, unless they are of this very photo: the page may tell of a change late."""
+        if photo is not None and photo == drawn_of:
+            return gr.skip(), gr.skip(), gr.skip()
         return None, None, gr.update(visible=False)
 
-    gr.on(
-        [panel.photo.change, panel.styles.select],
-        start_anew,
-        None,
-        [gallery, picked, block],
-        **light,
-    )
+    anew = [gallery, picked, block]
+    panel.photo.change(start_anew, [panel.photo, drawn_of], anew, **light)
+    panel.styles.select(start_anew, None, anew, **light)
 
 
 def _face(chosen: Sequence[int]) -> str | list[int]:

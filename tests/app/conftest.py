@@ -49,7 +49,7 @@ def quick() -> list[str]:
 
 @pytest.fixture(scope="session")
 def engine(stylizers) -> Engine:
-    return Engine(list(stylizers), stylizers.__getitem__)
+    return Engine(list(stylizers), stylizers.__getitem__, likeness=1)
 
 
 @pytest.fixture(scope="session")

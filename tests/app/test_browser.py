@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 import zipfile
 from pathlib import Path
@@ -15,6 +16,7 @@ from space.engine import Engine
 from space.examples import references
 
 ONE_FACE, GREY, TEXT = "me.png", "grey.png", "text.jpg"
+LIKENESS = 1  # steps of refine that the app under test takes on every photo
 
 
 @pytest.fixture(scope="module")
@@ -77,22 +79,53 @@ def wait_for_pixels(page, wanted: bytes, name: str = "stylize") -> None:
     raise AssertionError("the download never became the picture of the Python API")
 
 
+def portrait(style, photo, *, refine=LIKENESS, **options) -> bytes:
+    """Pixels of the largest face's portrait as the page draws it."""
+    return style(photo, refine=refine, **options).faces[0].portrait.tobytes()
+
+
 def test_an_uploaded_photo_follows_its_sliders_to_the_librarys_pixels(visit, files, stylizers):
     page = visit()
     bring(page, files / ONE_FACE)
     style = stylizers["cartoon"]
-    wait_for_pixels(page, style(files / ONE_FACE).faces[0].portrait.tobytes())
-    slide(page, "strength", 0.5)
-    wait_for_pixels(page, style(files / ONE_FACE, strength=0.5).faces[0].portrait.tobytes())
+    seen, like = (portrait(style, files / ONE_FACE, refine=steps) for steps in (0, LIKENESS))
+    assert not same_pixels(seen, like)
+    wait_for_pixels(page, like)
+    slide(page, "strength", 1.5)
+    wait_for_pixels(page, portrait(style, files / ONE_FACE, strength=1.5))
     page.locator("#stylize-code").get_by_role("button").first.click()
-    assert "strength=0.5" in page.locator("#stylize-python").inner_text()
+    python = page.locator("#stylize-python").inner_text()
+    assert "strength=1.5" in python and f"refine={LIKENESS}" in python
+    slide(page, "refine", 0)
+    page.locator("#refine input[type=range]").dispatch_event("pointerup")
+    wait_for_pixels(page, portrait(style, files / ONE_FACE, strength=1.5, refine=0))
+
+
+def test_the_first_picture_of_a_photo_is_not_waited_for(visit, files, stylizers, monkeypatch):
+    waiting = threading.Event()
+
+    def slow(self, *args, **options):
+        waiting.wait(30)
+        return refined(self, *args, **options)
+
+    page = visit()
+    refined = FaceStylizer._refine
+    monkeypatch.setattr(FaceStylizer, "_refine", slow)
+    try:
+        bring(page, files / "other.png")
+        style = stylizers["cartoon"]
+        wait_for_pixels(page, portrait(style, files / "other.png", refine=0))
+    finally:
+        waiting.set()
+    monkeypatch.undo()
+    wait_for_pixels(page, portrait(style, files / "other.png"))
 
 
 def test_a_style_is_picked_from_the_gallery(visit, files, stylizers):
     page = visit()
     bring(page, files / ONE_FACE)
     page.locator("#styles button").nth(1).click()
-    wait_for_pixels(page, stylizers["illustration"](files / ONE_FACE).faces[0].portrait.tobytes())
+    wait_for_pixels(page, portrait(stylizers["illustration"], files / ONE_FACE))
 
 
 def test_a_face_is_left_out(visit, files, stylizers):
@@ -100,7 +133,10 @@ def test_a_face_is_left_out(visit, files, stylizers):
     bring(page, files / "two.png")
     page.locator("#chosen input").nth(1).wait_for()
     style = stylizers["cartoon"]
-    both, one = (style(files / "two.png", faces=faces).image.tobytes() for faces in ("all", [0]))
+    both, one = (
+        style(files / "two.png", faces=faces, refine=LIKENESS).image.tobytes()
+        for faces in ("all", [0])
+    )
     assert not same_pixels(both, one)
     wait_for_pixels(page, both)
     page.locator("#chosen input").nth(1).uncheck()
@@ -125,7 +161,7 @@ def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):
     page.locator("#variations button img").nth(7).wait_for()
     page.locator("#variations button").nth(2).click()
     page.locator("#variation-status").get_by_text("seed 42").wait_for()
-    direct = stylizers["cartoon"].variations(files / ONE_FACE, 1, seed=42)[0]
+    direct = stylizers["cartoon"].variations(files / ONE_FACE, 1, seed=42, refine=LIKENESS)[0]
     assert same_pixels(downloaded(page, "variation"), direct.faces[0].portrait.tobytes())
 
 
@@ -151,7 +187,7 @@ def test_a_reference_of_ones_own_is_followed_and_its_sliders_answer(visit, files
     style = stylizers["cartoon"]
     code = style.encode_reference(files / "other.png")
     like = [
-        style.with_reference(files / "two.png", code, mixing_level=level)
+        style.with_reference(files / "two.png", code, mixing_level=level, refine=LIKENESS)
         .faces[0]
         .portrait.tobytes()
         for level in (6, 3)
@@ -199,6 +235,8 @@ def test_methods_are_compared_on_the_visitors_photo_and_on_one_measured_before(v
     page.locator("#compare-table th", has_text="Toonify").wait_for()
     page.locator("#pair label", has_text="Toonify").click()
     page.locator("#compare-result img").first.wait_for()
+    known = Image.open(io.BytesIO(saved(page, "compare-png")))
+    assert known.format == "PNG" and known.width > 1000
     page.locator("#compare-go").click()
     page.locator("#compare-table").get_by_text("Measured live").wait_for(timeout=300_000)
     report = json.loads(saved(page, "compare-json"))
@@ -214,8 +252,8 @@ def test_two_visitors_see_their_own_pictures(visit, files, stylizers):
     bring(ada, files / ONE_FACE)
     bring(grace, files / "two.png")
     style = stylizers["cartoon"]
-    wait_for_pixels(ada, style(files / ONE_FACE).faces[0].portrait.tobytes())
-    wait_for_pixels(grace, style(files / "two.png").image.tobytes())
+    wait_for_pixels(ada, portrait(style, files / ONE_FACE))
+    wait_for_pixels(grace, style(files / "two.png", refine=LIKENESS).image.tobytes())
 
 
 def test_a_phone_shows_it_whole_and_in_its_own_language(visit):
@@ -263,7 +301,7 @@ def test_a_style_of_ones_own_is_trained_used_and_never_pushed_without_a_token(
 
     page.locator("#own-use").click()
     mine = FaceStylizer.from_pretrained(tmp_path / "my-style", device="cpu")
-    wait_for_pixels(page, mine(files / ONE_FACE).faces[0].portrait.tobytes())
+    wait_for_pixels(page, portrait(mine, files / ONE_FACE))
     assert page.locator("#styles button").count() == 3
     page.locator("#styles button").first.click()  # and back
 

@@ -73,9 +73,12 @@ def test_variations_count_their_seeds(client, here, stylizers):
         1.0,
         0.0,
         "largest",
+        1,
         api_name="/variations",
     )
-    direct = stylizers["illustration"].variations("my photo.png", 2, mixing_level=3, seed=11)
+    direct = stylizers["illustration"].variations(
+        "my photo.png", 2, mixing_level=3, seed=11, refine=1
+    )
     for one, two in zip(pictures, direct, strict=True):
         assert same_pixels(pixels(one["image"]), two.faces[0].portrait.tobytes())
 
@@ -104,7 +107,7 @@ CALLS = [
         style="illustration",
         photo="my photo.png",
         way="variations",
-        options={"mixing_level": 3, "seed": 5},
+        options={"mixing_level": 3, "seed": 5, "refine": 1},
     ),
 ]
 

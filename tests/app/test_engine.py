@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from PIL import Image
 
 from facestyle.errors import NoFaceError, StyleNotFoundError
 from space.engine import Engine, Kept
@@ -29,6 +30,19 @@ def test_a_photo_is_encoded_once_and_drawn_as_the_library_would(stylizers, photo
     assert second.image.tobytes() == direct.image.tobytes()
     assert second.settings == direct.settings
     assert len({one.image.tobytes() for one in (first, second, third)}) == 3
+
+
+def test_a_crowd_is_not_drawn_closer_unasked(stylizers, photo, astronaut, tmp_path):
+    engine = Engine(list(stylizers), stylizers.__getitem__, likeness=3)
+    assert engine.closer("ada", photo, "cartoon") == {"refine": 3}
+    crowd = Image.new("RGB", (5 * 512, 512), "white")
+    for i in range(5):
+        crowd.paste(astronaut, (i * 512, 0))
+    crowd.save(tmp_path / "crowd.png")
+    assert len(engine.prepare("ada", tmp_path / "crowd.png", "cartoon").codes) == 5
+    assert engine.closer("ada", tmp_path / "crowd.png", "cartoon") == {}
+    without = Engine(list(stylizers), stylizers.__getitem__, likeness=0)
+    assert without.closer("ada", photo, "cartoon") == {}
 
 
 def test_nothing_of_one_visitor_serves_another(stylizers, photo):

@@ -30,3 +30,4 @@ def test_the_real_demo_is_measured(chromium):
     found = first_picture.measure(people()[:2])
     assert 0 < found["opened"] < 60
     assert 0 < found["warm"] <= 3 * found["cold"]
+    assert found["warm"] < found["closer"]

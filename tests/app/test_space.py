@@ -154,3 +154,31 @@ def test_ours_anew_takes_its_place_among_the_others():
     assert ours["seconds"] == 0.5
     assert (ours["machine"], ours["date"]) == ({"cores": 2}, "2026-11-24")
     assert others == rows[1:]
+
+
+def test_a_gpu_is_borrowed_on_zero_gpu_and_nowhere_else(monkeypatch):
+    from space import zero_gpu
+
+    def add(a, b):
+        return a + b
+
+    assert not zero_gpu.ON_ZERO_GPU and zero_gpu.borrow_gpu(5)(add) is add
+    asked = []
+
+    class Spaces:
+        @staticmethod
+        def GPU(duration):
+            asked.append(duration)
+            return lambda function: lambda *args: function(*args) * 100
+
+    monkeypatch.setitem(sys.modules, "spaces", Spaces)
+    monkeypatch.setattr(zero_gpu, "ON_ZERO_GPU", True)
+    assert zero_gpu.borrow_gpu(5)(add)(1, 2) == 300 and asked == [5]
+    # The variable that such a Space sets is read when the app starts.
+    code = "from space.zero_gpu import ON_ZERO_GPU; print(ON_ZERO_GPU)"
+    for value, said in (("true", "True"), ("", "False")):
+        run = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True,
+            env={**os.environ, "SPACES_ZERO_GPU": value},
+        )  # fmt: skip
+        assert run.stdout.strip() == said
