@@ -14,6 +14,7 @@ from facestyle.errors import MissingDependencyError
 from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.files import write_whole
+from facestyle.inversion import QUICK_STEPS
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator
 from facestyle.styles import bundled_styles
@@ -75,21 +76,24 @@ def styles_gallery(
     before: list[Image.Image] = []
     for name in styles if styles is not None else bundled_styles():
         stylizer = FaceStylizer.from_pretrained(name)
-        first = stylizer(_astronaut()).faces[0]
-        drawn = [result.image for result in stylizer(list(faces), aligned=True, progress=True)]
+        first = stylizer(_astronaut(), refine=QUICK_STEPS).faces[0]
+        drawn = [
+            result.image
+            for result in stylizer(list(faces), aligned=True, refine=QUICK_STEPS, progress=True)
+        ]
         before, after = [first.crop, *faces], [first.portrait, *drawn]
-        sheet = before_after(before, after, per_row=4, cell_px=256)
+        sheet = before_after(before, after, per_row=4, cell_px=192)
         save_sheet(sheet, folder / f"{stylizer.config.name}.jpg")
         rows[stylizer.config.name] = after[: ABREAST + 1]
     overview = contact_sheet(
-        [before[: ABREAST + 1], *rows.values()], cell_px=256, row_labels=["photo", *rows]
+        [before[: ABREAST + 1], *rows.values()], cell_px=208, row_labels=["photo", *rows]
     )
     save_sheet(overview, folder / "styles.jpg")
     lines = [
         "# The styles on the same people",
         "",
         "The astronaut (public domain) and samples of the base generator, seeds "
-        f"{', '.join(map(str, people))}, psi {SAMPLE_PSI:g}: encoded and drawn; nothing is refined.",
+        f"{', '.join(map(str, people))}, psi {SAMPLE_PSI:g}: encoded, with refine={QUICK_STEPS}, and drawn.",
         "",
         *(f"![{name}]({name}.jpg)" for name in ["styles", *rows]),
     ]
@@ -105,30 +109,32 @@ def gallery(stylizer: FaceStylizer, folder: str | Path) -> None:
     """
     folder = Path(folder)
     faces = sample_faces(PEOPLE[:4], generator=stylizer.base)
-    after = [result.image for result in stylizer(list(faces), aligned=True)]
+    known = [stylizer.prepare(face, aligned=True, refine=QUICK_STEPS) for face in faces]
+    after = [result.image for result in stylizer(list(known))]
     save_sheet(before_after(faces, after, cell_px=256), folder / "hero.jpg")
-    shares = (0.0, 0.25, 0.5, 0.75, 1.0)
+    shares = (0.0, 0.5, 1.0, 1.3, 1.6)
     rows = []
-    for face in faces:
-        drawn = [stylizer(face, aligned=True, strength=share).image for share in shares]
-        kept = stylizer(face, aligned=True, keep_color=1.0).image
+    for face, photo in zip(faces, known, strict=True):
+        drawn = [stylizer(photo, strength=share).image for share in shares]
+        kept = stylizer(photo, keep_color=1.0).image
         rows.append([face, *drawn, kept])
     titles = ["photo", *(f"strength {share:g}" for share in shares), "keep_color 1"]
-    save_sheet(contact_sheet(rows, cell_px=256, titles=titles), folder / "strength.jpg")
+    save_sheet(contact_sheet(rows, cell_px=208, titles=titles), folder / "strength.jpg")
     rows = []
-    for steps in (0, 50):
+    for steps in (0, QUICK_STEPS, 50):
         result = stylizer(_astronaut(), refine=steps)
         found = result.faces[0]
         rows.append([result.photo, result.image, found.crop, found.portrait])
     titles = ["photo", "pasted back", "aligned face", "portrait"]
-    labels = ["as encoded", "refine=50"]
-    sheet = contact_sheet(rows, cell_px=400, titles=titles, row_labels=labels)
+    labels = ["as encoded", f"refine={QUICK_STEPS}", "refine=50"]
+    sheet = contact_sheet(rows, cell_px=320, titles=titles, row_labels=labels)
     save_sheet(sheet, folder / "astronaut.jpg")
     names = ", ".join(map(str, PEOPLE[:4]))
     lines = [
         f"# Gallery of {stylizer.config.name}",
         "",
-        f"Samples of the base generator, seeds {names}, psi {SAMPLE_PSI:g}; the astronaut is in the public domain.",
+        f"Samples of the base generator, seeds {names}, psi {SAMPLE_PSI:g}, refine={QUICK_STEPS} unless a row says "
+        "otherwise; the astronaut is in the public domain.",
         "",
         *(f"![{name}]({name}.jpg)" for name in ("hero", "strength", "astronaut")),
     ]

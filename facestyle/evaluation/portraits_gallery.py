@@ -16,6 +16,7 @@ from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import write_whole
 from facestyle.image import load_image, to_pil, to_tensor
+from facestyle.inversion import QUICK_STEPS
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -53,18 +54,20 @@ def multimodal_gallery(
     """
     rows, labels = [], []
     for face in sample_faces(people, generator=stylizer.base):
-        plain = stylizer(face, aligned=True).image
+        photo = stylizer.prepare(face, aligned=True, refine=QUICK_STEPS)
+        plain = stylizer(photo).image
         if ui2i is not None:
             rows.append([face, plain, *_random_styles(ui2i, face, count)])
             labels.append("UI2I-style")
         for level in tqdm(levels, desc="levels"):
-            found = stylizer.variations(face, count, mixing_level=level, aligned=True).results
+            found = stylizer.variations(photo, count, mixing_level=level).results
             rows.append([face, plain, *(made.image for made in found)])
             labels.append(f"level {level}")
     titles = ["photo", "general", *(f"seed {i}" for i in range(count))]
     text = (
         "Rows: from which layer on random codes are followed; a lower level changes more. Columns: seeds. People: "
-        f"samples of the base generator, seeds {', '.join(map(str, people))}, psi {SAMPLE_PSI:g}, encoded."
+        f"samples of the base generator, seeds {', '.join(map(str, people))}, psi {SAMPLE_PSI:g}, "
+        f"refine={QUICK_STEPS}."
     )
     return _saved(stylizer, folder, "Many portraits of one photo", text, rows, titles, labels)
 
@@ -102,18 +105,18 @@ def reference_gallery(
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in pictures]
     rows = []
     for face in sample_faces(people, generator=stylizer.base):
-        plain = stylizer(face, aligned=True).image
+        photo = stylizer.prepare(face, aligned=True, refine=QUICK_STEPS)
+        plain = stylizer(photo).image
         for picture, code in zip(pictures, codes, strict=True):
             drawn = [
-                stylizer.with_reference(face, code, mixing_level=level, aligned=True).image
-                for level in levels
+                stylizer.with_reference(photo, code, mixing_level=level).image for level in levels
             ]
             rows.append([face, plain, picture, *drawn])
     titles = ["photo", "general", "reference", *(f"level {level}" for level in levels)]
     text = (
         "Columns: from which layer on the reference is followed; a lower level takes more of it. References: "
         f"{whence}. People: samples of the base generator, seeds {', '.join(map(str, people))}, "
-        f"psi {SAMPLE_PSI:g}, encoded."
+        f"psi {SAMPLE_PSI:g}, refine={QUICK_STEPS}."
     )
     return _saved(stylizer, folder, "Portraits like a reference", text, rows, titles, None)
 
@@ -133,7 +136,7 @@ def _saved(
     labels: Sequence[str] | None,
 ) -> Path:
     style, folder = stylizer.config.name, Path(folder)
-    sheet = contact_sheet(rows, cell_px=224, titles=titles, row_labels=labels)
+    sheet = contact_sheet(rows, cell_px=160, titles=titles, row_labels=labels)
     save_sheet(sheet, folder / f"{style}.jpg")
     lines = [f"# {title}: {style}", "", text, "", f"![{style}]({style}.jpg)"]
     write_whole(("\n".join(lines) + "\n").encode(), folder / f"{style}.md")

@@ -268,7 +268,7 @@ def style_report(
     }
     before = list(pil_pictures(people["samples"].sources[:shown]))
     after = list(pil_pictures(drawn["samples"][:shown]))
-    save_sheet(before_after(before, after, per_row=5, cell_px=256), folder / "sheet.jpg")
+    save_sheet(before_after(before, after, per_row=5, cell_px=160), folder / "sheet.jpg")
     save_metrics(metrics, folder / "metrics.json")
     lines = [
         f"# {config.title}",

@@ -123,7 +123,7 @@ def save_sheet(sheet: Image.Image, path: str | Path) -> None:
         save_png(sheet, path)
         return
     buffer = io.BytesIO()
-    sheet.save(buffer, format="JPEG", quality=90, optimize=True)
+    sheet.save(buffer, format="JPEG", quality=86, optimize=True, progressive=True)
     write_whole(buffer.getvalue(), path)
 
 

@@ -37,11 +37,11 @@ def cells(path, columns):
     """Middles of a sheet's cells, [rows][columns], each [h, w, 3]."""
     with Image.open(path) as sheet:
         picture = np.asarray(sheet.convert("RGB"), np.float32)
-    step = 228
+    step = 164
     left, top = picture.shape[1] - columns * step, picture.shape[0] % step
     return [
         [
-            picture[y + 14 : y + 210, x + 14 : x + 210]
+            picture[y + 12 : y + 152, x + 12 : x + 152]
             for x in range(left, left + columns * step, step)
         ]
         for y in range(top, picture.shape[0], step)

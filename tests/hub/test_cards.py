@@ -335,7 +335,7 @@ def test_a_repository_gives_a_thumbnail_and_how_to_load_it(tmp_path):
     card = render_card(written(tmp_path), repo_id="me/my-style")
     assert ModelCard(card).data.thumbnail.endswith("/me/my-style/resolve/main/samples/a.jpg")
     assert re.findall(r"\]\((samples/[^)]*)\)", card) == ["samples/a.jpg", "samples/b%20c.png"]
-    assert 'from_pretrained("me/my-style")\n' in card and "--style me/my-style\n" in card
+    assert 'from_pretrained("me/my-style")\n' in card and "--style me/my-style --refine 8\n" in card
     assert ModelCard(render_card(tmp_path)).data.get("thumbnail") is None
     with pytest.raises(ConfigError, match="no name of a Hub repository"):
         render_card(tmp_path, repo_id="me/my/style")
