@@ -181,9 +181,7 @@ class FaceStylizer:
             local_files_only=local_files_only,
             force_download=force_download,
         )
-        with torch.inference_mode(
-            False
-        ):  # refine sends gradients through G, wherever it was loaded
+        with torch.inference_mode(False):  # refine sends gradients through G
             style = load_style(folder)
         stylizer = cls(
             style.generator, style.base, style.encoder, style.config, device=device, dtype=dtype

@@ -217,9 +217,7 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
     load_strict(generator.synthesis, tensors, path=path)
     if config.share != 1:
         weights = weights_between(base.synthesis, generator.synthesis, config.share)
-        generator.synthesis.half().load_state_dict(
-            weights
-        )  # as a file of these weights would store them
+        generator.synthesis.half().load_state_dict(weights)  # as a file would store them
         generator.float()
     generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)
