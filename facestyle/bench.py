@@ -91,6 +91,7 @@ def run_bench(
         raise ConfigError(f"runs must be 1 or more, got {runs}")
     from facestyle.inversion import QUICK_STEPS
     from facestyle.stylizer import FaceStylizer
+    from facestyle.timing import seconds_of
 
     cold, peak = _cold_run(style, device, dtype)
     stylizer = FaceStylizer.from_pretrained(style, device=device, dtype=dtype)
@@ -106,11 +107,9 @@ def run_bench(
         for name in _STAGES:
             stages[name].append(result.seconds.get(name, 0.0))
     stylizer(photo, refine=QUICK_STEPS)
-    closer = []
-    for _ in range(max(3, runs // 3)):
-        start = time.perf_counter()
-        stylizer(photo, refine=QUICK_STEPS)
-        closer.append(time.perf_counter() - start)
+    closer = seconds_of(
+        lambda: stylizer(photo, refine=QUICK_STEPS), stylizer.device, max(3, runs // 3)
+    )
     stylizer([photo] * 8)
     singly, batched = [], []
     for _ in range(max(3, runs // 2)):  # in turn, as a machine's speed drifts
@@ -131,7 +130,7 @@ def run_bench(
         "runs": runs,
         "stages": {name: round(statistics.median(values), 4) for name, values in stages.items()},
         "total": round(total, 4),
-        "closer": {"steps": QUICK_STEPS, "total": round(statistics.median(closer), 3)},
+        "closer": {"steps": QUICK_STEPS, "total": round(closer, 3)},
         "cold_start": round(cold, 2),
         "peak_memory_mb": round(peak),
         "batch": {

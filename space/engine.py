@@ -226,7 +226,7 @@ class Engine:
             ImageError: the photo cannot be used.
         """
         config = self.config(style)
-        key = (visitor, _digest(photo), config.base_sha256, config.encoder)
+        key = _photo_key(visitor, photo, config)
 
         def make(steps: int) -> PreparedPhoto:
             source = self._prepared.get((*key, 0), lambda: make(0)) if steps else photo
@@ -240,8 +240,7 @@ class Engine:
     def has_faces(self, visitor: str, photo: str | Path, style: str) -> bool:
         """Whether a photo was prepared for this visitor and has faces; nothing is computed."""
         config = self.config(style)
-        key = (visitor, _digest(photo), config.base_sha256, config.encoder, 0)
-        return key in self._prepared
+        return (*_photo_key(visitor, photo, config), 0) in self._prepared
 
     def stylize(
         self, visitor: str, photo: str | Path, style: str, *, refine: int = 0, progress: bool = False,
@@ -362,6 +361,11 @@ _ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary
 def _compute(engine_id: int, style: str, method: str, *args: Any, **options: Any) -> Any:
     """One call of a stylizer, all by name, as it may have to reach the forked process that has the GPU."""
     return getattr(_ENGINES[engine_id].stylizer(style), method)(*args, **options)
+
+
+def _photo_key(visitor: str, photo: str | Path, config: StyleConfig) -> tuple[str, ...]:
+    """What codes of a photo are kept under, but for the steps they were refined."""
+    return visitor, _digest(photo), config.base_sha256, config.encoder
 
 
 def _digest(path: str | Path) -> str:

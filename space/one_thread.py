@@ -1,15 +1,14 @@
 """All drawing in one thread, whichever of the server's threads asks for it; ``python -m space.one_thread`` says why.
 
 OpenMP gives every thread that computes a pool of helpers. As soon as there are more helpers than cores, those who wait
-for each other sleep where they otherwise spin, and a portrait takes half as long again, for as long as the pools live.
-A server answers in many threads; so that there is one pool, the computing is handed to a thread of its own.
+for each other sleep where they otherwise spin, and a portrait takes a third to a half as long again, for as long as
+the pools live. A server answers in many threads; so that there is one pool, the computing is handed to a thread of its own.
 """
 
 from __future__ import annotations
 
 import contextvars
 import json
-import statistics
 import threading
 import time
 from collections.abc import Callable
@@ -45,20 +44,16 @@ def _main() -> None:
     """Print the seconds a photo takes in a process where one thread has computed, and then where two have."""
     from facestyle import FaceStylizer
     from facestyle.bench import machine, sample_photo
+    from facestyle.timing import seconds_of
 
     stylizer = in_one_thread(lambda: FaceStylizer.from_pretrained("cartoon"))
 
-    def seconds(count: int = 9) -> float:
+    def seconds() -> float:
         stylizer(sample_photo())
-        taken = []
-        for _ in range(count):
-            began = time.perf_counter()
-            stylizer(sample_photo())
-            taken.append(time.perf_counter() - began)
-        return round(statistics.median(taken), 3)
+        return round(seconds_of(lambda: stylizer(sample_photo()), stylizer.device, 9), 3)
 
     found = {"one_pool": in_one_thread(seconds)}
-    seconds(1)  # in the main thread, whose pool stays
+    stylizer(sample_photo())  # in the main thread, whose pool stays
     found["two_pools"] = in_one_thread(seconds)
     date = time.strftime("%Y-%m-%d")
     print(json.dumps({**found, "machine": machine(), "date": date}, indent=2))

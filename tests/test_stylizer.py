@@ -176,6 +176,18 @@ def group(astronaut) -> Image.Image:
     return photo
 
 
+def test_a_face_is_refined_the_same_whoever_else_is_there(stylizer, group, astronaut):
+    together = stylizer(group, refine=3)
+    assert len(together.faces) == 2
+    for i, face in enumerate(together.faces):
+        alone = stylizer(group, refine=3, faces=[i]).faces[0]
+        assert torch.equal(alone.w_plus, face.w_plus)
+    prepared = stylizer(stylizer.prepare(group, refine=3), faces=[1]).faces[0]
+    assert torch.equal(prepared.w_plus, together.faces[1].w_plus)
+    listed = stylizer([astronaut, group], refine=3)[1]
+    assert torch.equal(listed.faces[0].w_plus, together.faces[0].w_plus)
+
+
 def test_faces_can_be_chosen(stylizer, group):
     everyone = stylizer(group).faces
     assert len(everyone) == 2

@@ -102,7 +102,9 @@ CALLS = [
     Call(
         style="illustration", photo="my photo.png", options={"strength": 0.8, "psi": 0.4}, full=True
     ),
-    Call(style="cartoon", photo="my photo.png", options={"keep_color": 0.3}, faces=[1]),
+    Call(
+        style="cartoon", photo="my photo.png", options={"keep_color": 0.3, "refine": 1}, faces=[1]
+    ),
     Call(
         style="illustration",
         photo="my photo.png",
