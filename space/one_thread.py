@@ -2,7 +2,8 @@
 
 OpenMP gives every thread that computes a pool of helpers. As soon as there are more helpers than cores, those who wait
 for each other sleep where they otherwise spin, and a portrait takes a third to a half as long again, for as long as
-the pools live. A server answers in many threads; so that there is one pool, the computing is handed to a thread of its own.
+the pools live. A server answers in many threads; so that there is one pool, the computing is handed to a thread of
+its own.
 """
 
 from __future__ import annotations
