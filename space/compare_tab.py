@@ -51,7 +51,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             visible=any(comparison(style) for style in engine.styles),
         )  # fmt: skip
     message = gr.Markdown(visible=False, elem_id="compare-message", elem_classes="advice")
-    pictures = gr.State({})
+    pictures, compared = gr.State({}), gr.State(None)
     with gr.Column(visible=False, elem_id="compared") as block:
         pair = gr.Radio([], label=text("pair"), elem_id="pair", elem_classes="segments")
         slider = gr.ImageSlider(
@@ -62,7 +62,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         with gr.Row():
             as_png = gr.DownloadButton(text("table_png"), elem_id="compare-png")
             as_json = gr.DownloadButton(text("table_json"), elem_id="compare-json")
-    outputs = [message, block, pictures, pair, slider, table, as_png, as_json]
+    outputs = [message, block, pictures, pair, slider, table, as_png, as_json, compared]
 
     def compare(
         photo: str | None, style: str, request: gr.Request,
@@ -89,7 +89,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         finally:
             delete_later(folder, slider)  # also those that are never looked at
         files = [str(folder / f"comparison.{kind}") for kind in ("png", "json")]
-        return [*_values(request, report, folder), *files]
+        return [*_values(request, report, folder), *files, photo]
 
     def show_prepared(style: str, request: gr.Request) -> list[Any]:
         folder = comparison(style) or comparison(OPENING_STYLE)
@@ -101,6 +101,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             *_values(request, report, folder, is_live=False),
             save(load_image(folder / "comparison.jpg"), "comparison"),
             str(folder / "comparison.json"),
+            None,
         ]
 
     go.click(
@@ -119,8 +120,13 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         lambda files, name: files[name], [pictures, pair], slider, queue=False,
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
+
+    def hide_another(photo: str | None, compared: str | None) -> Any:
+        """Only what was measured on another photo: the page may tell of a change late."""
+        return gr.skip() if compared in (None, photo) else gr.update(visible=False)
+
     panel.photo.change(
-        lambda: gr.update(visible=False), None, block, queue=False, show_progress="hidden",
+        hide_another, [panel.photo, compared], block, queue=False, show_progress="hidden",
         api_visibility="private",
     )  # fmt: skip
 
