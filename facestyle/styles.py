@@ -1,7 +1,8 @@
 """What a style is on disk: a folder with ``config.json`` and ``generator.safetensors``; and the bundled ones.
 
-The generator file holds the synthesis network; the mapping network and w_avg are the base generator's, whose sha256 the
-file's header names. An encoder, or the base generator, lies beside it only when the style needs its own.
+The generator file holds what training changed in the synthesis network; the rest, the mapping network and w_avg are
+the base generator's, whose sha256 the file's header names. An encoder, or the base generator, lies beside it only when
+the style needs its own.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from facestyle.files import write_whole
 __all__ = [
     "OWN_BASE",
     "OWN_ENCODER",
+    "VERSION",
     "StyleConfig",
     "bundled_style",
     "bundled_styles",
@@ -26,7 +28,9 @@ __all__ = [
 ]
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
-_VERSION = 1
+
+VERSION = 2
+"""Of the format. Since 2 a generator file may leave out what is the base generator's, see `zoo.read_style_tensors`."""
 
 OWN_BASE = "base.safetensors"
 """A style's base generator, where that is not the bundled one."""
@@ -73,7 +77,7 @@ class StyleConfig:
     encoder: str = "base"
     alignment: str = "ffhq"
     format: str = "facestyle-style"
-    version: int = _VERSION
+    version: int = VERSION
 
     def __post_init__(self) -> None:
         check_style_name(self.name)
@@ -103,9 +107,9 @@ class StyleConfig:
             raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
         if not isinstance(raw, dict) or raw.get("format") != "facestyle-style":
             raise CheckpointError("is not the config of a facestyle style", path=path)
-        if raw.get("version", 0) > _VERSION:
+        if raw.get("version", 0) > VERSION:
             raise CheckpointError(
-                f"has format version {raw['version']}, this facestyle reads up to {_VERSION}; update facestyle",
+                f"has format version {raw['version']}, this facestyle reads up to {VERSION}; update facestyle",
                 path=path,
             )
         known = {item.name for item in fields(cls)}

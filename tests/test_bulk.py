@@ -1,6 +1,7 @@
 """Folders of photos: shares of several processes, going on after a kill, and the report."""
 
 import contextlib
+import copy
 import json
 import os
 import shutil
@@ -42,18 +43,18 @@ def style(tmp_path_factory):
     base = load_base_generator(given)
     write_base(base, folder)
     save_encoder(Encoder(w_dim=8, input_px=32, hidden=16), folder / OWN_ENCODER)
-    write_weights(base, folder)
+    write_weights(base, folder, base)
     return folder
 
 
-def write_weights(base, folder):
+def write_weights(generator, folder, base):
     from facestyle.hub.package import write_style
 
     config = StyleConfig(
         name="tiny", title="", description="", generator=base.config(), encoder=OWN_ENCODER,
         base_sha256=base.source.sha256,
     )  # fmt: skip
-    write_style(base, config, folder)
+    write_style(generator, config, folder, base)
 
 
 @pytest.fixture
@@ -148,8 +149,9 @@ def test_pictures_of_other_settings_or_weights_are_drawn_anew(photos, style, tmp
     assert counts(run(photos, out, "--psi", "0.5", "--portraits")[1]) == (5, 4, 0)
     retrained = shutil.copytree(style, tmp_path / "retrained")
     base = load_base_generator(retrained / "base.safetensors")
-    base.synthesis.const.mul_(2)
-    write_weights(base, retrained)
+    generator = copy.deepcopy(base)
+    generator.synthesis.const.mul_(2)
+    write_weights(generator, retrained, base)
     again = run(photos, out, "--psi", "0.5", "--portraits", style=retrained)[1]
     assert counts(again) == (5, 0, 0)
     report = json.loads((out / "report.json").read_text())

@@ -14,8 +14,8 @@ from facestyle.files import write_whole
 from facestyle.models.bases import save_encoder, write_base
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
-from facestyle.models.zoo import base_sha256, is_import
-from facestyle.styles import OWN_ENCODER, StyleConfig
+from facestyle.models.zoo import REST, base_sha256, is_import
+from facestyle.styles import OWN_ENCODER, VERSION, StyleConfig
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -33,25 +33,40 @@ _OTHER_BASE = """They were finetuned from another generator than facestyle's own
   authors allow holds for that file, and for the weights that were derived from it."""
 
 
-def write_style(generator: Generator, config: StyleConfig, folder: str | Path) -> None:
+def write_style(
+    generator: Generator, config: StyleConfig, folder: str | Path, base: Generator
+) -> None:
     """Leave a style's folder that ``FaceStylizer.from_pretrained`` reads; weights in float16.
+
+    Args:
+        generator: G'.
+        config: the style's.
+        folder: made where it lacks.
+        base: G; what training left as it is there is not stored.
 
     Raises:
         OutputError: the folder cannot be written.
     """
+    config = dataclasses.replace(config, version=VERSION)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"the folder cannot be made ({error})", path=folder) from error
+    rest = base.synthesis.state_dict()
     save_tensors(
-        generator.synthesis.state_dict(),
+        {
+            name: tensor
+            for name, tensor in generator.synthesis.state_dict().items()
+            if name not in rest or not torch.equal(tensor, rest[name])
+        },
         folder / "generator.safetensors",
         metadata={
             "format": config.format,
             "version": str(config.version),
             "style": config.name,
             "base_sha256": config.base_sha256,
+            REST: "base",
         },
         dtype=torch.float16,
     )
@@ -87,7 +102,7 @@ def write_package(
         config = dataclasses.replace(config, encoder=OWN_ENCODER)
         save_encoder(stylizer.encoder, folder / OWN_ENCODER)
     write_base(stylizer.base, folder)
-    write_style(stylizer.generator, config, folder)
+    write_style(stylizer.generator, config, folder, stylizer.base)
     origin = stylizer.folder / "training.json" if stylizer.folder else None
     if origin is not None and origin.is_file() and origin.parent.resolve() != folder.resolve():
         write_whole(origin.read_bytes(), folder / "training.json")

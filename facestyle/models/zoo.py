@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import (
     bundled,
@@ -33,6 +35,7 @@ __all__ = [
     "ENCODER_FILE",
     "ENCODER_FILES",
     "GENERATOR_FILE",
+    "REST",
     "Style",
     "base_sha256",
     "is_import",
@@ -43,6 +46,7 @@ __all__ = [
     "load_style_base",
     "load_style_generator",
     "own_encoders",
+    "read_style_tensors",
     "refuse_pickles",
     "sha256_of",
 ]
@@ -51,6 +55,9 @@ BASE_FILE = "generator_ffhq_1024.safetensors"
 ENCODER_FILE = "encoder_w.safetensors"
 DISCRIMINATOR_FILE = "discriminator.safetensors"
 GENERATOR_FILE = "generator.safetensors"
+REST = "rest"
+"""Key in the header of a style's file: "base" where the tensors that it lacks are G's."""
+
 _PICKLES = {".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth"}
 ENCODER_FILES: dict[Space, str] = {
     "w": ENCODER_FILE,
@@ -213,14 +220,32 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
             f"was finetuned from another base generator than {carried}", path=path
         )
     generator = _build(config.architecture, config.generator, folder / "config.json")
-    tensors = read_tensors(path)
-    load_strict(generator.synthesis, tensors, path=path)
+    load_strict(generator.synthesis, read_style_tensors(path, base.synthesis), path=path)
     if config.share != 1:
         weights = weights_between(base.synthesis, generator.synthesis, config.share)
         generator.synthesis.half().load_state_dict(weights)  # as a file would store them
         generator.float()
     generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)
+
+
+def read_style_tensors(path: str | Path, base: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a style's synthesis network; those that its file leaves out are G's.
+
+    Training may leave whole blocks as they were. `hub.package.write_style` then does not store them, and the file's
+    header says ``rest: base``.
+
+    Args:
+        path: the style's ``generator.safetensors``, or a snapshot of its training.
+        base: G's synthesis network.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    tensors = read_tensors(path)
+    if read_metadata(path).get(REST) == "base":
+        return base.state_dict() | tensors
+    return tensors
 
 
 def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEncoder:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.zoo import REST, base_sha256, load_base_generator
 
 __all__ = ["blend_files"]
 
@@ -40,7 +41,7 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
         raise ConfigError(f"the shares must not be negative and sum to 1, got {list(shares)}")
     total: dict[str, Tensor] = {}
     for path, share in zip(files, shares, strict=True):
-        tensors = _synthesis_of_base() if path == "base" else read_tensors(path)
+        tensors = _synthesis_of_base() if path == "base" else _whole(path)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
             raise CheckpointError("holds other tensors than the file before", path=path)
@@ -50,9 +51,21 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
     return total
 
 
-def _synthesis_of_base() -> dict[str, Tensor]:
-    from facestyle.models.zoo import load_base_generator
+def _whole(path: str | Path) -> dict[str, Tensor]:
+    """Tensors of a file, with those of the bundled G where it leaves them to that."""
+    metadata = read_metadata(path)
+    if REST not in metadata:
+        return read_tensors(path)
+    if metadata.get("base_sha256") != base_sha256():
+        raise CheckpointError(
+            "was finetuned from a base generator of its own and leaves tensors to that; only styles of the bundled one "
+            "can be averaged",
+            path=path,
+        )
+    return _synthesis_of_base() | read_tensors(path)
 
+
+def _synthesis_of_base() -> dict[str, Tensor]:
     return load_base_generator().synthesis.state_dict()
 
 

@@ -35,6 +35,7 @@ from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_n
 from facestyle.models.generator import Generator, sample_z
 from facestyle.models.identity import load_identity
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
+from facestyle.models.zoo import read_style_tensors
 from facestyle.processes import Processes
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.ema import update_ema
@@ -64,6 +65,8 @@ class FinetuneConfig:
         full_steps: steps through the full-resolution path.
         full_batch: pictures a step and process there.
         full_lr: relative step per tensor there, falling likewise.
+        full_px: side at which patches and pairs are compared there; the preview's where it is 0. For styles of fine
+            strokes, up to the side of the style pictures.
         early_blocks: first blocks that stay G's, the stem among them, for styles that are all texture: what those
             blocks have of texture are wrinkles.
         late_blocks: blocks behind the preview's that stage ``full`` trains too, for styles that live in fine strokes.
@@ -117,6 +120,7 @@ class FinetuneConfig:
     full_steps: int = 60
     full_batch: int = 3
     full_lr: float = 5e-4
+    full_px: int = 0
     early_blocks: int = 0
     late_blocks: int = 0
     discriminator: str = "projected"
@@ -163,7 +167,7 @@ class FinetuneConfig:
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale", "noise_share",
             "held_out", "held_out_content", "early_blocks", "late_blocks", "pair_texture_weight",
-            "patch_weight", "mouth_weight", "eye_weight",
+            "patch_weight", "mouth_weight", "eye_weight", "full_px",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
@@ -335,7 +339,7 @@ def finetune(
     """
     run = _Finetuning(
         generator,
-        PictureSet(style, generator.preview_resolution),
+        style,
         Path(out),
         config or FinetuneConfig(),
         pairs,
@@ -354,7 +358,7 @@ class _Finetuning:
     def __init__(
         self,
         generator: Generator,
-        pictures: PictureSet,
+        style: str | Path | Sequence[str | Path],
         folder: Path,
         config: FinetuneConfig,
         pairs: PairStore | None,
@@ -384,7 +388,8 @@ class _Finetuning:
             blocks = range(config.early_blocks, last)
             fill_planes(self.target, config.noise_share, blocks, config.seed)
         if init is not None:
-            load_strict(self.target.synthesis, read_tensors(init), path=init)
+            tensors = read_style_tensors(init, self.base.synthesis)
+            load_strict(self.target.synthesis, tensors, path=init)
         self.ema = copy.deepcopy(self.target)
 
         features = LiteFeatures()
@@ -405,11 +410,10 @@ class _Finetuning:
         )  # fmt: skip
         self.semantic.to(self.device)
         self.perceptual = PerceptualLoss(self.features)
-        self.pictures = StylePictures(
-            pictures, replace_background=config.replace_background, flip=config.flip
-        )
+        self.style = style
+        self.pictures = self._shown(self.side)
         self.patches: NearestPatches | None = None
-        self.pairs = _PairBatches(self.base, pictures, pairs, config, self.device)
+        self.known_pairs = pairs
         self.held_out = None
         if config.held_out and processes.is_main:
             self.held_out = HeldOut(
@@ -419,22 +423,30 @@ class _Finetuning:
         z = sample_z(16, 200, generator.w_dim).to(self.device)
         self.preview_w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
 
-    def _patches(self, soften: Callable[[Tensor], Tensor]) -> NearestPatches:
+    def _shown(self, side_px: int) -> StylePictures:
+        config = self.config
+        pictures = PictureSet(self.style, side_px)
+        return StylePictures(
+            pictures, replace_background=config.replace_background, flip=config.flip
+        )
+
+    def _patches(self, shown: StylePictures, soften: Callable[[Tensor], Tensor]) -> NearestPatches:
         """The style set as the nearest-patch loss sees it: as soft as the portraits, cut-outs before samples of G."""
         config = self.config
-        shown = copy.copy(self.pictures)
+        shown = copy.copy(shown)
         shown.flip = False
         rng = torch.Generator().manual_seed(config.seed)
         with torch.no_grad():
             z = torch.randn(16, self.base.w_dim, generator=rng).to(self.device)
             w = self.base.w_avg + 0.7 * (self.base.mapping(z) - self.base.w_avg)
             scenes = torch.cat([_draw(self.base, part, self.side).cpu() for part in w.split(4)])
+            scenes = _at_side(scenes, shown.pictures.side_px)
         chunks = torch.arange(len(shown)).split(16)
         parts = (shown.batch(chunk.tolist(), scenes, rng) for chunk in chunks)
         if config.patch_tones:
             parts = (darker(part, config.patch_tones, rng) for part in parts)
         seen = (soften(part.to(self.device)) for part in parts)
-        return NearestPatches(self.features, seen, self.pictures.coverage)
+        return NearestPatches(self.features, seen, shown.coverage)
 
     def stage(self, name: str) -> None:
         """Run what is left of stage "coarse" or "full".
@@ -450,7 +462,10 @@ class _Finetuning:
             resolution = self.side
         soften = _keep if is_full else _soften
         share = config.adversarial_weight * (config.full_adversarial if is_full else 1.0)
-        self.patches = self._patches(soften) if config.patch_weight else None
+        self.seen_px = config.full_px if is_full and config.full_px else self.side
+        shown = self.pictures if self.seen_px == self.side else self._shown(self.seen_px)
+        self.patches = self._patches(shown, soften) if config.patch_weight else None
+        self.pairs = _PairBatches(self.base, shown, self.known_pairs, config, self.device)
         named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
         if config.noise_share:
             named += planes_beside(self.target, [name for name, _ in named])
@@ -526,7 +541,8 @@ class _Finetuning:
                 psi = config.psi_min + (config.psi_max - config.psi_min) * psi
                 w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
                 source = _draw(base, w, resolution)
-            img = _draw(self.target, w, resolution)
+            seen = _draw(self.target, w, resolution, self.seen_px)
+            img = _at_side(seen, self.side)
         losses: list[Tensor] = []
         if adversarial_weight is not None:
             real = self.pictures.batch(indices, source.cpu(), rng).to(self.device)
@@ -543,7 +559,7 @@ class _Finetuning:
         if self.patches is not None:
             chosen = torch.randperm(len(self.pictures), generator=rng)[: config.patch_pictures]
             mirrored = config.flip and bool(torch.rand((), generator=rng) < 0.5)
-            away = self.patches(soften(img), chosen.tolist(), mirrored=mirrored).mean()
+            away = self.patches(soften(seen), chosen.tolist(), mirrored=mirrored).mean()
             losses.append(config.patch_weight * away)
             row["patch"] = away.item()
         if config.sem_weight:
@@ -555,7 +571,8 @@ class _Finetuning:
             torch.stack(losses).sum().backward()
         if self.pairs and config.pair_weight:  # apart, so that half the maps are in memory
             w_plus, picture = self.pairs.batch(config.pair_batch, rng)
-            paired = self._pair_loss(_draw(self.target, w_plus, resolution), picture)
+            seen = _draw(self.target, w_plus, resolution, self.seen_px)
+            paired = self._pair_loss(seen, picture)
             (config.pair_weight * paired).backward()
             row["pair"] = paired.item()
         self.processes.average_gradients(
@@ -615,12 +632,13 @@ class _PairBatches:
     def __init__(
         self,
         base: Generator,
-        pictures: PictureSet,
+        shown: StylePictures,
         pairs: PairStore | None,
         config: FinetuneConfig,
         device: torch.device,
     ) -> None:
         self.count = 0
+        pictures = shown.pictures
         self.device = device
         if pairs is None or config.pair_weight == 0:
             return
@@ -632,16 +650,16 @@ class _PairBatches:
         self.codes = broadcast(pairs.codes(config.pair_level), base.num_ws)
         self.indices = pairs.indices
         self.count = len(pairs)
-        self.shown = StylePictures(
-            pictures, replace_background=config.replace_background, flip=False
-        )
+        self.shown = copy.copy(shown)
+        self.shown.flip = False
         self.faces = torch.empty(
             self.count, 3, pictures.side_px, pictures.side_px, dtype=torch.uint8
         )
         if any(matte is not None for matte in self.shown.mattes):
             with torch.no_grad():
                 for i in range(self.count):
-                    img = _draw(base, self.codes[i : i + 1].to(device), pictures.side_px)
+                    img = _draw(base, self.codes[i : i + 1].to(device), base.preview_resolution)
+                    img = _at_side(img, pictures.side_px)
                     self.faces[i] = ((img[0] + 1) * 127.5).round().clamp(0, 255).cpu()
 
     def __bool__(self) -> bool:
@@ -655,11 +673,18 @@ class _PairBatches:
         return self.codes[chosen].to(self.device), picture.to(self.device)
 
 
-def _draw(generator: Generator, w: Tensor, resolution: int) -> Tensor:
+def _draw(generator: Generator, w: Tensor, resolution: int, side_px: int | None = None) -> Tensor:
+    """Pictures of the preview's side, or of another, by the path of a resolution."""
     img: Tensor = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
-    if resolution != generator.preview_resolution:
-        img = F.interpolate(img, size=generator.preview_resolution, mode="area")
-    return img
+    return _at_side(img, side_px or generator.preview_resolution)
+
+
+def _at_side(img: Tensor, side_px: int) -> Tensor:
+    if img.shape[-1] == side_px:
+        return img
+    if img.shape[-1] % side_px == 0:
+        return F.interpolate(img, size=side_px, mode="area")
+    return F.interpolate(img, size=side_px, mode="bilinear", antialias=True)
 
 
 def _trained(

@@ -284,7 +284,7 @@ def train_style(
             own = encoder_for(generator, "w", own_encoder)
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
-        write_style(net.cpu(), card, folder / "style")
+        write_style(net.cpu(), card, folder / "style", generator.cpu())
         origin = _origin(config, card, folder, seconds, processes.count)
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()

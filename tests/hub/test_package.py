@@ -1,5 +1,6 @@
 """A style's folder: what is in it, that it is the same style elsewhere, and what is never taken or given."""
 
+import copy
 import dataclasses
 import hashlib
 import json
@@ -8,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from facestyle import FaceStylizer
 from facestyle.bench import sample_photo
@@ -18,6 +20,7 @@ from facestyle.hub.push import plan_push, style_folder
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.zoo import load_base_generator, load_style_generator
 from facestyle.styles import StyleConfig, bundled_style
+from facestyle.training.blend import blend_files
 
 LOAD = """
 import hashlib, sys
@@ -55,7 +58,7 @@ def test_a_saved_style_is_whole_and_draws_the_same_in_another_process(stylizer, 
         "training.json", "samples/before_after.jpg",
     }  # fmt: skip
     header = read_metadata(saved / "generator.safetensors")
-    assert header["style"] == "illustration" and header["version"] == "1"
+    assert header["style"] == "illustration" and header["version"] == "2"
     assert header["base_sha256"] == stylizer.config.base_sha256
     assert "GPL-3.0-or-later".lower() in (saved / "LICENSE.md").read_text().lower()
     here = hashlib.sha256(stylizer(sample_photo()).image.tobytes()).hexdigest()
@@ -103,6 +106,32 @@ def test_a_missing_an_unexpected_and_a_misshapen_tensor_are_named(style):
         with pytest.raises(CheckpointError) as caught:
             load_style_generator(style, load_base_generator())
         assert (*caught.value.missing, *caught.value.unexpected) in ((name,), ("extra",))
+
+
+def test_what_training_left_as_it_was_is_not_stored(stylizer, tmp_path):
+    base = stylizer.base
+    before = base.synthesis.state_dict()
+    painted = copy.deepcopy(base)
+    with torch.no_grad():
+        painted.synthesis.blocks[4].conv1.bias.add_(1)
+    write_style(painted, stylizer.config, tmp_path, base)
+    path = tmp_path / "generator.safetensors"
+    assert list(read_tensors(path)) == ["blocks.4.conv1.bias"]
+    loaded = load_style_generator(tmp_path, base).synthesis.state_dict()
+    averaged = blend_files(["base", path], [0.5, 0.5])
+    for name, tensor in loaded.items():
+        changed = name == "blocks.4.conv1.bias"
+        torch.testing.assert_close(
+            tensor, before[name] + changed, rtol=1e-3 if changed else 0, atol=0
+        )
+        torch.testing.assert_close(averaged[name], (tensor + before[name]) / 2)
+    header = read_metadata(path)
+    save_tensors({"extra": torch.ones(1)}, path, metadata=header)
+    with pytest.raises(CheckpointError, match="extra"):
+        load_style_generator(tmp_path, base)
+    save_tensors(read_tensors(path), path, metadata=header | {"base_sha256": "0" * 64})
+    with pytest.raises(CheckpointError, match="base generator of its own"):
+        blend_files(["base", path], [0.5, 0.5])
 
 
 def test_pickles_are_refused_by_name(style):
@@ -189,7 +218,7 @@ def test_copies_are_whole_or_not_there(style, tmp_path):
 
 def test_a_style_of_its_own_encoder_keeps_it(tiny_stylizer, tmp_path):
     config = dataclasses.replace(tiny_stylizer.config, license="CC0-1.0")
-    write_style(tiny_stylizer.generator, config, tmp_path)
+    write_style(tiny_stylizer.generator, config, tmp_path, tiny_stylizer.base)
     assert StyleConfig.from_file(tmp_path / "config.json").encoder == "base"
     tiny_stylizer.save_pretrained(tmp_path, include_encoder=True, samples=False)
     assert StyleConfig.from_file(tmp_path / "config.json").encoder == "encoder.safetensors"

@@ -151,3 +151,19 @@ def test_the_adversary_may_rest_at_full_resolution(tiny, folder, tmp_path):
     coarse, full = rows_of(tmp_path)
     assert coarse.keys() - full.keys() == {"adv", "d"}
     assert {"patch", "sem"} < full.keys()
+
+
+def test_fine_strokes_are_compared_at_a_larger_side(tiny, folder, tmp_path, monkeypatch):
+    sides, compare = [], NearestPatches.forward
+
+    def noted(self, img, indices, **how):
+        sides.append((img.shape[-1], self.bank[0].shape[-1]))
+        return compare(self, img, indices, **how)
+
+    monkeypatch.setattr(NearestPatches, "forward", noted)
+    config = FinetuneConfig(
+        coarse_steps=1, coarse_batch=2, full_steps=1, full_batch=1, full_px=48, pair_weight=0,
+        patch_weight=1, patch_pictures=2, preview_every=8,
+    )  # fmt: skip
+    finetune(tiny, folder, tmp_path, config, progress=False)
+    assert sides == [(32, 8), (48, 12)]
