@@ -61,7 +61,7 @@ class StyleConfig:
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
         alignment: how faces are cut out; "ffhq" is all there is.
         format: always "facestyle-style".
-        version: of the format.
+        version: of the format; a file of an older one is read as one of today's.
     """
 
     name: str
@@ -116,7 +116,7 @@ class StyleConfig:
         if unknown := sorted(raw.keys() - known):
             raise CheckpointError(f"has unknown keys {unknown}", path=path, unexpected=unknown)
         try:
-            return cls(**raw)
+            return cls(**raw | {"version": VERSION})
         except (TypeError, ConfigError) as error:
             raise CheckpointError(f"is not a valid style config ({error})", path=path) from error
 

@@ -15,7 +15,7 @@ from facestyle.models.bases import save_encoder, write_base
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import REST, base_sha256, is_import
-from facestyle.styles import OWN_ENCODER, VERSION, StyleConfig
+from facestyle.styles import OWN_ENCODER, StyleConfig
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -47,7 +47,6 @@ def write_style(
     Raises:
         OutputError: the folder cannot be written.
     """
-    config = dataclasses.replace(config, version=VERSION)
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -27,7 +27,7 @@ from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
-from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
+from facestyle.styles import OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
 
 __all__ = [
     "BASE_FILE",
@@ -329,9 +329,9 @@ def refuse_pickles(folder: str | Path, names: Iterable[str] | None = None) -> No
 def _check_header(metadata: dict[str, str], config: StyleConfig, path: Path) -> None:
     """The generator file must say that it is of this style and base."""
     version = metadata.get("version", "")
-    if version.isdecimal() and int(version) > config.version:
+    if version.isdecimal() and int(version) > VERSION:
         raise CheckpointError(
-            f"has format version {version}, this facestyle reads up to {config.version}; update facestyle",
+            f"has format version {version}, this facestyle reads up to {VERSION}; update facestyle",
             path=path,
         )
     for key, wanted in (
