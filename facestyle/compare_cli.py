@@ -31,7 +31,7 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     compare.add_argument("--style", help="of the one photo; default: the first of --pictures")
     compare.add_argument(
-        "--pictures", nargs="+", default=[], metavar="STYLE=PICTURES",
+        "--pictures", nargs="+", action="extend", default=[], metavar="STYLE=PICTURES",
         help="style and folder or zip of its pictures",
     )  # fmt: skip
     compare.add_argument("-o", "--output", required=True, help="folder for tables and pictures")
@@ -40,7 +40,7 @@ def add_parser(commands: Any) -> None:
         help="folder that holds METHOD/STYLE, what `facestyle baseline` trained or imported",
     )
     compare.add_argument(
-        "--faces", nargs="+",
+        "--faces", nargs="+", action="extend",
         help="folders or zips of aligned test photos; default: people of the base generator",
     )  # fmt: skip
     compare.add_argument("--methods", help="comma-separated; default: all")

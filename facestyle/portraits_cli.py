@@ -58,6 +58,7 @@ def add_parsers(commands: Any) -> None:
     reference.add_argument(
         "--reference",
         nargs="+",
+        action="extend",
         required=True,
         metavar="REFERENCE",
         help=f"pictures, or codes ({_CODE_SUFFIX}) that --save-code kept; several are blended",
@@ -65,7 +66,9 @@ def add_parsers(commands: Any) -> None:
     add_style(reference)
     _add_mixing_level(reference, "follows the reference")
     reference.add_argument("--alpha", type=float, default=1.0, help="share of the reference, 0-1")
-    reference.add_argument("--weights", nargs="+", type=float, help="of several references")
+    reference.add_argument(
+        "--weights", nargs="+", action="extend", type=float, help="of several references"
+    )
     reference.add_argument(
         "--save-code", help=f"keep the code: a {_CODE_SUFFIX} file; for several pictures a folder"
     )

@@ -11,7 +11,7 @@ from PIL import Image
 from skimage import data
 
 from facestyle.bench import sample_photo
-from facestyle.cli import main
+from facestyle.cli import _parser, main
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +154,19 @@ def test_settings_that_depend_on_each_other_are_set_together(capsys, tmp_path):
     arguments = ["ablate", "a=x", "-o", str(tmp_path / "o"), "--dry-run"]
     assert main([*arguments, "--set", "pairs.level=1", "--set", "style.pair_level=1"]) == 0
     assert "pairs.level=1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (["compare", "-o", "out", "--pictures", "a=x", "--pictures", "b=y"], "pictures"),
+        (["compare", "-o", "out", "--faces", "a=x", "--faces", "b=y"], "faces"),
+        (["reference", "me.png", "-o", "o", "--reference", "a=x", "--reference", "b=y"], "reference"),
+        (["evaluate", "reference", "-o", "o", "--references", "a=x", "--references", "b=y"], "references"),
+    ],
+)  # fmt: skip
+def test_an_option_given_twice_takes_both(words, name):
+    assert getattr(_parser().parse_args(words), name) == ["a=x", "b=y"]
 
 
 def test_info_names_styles_weights_and_licences(capsys):

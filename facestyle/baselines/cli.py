@@ -45,6 +45,7 @@ def add_parser(commands: Any) -> None:
     train.add_argument(
         "--faces",
         nargs="+",
+        action="extend",
         help="ugatit: folders or zips of aligned photos; default: people of the base generator",
     )
     train.add_argument("--minutes", type=float, help="ugatit: train so long, all sittings together")

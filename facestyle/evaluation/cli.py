@@ -27,7 +27,11 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
     evaluate.add_argument(
-        "--references", nargs="+", default=[], help="aligned pictures to follow (reference)"
+        "--references",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="aligned pictures to follow (reference)",
     )
     evaluate.add_argument(
         "--ui2i", help="folder of a trained ui2i, for rows of its results (multimodal)"
@@ -40,7 +44,12 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
     evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
     evaluate.add_argument(
-        "--values", nargs="+", type=float, default=[], help="to compare (psi, strength, refine)"
+        "--values",
+        nargs="+",
+        action="extend",
+        type=float,
+        default=[],
+        help="to compare (psi, strength, refine)",
     )
     evaluate.add_argument(
         "--refine", type=int, default=0, help="steps of refine on every code (psi, strength)"

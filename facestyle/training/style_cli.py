@@ -23,7 +23,7 @@ def add_parsers(commands: Any) -> None:
     """Add the commands to a command line's subparsers."""
     encoder = commands.add_parser("train-encoder", help="train an encoder: aligned photo to code")
     encoder.add_argument(
-        "--faces", nargs="+", required=True, help="folders or zips, aligned photos"
+        "--faces", nargs="+", action="extend", required=True, help="folders or zips, aligned photos"
     )
     encoder.add_argument("--val-faces", required=True, help="folder or zip of held-out photos")
     encoder.add_argument(
