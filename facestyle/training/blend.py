@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from facestyle.errors import CheckpointError, ConfigError
-from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
-from facestyle.models.zoo import REST, base_sha256, load_base_generator
+from facestyle.models.checkpoints import read_metadata, save_tensors
+from facestyle.models.zoo import REST, base_sha256, load_base_generator, read_style_tensors
 
 __all__ = ["blend_files"]
 
@@ -41,7 +41,7 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
         raise ConfigError(f"the shares must not be negative and sum to 1, got {list(shares)}")
     total: dict[str, Tensor] = {}
     for path, share in zip(files, shares, strict=True):
-        tensors = _synthesis_of_base() if path == "base" else _whole(path)
+        tensors = _whole(path)
         shapes = {name: tensor.shape for name, tensor in tensors.items()}
         if total and shapes != {name: tensor.shape for name, tensor in total.items()}:
             raise CheckpointError("holds other tensors than the file before", path=path)
@@ -52,21 +52,17 @@ def blend_files(files: Sequence[str | Path], shares: Sequence[float]) -> dict[st
 
 
 def _whole(path: str | Path) -> dict[str, Tensor]:
-    """Tensors of a file, with those of the bundled G where it leaves them to that."""
+    """Tensors of a file, with those of the bundled G where it leaves them to that; or that G's."""
+    if path == "base":
+        return load_base_generator().synthesis.state_dict()
     metadata = read_metadata(path)
-    if REST not in metadata:
-        return read_tensors(path)
-    if metadata.get("base_sha256") != base_sha256():
+    if REST in metadata and metadata.get("base_sha256") != base_sha256():
         raise CheckpointError(
             "was finetuned from a base generator of its own and leaves tensors to that; only styles of the bundled one "
             "can be averaged",
             path=path,
         )
-    return _synthesis_of_base() | read_tensors(path)
-
-
-def _synthesis_of_base() -> dict[str, Tensor]:
-    return load_base_generator().synthesis.state_dict()
+    return read_style_tensors(path, load_base_generator().synthesis)
 
 
 def _with_corrections(metadata: dict[str, str], count: int, path: str) -> dict[str, str]:
@@ -83,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """``python -m facestyle.training.blend A B --shares 0.4 0.6 -o OUT``: write the weighted mean."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("files", nargs="+", help='generator files; "base" is the bundled G')
-    parser.add_argument("--shares", nargs="+", type=float, required=True)
+    parser.add_argument("--shares", nargs="+", action="extend", type=float, required=True)
     parser.add_argument(
         "-o", "--output", required=True, help="such as RUN/style/generator.safetensors"
     )

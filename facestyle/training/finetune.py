@@ -4,8 +4,9 @@ The semantic constraint (eq. 1) holds G'(w) to the content of G(w); the paired o
 picture whose pseudo-pair has that code. Without both this makes G*, which the pairs need.
 
 Two stages. ``coarse`` trains the blocks up to the preview's features on the cheap 256 px path, where the look is made.
-``full`` runs the whole network, compares its picture at 256 px, and lets what was learned settle under the last blocks,
-which stay as they are: the style pictures are too small to say anything about the finest scale.
+``full`` runs the whole network, compares its picture at 256 px (patches and pairs at ``full_px``), and lets what was
+learned settle under the last blocks, which stay as they are: the style pictures are too small to say anything about the
+finest scale.
 
 The mapping network and w_avg are shared with G and never trained, so a code w means the same person in both.
 """
@@ -414,6 +415,7 @@ class _Finetuning:
         self.pictures = self._shown(self.side)
         self.patches: NearestPatches | None = None
         self.known_pairs = pairs
+        self.pairs = _PairBatches(self.base, self.pictures, pairs, config, self.device)
         self.held_out = None
         if config.held_out and processes.is_main:
             self.held_out = HeldOut(
@@ -463,9 +465,11 @@ class _Finetuning:
         soften = _keep if is_full else _soften
         share = config.adversarial_weight * (config.full_adversarial if is_full else 1.0)
         self.seen_px = config.full_px if is_full and config.full_px else self.side
-        shown = self.pictures if self.seen_px == self.side else self._shown(self.seen_px)
+        shown = self.pictures
+        if self.seen_px != self.side:
+            shown = self._shown(self.seen_px)
+            self.pairs = _PairBatches(self.base, shown, self.known_pairs, config, self.device)
         self.patches = self._patches(shown, soften) if config.patch_weight else None
-        self.pairs = _PairBatches(self.base, shown, self.known_pairs, config, self.device)
         named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
         if config.noise_share:
             named += planes_beside(self.target, [name for name, _ in named])
