@@ -7,11 +7,13 @@ weights file cannot be used, or memory is too small for it; 4 the output cannot 
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from facestyle.allocator import tune_allocator
 from facestyle.cli_common import add_style, load_stylizer
@@ -59,6 +61,20 @@ def _fail(error: FacestyleError, code: int) -> int:
     return code
 
 
+class _Parser(argparse.ArgumentParser):
+    """Each command tells what it does not know itself, with its own usage and the option that may have been meant."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        known, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            message = f"unrecognized arguments: {' '.join(unknown)}"
+            options = [name for name in self._option_string_actions if name.startswith("--")]
+            wrong = next((name for name in unknown if name.startswith("--")), "")
+            near = difflib.get_close_matches(wrong.split("=")[0], options, n=1)
+            self.error(f"{message}; did you mean {near[0]}?" if near else message)
+        return known, unknown
+
+
 def _parser() -> argparse.ArgumentParser:
     from facestyle import __version__, portraits_cli
     from facestyle.baselines.cli import add_parser as add_baseline
@@ -70,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     from facestyle.training.cli import add_parser as add_train_diffusion
     from facestyle.training.style_cli import add_parsers as add_training
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="facestyle",
         description="Turn face photos into stylized portraits.",
         epilog=__doc__.split("\n\n")[1],

@@ -169,6 +169,31 @@ def test_an_option_given_twice_takes_both(words, name):
     assert getattr(_parser().parse_args(words), name) == ["a=x", "b=y"]
 
 
+@pytest.mark.parametrize(
+    ("words", "usage", "says"),
+    [
+        (["export", "impasto", "-o", "x"], "usage: facestyle export", "arguments: impasto\n"),
+        (
+            ["variations", "a.png", "-o", "x", "--mixing-levels", "3"],
+            "usage: facestyle variations",
+            "arguments: --mixing-levels 3; did you mean --mixing-level?\n",
+        ),
+        (["stylize", "a.png", "-o", "x", "--stlye=anime"], "usage: facestyle stylize", "--style?"),
+        (
+            ["baseline", "train", "toonify", "x", "-o", "x", "--xyzzy"],
+            "usage: facestyle baseline train",
+            "unrecognized arguments: --xyzzy\n",
+        ),
+    ],
+)
+def test_an_unknown_option_is_answered_by_its_command(words, usage, says, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith(usage) and says in answer
+
+
 def test_info_names_styles_weights_and_licences(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
