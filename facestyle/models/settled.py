@@ -230,7 +230,7 @@ def _haar_up(x: Tensor, scale: Tensor) -> Tensor:
 def _convolved(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """1x1 convolution and bias.
 
-    By oneDNN also where torch has one thread alone and would take a matrix product instead, which on these maps is
+    By oneDNN also where torch has one thread alone and would take a matrix product instead, which on large maps is
     slower by a fifth to a half, the bias being a pass of its own.
     """
     if x.device.type == "cpu" and x.dtype == torch.float32 and torch.backends.mkldnn.is_available():
