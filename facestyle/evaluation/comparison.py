@@ -34,6 +34,7 @@ from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
     Method,
+    Ours,
     SharedDiffusion,
     make_method,
     settings_of,
@@ -236,23 +237,25 @@ def _portraits(
     """uint8 [N, 3, S, S] of all photos, and the seconds that one photo takes from end to end."""
     side = photos.levels.shape[-1]
     batches = photos.batches(config.batch)
+    shared = method.shared_codes if isinstance(method, Ours) else name
     searched = 0.0
     codes: list[Tensor] = []
-    if isinstance(method, ProjectingBaseline):
+    if not isinstance(method, ProjectingBaseline):
+        method.stylize(batches[0][1][:1])  # what is built at the first call is not a photo's time
+    if isinstance(method, ProjectingBaseline | Ours):
         for start, crops in tqdm(batches, desc=f"{name}: codes", disable=not progress):
-            found, seconds = _codes(
-                method, crops, folder / "codes" / f"{name}_{start:05d}.safetensors"
-            )
+            path = folder / "codes" / f"{shared}_{start:05d}.safetensors"
+            found, seconds = _codes(method, crops, path)
             codes.append(found)
             searched += seconds
-    else:
-        method.stylize(batches[0][1][:1])  # what is built at the first call is not a photo's time
     drawn = []
     began = time.monotonic()
     for i, (start, crops) in enumerate(tqdm(batches, desc=name, disable=not progress)):
         with torch.inference_mode():
             if isinstance(method, ProjectingBaseline):
                 img = method.draw(codes[i], first=start)
+            elif isinstance(method, Ours):
+                img = method.draw(codes[i], crops, first=start)
             else:
                 img = method.stylize(crops, first=start)
             drawn.append(to_levels(resize(img.float(), side)))
@@ -260,7 +263,7 @@ def _portraits(
     return torch.cat(drawn), total / len(photos.levels)
 
 
-def _codes(method: ProjectingBaseline, crops: Tensor, path: Path) -> tuple[Tensor, float]:
+def _codes(method: ProjectingBaseline | Ours, crops: Tensor, path: Path) -> tuple[Tensor, float]:
     """Codes of a batch and the seconds they took, from the file where an earlier run or style left them."""
     if path.is_file():
         return read_tensors(path)["codes"], float(read_metadata(path)["seconds"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,9 +24,12 @@ from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
+from facestyle.faces.align import full_image_quad
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import QUICK_STEPS
 from facestyle.models.generator import Generator
+from facestyle.prepared import PreparedPhoto
+from facestyle.styles import OWN_ENCODER
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +41,8 @@ __all__ = [
     "METHODS",
     "ComparisonConfig",
     "Method",
+    "Ours",
+    "OursConfig",
     "SharedDiffusion",
     "make_method",
     "model_of",
@@ -163,28 +169,58 @@ class Method(Protocol):
         """Portraits [B, 3, R, R] in [-1, 1] of aligned photos, see `Baseline.stylize`."""
 
 
-class _Ours:
-    """A style of this library, by the path a user's photo takes."""
+class Ours:
+    """A style of this library, by the path a user's photo takes.
+
+    Attributes:
+        shared_codes: the same for styles that find the same codes of a photo.
+    """
 
     def __init__(self, stylizer: FaceStylizer, refine: int) -> None:
         self.stylizer = stylizer
         self.refine = refine
+        config = stylizer.config
+        whose = f"_{config.name}" if config.encoder == OWN_ENCODER else ""
+        self.shared_codes = f"ours_{config.base_sha256[:8]}{whose}"
 
     @property
     def resolution(self) -> int:
+        """Side in pixels of the portraits."""
         return self.stylizer.generator.resolution
 
     @property
     def parameters(self) -> int:
+        """Numbers in encoder and G'."""
         return count_parameters(self.stylizer.encoder, self.stylizer.generator.synthesis)
 
     def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
-        photos = [to_pil(crop) for crop in crops]
-        made = self.stylizer(list(photos), aligned=True, refine=self.refine)
+        """Search, then draw; see `Method.stylize`."""
+        return self.draw(self.project(crops), crops, first=first)
+
+    def project(self, crops: Tensor) -> Tensor:
+        """Codes [B, num_ws, w_dim] of the photos: the encoder's, refined."""
+        prepare = partial(self.stylizer.prepare, aligned=True, refine=self.refine)
+        return torch.stack([prepare(to_pil(crop)).codes[0] for crop in crops])
+
+    def draw(self, codes: Tensor, crops: Tensor, *, first: int = 0) -> Tensor:
+        """Portraits [B, 3, R, R] of photos whose codes ``project`` found."""
+        made = self.stylizer([*self._prepared(codes, crops)])
         return _stacked([result.image for result in made])
 
+    def _prepared(self, codes: Tensor, crops: Tensor) -> list[PreparedPhoto]:
+        config = self.stylizer.config
+        photos = [to_pil(crop) for crop in crops]
+        return [
+            PreparedPhoto(
+                photo, faces=[None], quads=[full_image_quad(photo.size)], crops=[crop[None]], codes=[code],
+                is_aligned=True, refine=self.refine, content_space="w", base_sha256=config.base_sha256,
+                encoder=config.encoder, seconds={},
+            )
+            for photo, crop, code in zip(photos, crops, codes, strict=True)
+        ]  # fmt: skip
 
-class _OursLikeReferences(_Ours):
+
+class _OursLikeReferences(Ours):
     """The same, each photo like one of several pictures of the style."""
 
     def __init__(
@@ -198,16 +234,12 @@ class _OursLikeReferences(_Ours):
         self.codes = codes
         self.mixing_level = mixing_level
 
-    def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
+    def draw(self, codes: Tensor, crops: Tensor, *, first: int = 0) -> Tensor:
         made = [
             self.stylizer.with_reference(
-                to_pil(crop),
-                self.codes[(first + i) % len(self.codes)],
-                mixing_level=self.mixing_level,
-                aligned=True,
-                refine=self.refine,
+                photo, self.codes[(first + i) % len(self.codes)], mixing_level=self.mixing_level
             )
-            for i, crop in enumerate(crops)
+            for i, photo in enumerate(self._prepared(codes, crops))
         ]
         return _stacked([result.image for result in made])
 
@@ -283,7 +315,7 @@ def _ours(
 
     stylizer = FaceStylizer.from_pretrained(style, device=device)
     if name == "ours":
-        return _Ours(stylizer, config.ours.refine)
+        return Ours(stylizer, config.ours.refine)
     if pictures is None:
         raise ConfigError("it follows pictures of the style; give some with --pictures")
     known = list(iter_pictures(pictures))

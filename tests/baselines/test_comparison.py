@@ -1,5 +1,6 @@
 """Methods on the same photos: every row is there, done once, and the arithmetic of the tables."""
 
+import dataclasses
 import gc
 import shutil
 import weakref
@@ -22,6 +23,8 @@ from facestyle.evaluation.comparison import compare
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
+    Ours,
+    OursConfig,
     SharedDiffusion,
     make_method,
 )
@@ -29,8 +32,9 @@ from facestyle.evaluation.comparison_report import comparison_report, cost_table
 from facestyle.evaluation.features import iter_pictures
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
 from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
-from facestyle.image import load_image
+from facestyle.image import load_image, to_pil, to_tensor
 from facestyle.models.zoo import load_base_generator
+from facestyle.stylizer import FaceStylizer
 
 CONFIG = ComparisonConfig(
     photos=3, side_px=64, batch=2, sheet_faces=2, toonify=ToonifyConfig(switch_px=16, steps=2),
@@ -184,6 +188,29 @@ def test_codes_are_searched_once_for_all_styles(
     assert rows[0]["photos"] == rows[1]["photos"]
 
 
+def test_our_styles_share_their_codes(tiny, style_folder, judged, tmp_path, monkeypatch):
+    searched = []
+    project = Ours.project
+    monkeypatch.setattr(
+        Ours, "project", lambda own, crops: searched.append(len(crops)) or project(own, crops)
+    )
+    config = dataclasses.replace(CONFIG, photos=1, references=1, ours=OursConfig(refine=0))
+    monkeypatch.setitem(facestyle.reference.STEPS, "encoder", 0)
+    out = tmp_path / "out"
+    compare(
+        {"cartoon": style_folder, "anime": style_folder}, out, config, base=tiny,
+        methods=("ours", "ours-ref"), device="cpu", progress=False,
+    )  # fmt: skip
+    assert len(list((out / "codes").iterdir())) == 1
+    assert len(searched) == 5, "once for all, and each row's first call, which is not timed"
+    drawn = {
+        load_image(out / style / name / "0.png").tobytes()
+        for style in ("cartoon", "anime")
+        for name in ("ours", "ours-ref")
+    }
+    assert len(drawn) == 4
+
+
 def test_bad_input_is_refused(tiny, style_folder, tmp_path):
     with pytest.raises(ConfigError, match="expected styles"):
         compare({"red": style_folder}, tmp_path, CONFIG, base=tiny, methods=["gatys"])
@@ -242,6 +269,9 @@ def test_ours_takes_the_users_path_and_references_change_it(style_folder, monkey
     ours = make_method("ours", "cartoon", style_folder, None, config, base, device="cpu")
     img = ours.stylize(crops)
     assert img.shape == (2, 3, 1024, 1024)
+    user = FaceStylizer.from_pretrained("cartoon", device="cpu")
+    own = user(to_pil(crops[1]), aligned=True, refine=config.ours.refine)
+    assert torch.equal(img[1:], to_tensor(own.image))
     assert ours.resolution == 1024 and 10e6 < ours.parameters < 60e6
     monkeypatch.setitem(facestyle.reference.STEPS, "encoder", 0)
     like = make_method("ours-ref", "cartoon", style_folder, None, config, base, device="cpu")
