@@ -78,6 +78,7 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
 PhotoSource = ImageSource | PreparedPhoto
 """The same, or what ``FaceStylizer.prepare`` gave."""
 
+_P = TypeVar("_P", bound=PhotoSource)
 _R = TypeVar("_R")
 _T = TypeVar("_T")
 
@@ -262,9 +263,14 @@ class FaceStylizer:
         self, photos: list[PhotoSource], **options: Unpack[StylizeOptions]
     ) -> list[StylizeResult]: ...
 
+    @overload
+    def __call__(
+        self, photos: list[_P], **options: Unpack[StylizeOptions]
+    ) -> list[StylizeResult]: ...
+
     def __call__(
         self,
-        photos: PhotoSource | list[PhotoSource],
+        photos: PhotoSource | list[_P],
         *,
         psi: float | None = None,
         strength: float = 1.0,

@@ -204,7 +204,7 @@ class Ours:
 
     def draw(self, codes: Tensor, crops: Tensor, *, first: int = 0) -> Tensor:
         """Portraits [B, 3, R, R] of photos whose codes ``project`` found."""
-        made = self.stylizer([*self._prepared(codes, crops)])
+        made = self.stylizer(self._prepared(codes, crops))
         return _stacked([result.image for result in made])
 
     def _prepared(self, codes: Tensor, crops: Tensor) -> list[PreparedPhoto]:
