@@ -18,22 +18,54 @@ from facestyle.models.settled_stylegan2 import SettledStyleGAN2
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.workers import side_by_side
 
-__all__ = ["draw_portraits", "synthesis_at"]
+__all__ = ["draw_portraits", "lay_noise", "synthesis_at"]
+
+_NOISE = ("noise", "noise_const")
+"""Names of the planes in generators of both kinds."""
 
 
 def synthesis_at(
-    strength: float, generator: Generator, base: Generator, dtype: torch.dtype
+    strength: float, generator: Generator, base: Generator, dtype: torch.dtype, seed: int = 0
 ) -> nn.Module:
-    """A synthesis network of its own with weights between G's (0) and G''s (1), ready to draw."""
+    """A synthesis network of its own, ready to draw.
+
+    Args:
+        strength: its weights lie between G's (0) and G''s (1), or beyond.
+        generator: G'.
+        base: G.
+        dtype: number type of the network.
+        seed: see `lay_noise`.
+    """
     network = copy.deepcopy(generator.synthesis)
     if strength != 1:
         network.load_state_dict(weights_between(base.synthesis, network, strength))
+    lay_noise(network, seed)
     if generator.w_avg.device.type == "cpu":
         if isinstance(network, MobileSynthesis):
             network = SettledSynthesis(network)
         elif isinstance(network, StyleGAN2Synthesis):
             network = SettledStyleGAN2(network)
     return network.to(dtype)
+
+
+def lay_noise(network: nn.Module, seed: int) -> None:
+    """Mirror and transpose the noise planes at random, each for itself: strokes and strands of hair lie elsewhere.
+
+    A generator learned what to make of its own planes, so they are turned and not drawn anew, and not rolled, which
+    leaves lines where a plane's edges come to lie.
+
+    Args:
+        network: synthesis, changed in place.
+        seed: 0 leaves the planes as they are.
+    """
+    if seed == 0:
+        return
+    rng = torch.Generator().manual_seed(seed)
+    for name, plane in network.named_buffers():
+        if name.rpartition(".")[2] in _NOISE:
+            across, down, transposed = torch.randint(2, (3,), generator=rng).tolist()
+            turned = plane.flip([-1] * across + [-2] * down)
+            plane.copy_(turned.mT if transposed else turned)
 
 
 def draw_portraits(

@@ -14,6 +14,7 @@ from torch import Tensor
 from facestyle.errors import ConfigError
 from facestyle.latents import broadcast, truncate
 from facestyle.models.generator import Generator
+from facestyle.options import check_seed
 from facestyle.results import StylizedFace, paste_all, png_metadata
 
 __all__ = ["RANDOM_PSI", "Latent", "Variation", "Variations", "sample_styles"]
@@ -45,8 +46,7 @@ def sample_styles(
     """
     if latent not in get_args(Latent):
         raise ConfigError(f'latent must be "z+" or "z", got {latent!r}')
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"a seed is a number from 0 to 2^63 - 1, got {seed}")
+    check_seed(seed)
     rng = torch.Generator().manual_seed(seed)
     rows = generator.num_ws if latent == "z+" else 1
     codes = []

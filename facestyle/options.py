@@ -11,6 +11,7 @@ from facestyle.models.encoder import SPACES, Space
 
 __all__ = [
     "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_psi",
+    "check_seed",
 ]  # fmt: skip
 
 OnNoFace = Literal["error", "skip", "center"]
@@ -69,6 +70,7 @@ class Options:
             raise ConfigError(f"keep_color must be in [0, 1], got {self.keep_color}")
         if self.refine < 0:
             raise ConfigError(f"refine must be 0 or more steps, got {self.refine}")
+        check_seed(self.seed)
         if self.content_space not in SPACES:
             raise ConfigError(
                 f"content_space must be one of {', '.join(SPACES)}, got {self.content_space!r}"
@@ -94,3 +96,13 @@ def check_psi(name: str, psi: float | None) -> None:
     """
     if psi is not None and not 0 <= psi <= 1.5:
         raise ConfigError(f"{name} must be in [0, 1.5], got {psi}")
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        ConfigError: it is negative or above 2^63 - 1.
+    """
+    if not 0 <= seed < 2**63:
+        raise ConfigError(f"a seed is a number from 0 to 2^63 - 1, got {seed}")

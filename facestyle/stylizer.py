@@ -144,7 +144,7 @@ class FaceStylizer:
         )
         self.folder: Path | None = None
         self._encoders: dict[Space, AnyEncoder] = {"w": self.encoder}
-        self._blend: tuple[float, nn.Module] | None = None
+        self._blend: tuple[tuple[float, int], nn.Module] | None = None
 
     @classmethod
     def from_pretrained(
@@ -299,7 +299,8 @@ class FaceStylizer:
             faces: "all", "largest", or indices into the faces sorted by size, largest first.
             aligned: the photo is an FFHQ-aligned square already; nothing is detected or pasted.
             on_no_face: "error", "skip" (give the photo back as it is) or "center" (take the centre square).
-            seed: recorded with the result; this path draws no random numbers.
+            seed: 0 lays brush strokes and strands of hair as they were trained, any other elsewhere, which shows most
+                in ``impasto``.
             progress: show a bar.
 
         Raises:
@@ -546,7 +547,7 @@ class FaceStylizer:
         finish: Callable[[_Job, nn.Module], _R],
     ) -> list[_R]:
         """``finish`` of every photo, its faces found and encoded, with the network to draw with; several at a time."""
-        network = self._synthesis_at(options.strength)
+        network = self._synthesis_at(options.strength, options.seed)
         # Once, before there are several workers.
         encoder = self._encoder_into(options.content_space)
         if isinstance(encoder, Encoder) and encoder.corrections:
@@ -750,14 +751,14 @@ class FaceStylizer:
             for round_ in rounds
         ]
 
-    def _synthesis_at(self, strength: float) -> nn.Module:
-        """Synthesis network of a strength; the last one asked for is kept."""
-        if strength == 0:
+    def _synthesis_at(self, strength: float, seed: int) -> nn.Module:
+        """Synthesis network of a strength, its noise laid by a seed; the last one asked for is kept."""
+        if strength == seed == 0:
             return self._base_network
-        kept = self._blend
-        if kept is None or kept[0] != strength:  # another thread may ask for another one meanwhile
-            network = synthesis_at(strength, self.generator, self.base, self.dtype)
-            kept = self._blend = strength, network
+        kept = self._blend  # another thread may ask for another one meanwhile
+        if kept is None or kept[0] != (strength, seed):
+            network = synthesis_at(strength, self.generator, self.base, self.dtype, seed)
+            kept = self._blend = (strength, seed), network
         return kept[1]
 
 

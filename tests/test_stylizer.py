@@ -15,6 +15,7 @@ from skimage import data
 
 from facestyle import FaceStylizer, list_styles
 from facestyle.bench import sample_photo
+from facestyle.drawing import lay_noise
 from facestyle.errors import (
     CheckpointError,
     ConfigError,
@@ -26,6 +27,8 @@ from facestyle.errors import (
 )
 from facestyle.latents import broadcast, truncate
 from facestyle.models.checkpoints import read_tensors
+from facestyle.models.mobile import MobileGenerator
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.styles import StyleConfig, bundled_style
 
 
@@ -167,6 +170,61 @@ def test_refine_finds_its_gradients_wherever_it_is_called(tiny_stylizer, astrona
     assert not torch.equal(codes[0], tiny_stylizer(astronaut).faces[0].w_plus)
 
 
+@pytest.mark.parametrize("kind", ["mobile", "stylegan2"])
+def test_noise_planes_are_turned_by_a_seed(kind):
+    torch.manual_seed(0)
+    if kind == "mobile":
+        net = MobileGenerator((8, 8, 8, 8), w_dim=8, mapping_depth=1, preview_resolution=32)
+        for name, plane in net.named_buffers():
+            if name.endswith("noise"):
+                plane.normal_()
+    else:
+        net = StyleGAN2Generator(64, w_dim=8, channel_base=256, channel_max=8, mapping_depth=1)
+
+    def planes(seed):
+        network = copy.deepcopy(net.synthesis)
+        lay_noise(network, seed)
+        return [plane for name, plane in network.named_buffers() if "noise" in name]
+
+    trained = planes(0)
+    assert len(trained) == {"mobile": 7, "stylegan2": 9}[kind]
+    states = [buffer for name, buffer in net.synthesis.named_buffers() if "noise" in name]
+    assert all(map(torch.equal, trained, states))
+    laid = {seed: planes(seed) for seed in range(1, 9)}
+    assert all(map(torch.equal, laid[3], planes(3)))
+    for before, *after in zip(trained, *laid.values(), strict=True):
+        turns = {tuple(plane.ravel().tolist()) for plane in after}
+        assert len(turns) > 1
+        square = before.squeeze()
+        eight = {
+            tuple(torch.rot90(side, times).ravel().tolist())
+            for side in (square, square.flip(0))
+            for times in range(4)
+        }
+        assert turns <= eight and len(eight) == 8
+
+
+def test_a_seed_lays_strokes_elsewhere_and_nothing_else(astronaut):
+    painter = FaceStylizer.from_pretrained("impasto", device="cpu", dtype="float32")
+    photo = painter.prepare(astronaut)
+
+    def portrait(**options):
+        image = painter(photo, **options).faces[0].portrait
+        return np.asarray(image, np.float32)
+
+    plain, other, third = portrait(), portrait(seed=1), portrait(seed=2)
+    coarse, there = (
+        np.abs(a.reshape(8, 128, 8, 128, 3).mean((1, 3)) - plain.reshape(8, 128, 8, 128, 3).mean((1, 3))).mean()
+        for a in (other, portrait(psi=0.3))
+    )  # fmt: skip
+    assert np.abs(other - plain).mean() > 8 and np.abs(third - other).mean() > 8
+    assert coarse < there / 3, "broad colours stay, which another face would change"
+    assert (portrait(seed=1) == other).all() and (portrait() == plain).all()
+    base, laid = portrait(strength=0), portrait(strength=0, seed=1)
+    assert 0 < np.abs(base - laid).mean() < np.abs(other - plain).mean()
+    assert painter(photo, seed=1).settings["seed"] == 1
+
+
 @pytest.fixture(scope="module")
 def group(astronaut) -> Image.Image:
     """Two people: the astronaut, and the sample person smaller."""
@@ -239,6 +297,7 @@ def test_a_tiny_face_is_named(stylizer, astronaut):
         {"strength": 2.1},
         {"keep_color": 2},
         {"refine": -1},
+        {"seed": -1},
         {"on_no_face": "cry"},
     ],
 )
