@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,7 +30,6 @@ from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import QUICK_STEPS
 from facestyle.models.generator import Generator
 from facestyle.prepared import PreparedPhoto
-from facestyle.styles import OWN_ENCODER
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -173,15 +173,16 @@ class Ours:
     """A style of this library, by the path a user's photo takes.
 
     Attributes:
-        shared_codes: the same for styles that find the same codes of a photo.
+        shared_codes: the same for styles of one encoder and base generator, which find the same codes of a photo.
     """
 
     def __init__(self, stylizer: FaceStylizer, refine: int) -> None:
         self.stylizer = stylizer
         self.refine = refine
-        config = stylizer.config
-        whose = f"_{config.name}" if config.encoder == OWN_ENCODER else ""
-        self.shared_codes = f"ours_{config.base_sha256[:8]}{whose}"
+        digest = hashlib.sha256(stylizer.config.base_sha256.encode())
+        for tensor in stylizer.encoder.state_dict().values():
+            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
+        self.shared_codes = f"ours_{digest.hexdigest()[:8]}"
 
     @property
     def resolution(self) -> int:

@@ -272,6 +272,10 @@ def test_ours_takes_the_users_path_and_references_change_it(style_folder, monkey
     user = FaceStylizer.from_pretrained("cartoon", device="cpu")
     own = user(to_pil(crops[1]), aligned=True, refine=config.ours.refine)
     assert torch.equal(img[1:], to_tensor(own.image))
+    assert Ours(user, 8).shared_codes == ours.shared_codes
+    with torch.no_grad():
+        user.encoder.out.weight.mul_(2)
+    assert Ours(user, 8).shared_codes != ours.shared_codes
     assert ours.resolution == 1024 and 10e6 < ours.parameters < 60e6
     monkeypatch.setitem(facestyle.reference.STEPS, "encoder", 0)
     like = make_method("ours-ref", "cartoon", style_folder, None, config, base, device="cpu")
