@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -28,6 +27,7 @@ from facestyle.evaluation.features import iter_pictures
 from facestyle.faces.align import full_image_quad
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import QUICK_STEPS
+from facestyle.models.checkpoints import weights_sha256
 from facestyle.models.generator import Generator
 from facestyle.prepared import PreparedPhoto
 
@@ -170,19 +170,17 @@ class Method(Protocol):
 
 
 class Ours:
-    """A style of this library, by the path a user's photo takes.
-
-    Attributes:
-        shared_codes: the same for styles of one encoder and base generator, which find the same codes of a photo.
-    """
+    """A style of this library, by the path a user's photo takes."""
 
     def __init__(self, stylizer: FaceStylizer, refine: int) -> None:
         self.stylizer = stylizer
         self.refine = refine
-        digest = hashlib.sha256(stylizer.config.base_sha256.encode())
-        for tensor in stylizer.encoder.state_dict().values():
-            digest.update(tensor.float().cpu().contiguous().numpy().tobytes())
-        self.shared_codes = f"ours_{digest.hexdigest()[:8]}"
+
+    @property
+    def shared_codes(self) -> str:
+        """A name that styles of one encoder and base generator share, which find the same codes of a photo."""
+        base, encoder = self.stylizer.config.base_sha256, weights_sha256(self.stylizer.encoder)
+        return f"ours_{base[:8]}_{encoder[:8]}"
 
     @property
     def resolution(self) -> int:

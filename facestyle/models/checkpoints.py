@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import tempfile
@@ -26,6 +27,7 @@ __all__ = [
     "read_tensors",
     "save_tensors",
     "unfilled",
+    "weights_sha256",
 ]
 
 
@@ -210,3 +212,11 @@ def save_tensors(
         raise OutputError(
             f"weights cannot be written ({error}); check free space and permissions", path=path
         ) from error
+
+
+def weights_sha256(net: nn.Module) -> str:
+    """Sha256 of a network's parameters and buffers, in their order and number types."""
+    digest = hashlib.sha256()
+    for tensor in net.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -12,7 +12,6 @@ Codes of levels 1 and 2 are truncated before they are kept, which makes the face
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import logging
 from collections.abc import Callable, Sequence
@@ -31,7 +30,7 @@ from facestyle.image import save_png, to_pil
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast, truncate
 from facestyle.models.bases import base_entry
-from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors, weights_sha256
 from facestyle.models.encode import encode
 from facestyle.models.encoder import to_w_plus
 from facestyle.models.generator import Generator
@@ -409,8 +408,5 @@ def _claim(
 
     described = dataclasses.asdict(config) | {"pictures": list(names)} | base_entry(generator)
     if star is not None:
-        digest = hashlib.sha256()
-        for tensor in star.synthesis.state_dict().values():
-            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-        described["star"] = digest.hexdigest()
+        described["star"] = weights_sha256(star.synthesis)
     TrainingState(folder, described)
