@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.block_function import BlockFunction
 
 from space.compare_tab import build_compare_tab
 from space.endpoints import build_endpoints
 from space.engine import Engine
+from space.kept import PICTURES_S
 from space.own_style_tab import build_own_style_tab
 from space.own_training import PRESETS
 from space.panel import build_panel, visitor_of
@@ -23,7 +26,7 @@ from space.variations_tab import build_variations_tab
 __all__ = ["build_app", "launch"]
 
 _HERE = Path(__file__).resolve().parent
-_LOOK_S, _HOUR_S = 600, 3600
+_LOOK_S = 300
 _WAITING = 40
 _LARGEST_FILE = "200mb"  # a zip of pictures to learn from
 
@@ -55,6 +58,24 @@ _THEME = gr.themes.Soft(
 )
 
 
+class _Demo(gr.Blocks):
+    """Blocks whose endpoints may be called without their last arguments, over bare HTTP too.
+
+    Gradio fills in defaults for its own clients alone; by this an endpoint that learns an argument keeps its callers.
+    """
+
+    async def preprocess_data(
+        self, block_fn: BlockFunction, inputs: list[Any], *args: Any, **settings: Any
+    ) -> list[Any]:
+        """The inputs with the values of the components that are left out behind them."""
+        left_out = block_fn.inputs[len(inputs) :]
+        rest = [getattr(component, "value", None) for component in left_out]
+        values: list[Any] = await super().preprocess_data(
+            block_fn, [*inputs, *rest], *args, **settings
+        )
+        return values
+
+
 def build_app(
     engine: Engine | None = None, presets: Mapping[str, Sequence[str]] = PRESETS
 ) -> gr.Blocks:
@@ -65,10 +86,10 @@ def build_app(
         presets: how long visitors may train, see `space.own_training.PRESETS`.
     """
     engine = engine or Engine()
-    with gr.Blocks(
+    with _Demo(
         title="facestyle",
         analytics_enabled=False,
-        delete_cache=(_LOOK_S, _HOUR_S - _LOOK_S),
+        delete_cache=(_LOOK_S, PICTURES_S),
         fill_width=False,
     ) as demo:
         gr.Markdown("# facestyle", elem_id="title")
@@ -99,9 +120,15 @@ def build_app(
 def launch(demo: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
     """Serve the app; ``settings`` go to Gradio's ``launch``.
 
-    Environment: ``GRADIO_MCP_SERVER=true`` also serves the endpoints to MCP clients, where ``facestyle[mcp]`` is
+    Environment: ``GRADIO_MCP_SERVER=true`` also serves the endpoints to MCP clients, where the extra ``mcp`` is
     installed.
     """
+    wanted = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"
+    if wanted and importlib.util.find_spec("mcp") is None:
+        print(
+            "No MCP server, as the package mcp is not installed: pip install '.[mcp]'", flush=True
+        )
+        settings.setdefault("mcp_server", False)  # Gradio would not start at all
     served: tuple[Any, str, str] = demo.launch(
         theme=_THEME,
         css_paths=_HERE / "style.css",
@@ -113,7 +140,4 @@ def launch(demo: gr.Blocks, **settings: Any) -> tuple[Any, str, str]:
         state_session_capacity=200,
         **settings,
     )
-    wanted = os.environ.get("GRADIO_MCP_SERVER", "").lower() == "true"
-    if wanted and getattr(demo, "mcp_error", None):
-        print(f"No MCP server: {demo.mcp_error}; install facestyle[mcp]")
     return served

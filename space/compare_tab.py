@@ -11,13 +11,11 @@ from typing import Any
 import gradio as gr
 
 from facestyle.errors import FacestyleError
-from facestyle.evaluation.photo_comparison import compare_photo
 from facestyle.image import load_image
 from space.engine import Engine
-from space.examples import OPENING_STYLE, comparison, references_folder
-from space.one_thread import in_one_thread
-from space.outputs import delete_later, new_file, save
-from space.panel import Panel
+from space.examples import OPENING_STYLE, comparison
+from space.outputs import new_file, save
+from space.panel import CUTS, Panel, visitor_of
 from space.stylize_tab import DRAWING
 from space.texts import explain, say, text
 
@@ -65,47 +63,42 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
     outputs = [message, block, pictures, pair, slider, table, as_png, as_json, compared]
 
     def compare(
-        photo: str | None, style: str, request: gr.Request,
+        photo: str | None, style: str, cut: str, request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         rest = [gr.skip()] * (len(outputs) - 1)
         if photo is None:
             return [gr.update(value=say(request, "no_photo"), visible=True), *rest]
         folder = new_file("comparison")
-        followed = references_folder(style)
         try:
-            report = in_one_thread(
-                lambda: compare_photo(
-                    photo,
-                    folder,
-                    style=engine.address(style),
-                    base=engine.stylizer(style).base,
-                    runs=os.environ.get(_RUNS),
-                    pictures=followed if followed.is_dir() else None,
-                )
+            report = engine.compare(
+                visitor_of(request), photo, style, folder, runs=os.environ.get(_RUNS), **CUTS[cut]
             )
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]
-        finally:
-            delete_later(folder, slider)  # also those that are never looked at
         files = [str(folder / f"comparison.{kind}") for kind in ("png", "json")]
-        return [*_values(request, report, folder), *files, photo]
+        return [gr.update(visible=False), *_values(request, report, folder), *files, photo]
 
     def show_prepared(style: str, request: gr.Request) -> list[Any]:
-        folder = comparison(style) or comparison(OPENING_STYLE)
+        """A comparison in this style, or else, saying so, in the one that the demo opens with."""
+        own = comparison(style)
+        folder = own or comparison(OPENING_STYLE)
         if folder is None:
             missing = gr.update(value=say(request, "not_prepared"), visible=True)
             return [missing, *[gr.skip()] * (len(outputs) - 1)]
         report = json.loads((folder / "comparison.json").read_text("utf-8"))
+        title = report["style"].replace("-", " ").title()
+        other = gr.update(value=say(request, "not_prepared_but", style=title), visible=True)
         return [
-            *_values(request, report, folder, is_live=False),
+            gr.update(visible=False) if own else other,
+            *_values(request, report, folder, measured_in=title),
             save(load_image(folder / "comparison.jpg"), "comparison"),
             str(folder / "comparison.json"),
             None,
         ]
 
     go.click(
-        compare, [panel.photo, panel.style], outputs, concurrency_id=DRAWING, concurrency_limit=1,
+        compare, [panel.photo, panel.style, panel.cut], outputs, concurrency_id=DRAWING, concurrency_limit=1,
         show_progress_on=[go, slider], api_visibility="private",
     )  # fmt: skip
     prepared.click(
@@ -132,25 +125,31 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
 
 
 def _values(
-    request: gr.Request, report: dict[str, Any], folder: Path, *, is_live: bool = True
+    request: gr.Request, report: dict[str, Any], folder: Path, *, measured_in: str = ""
 ) -> list[Any]:
-    """Values for the components from the message to the table."""
+    """Values for the components from the block to the table.
+
+    Args:
+        request: the visitor's.
+        report: what `compare_photo` found.
+        folder: where it left its pictures.
+        measured_in: title of the style, of a report made beforehand.
+    """
     rows = [row for row in report["methods"] if "picture" in row]
     before = next(str(path) for path in folder.glob("photo.*"))
     files = {row["method"]: (before, str(folder / row["picture"])) for row in rows}
     choices = [(_NAMES.get(name, name), name) for name in files]
     first = next(iter(files), None)
     return [
-        gr.update(visible=False),
         gr.update(visible=True),
         files,
         gr.update(choices=choices, value=first),
         files.get(first),
-        _table(request, report, is_live),
+        _table(request, report, measured_in),
     ]
 
 
-def _table(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
+def _table(request: gr.Request, report: dict[str, Any], measured_in: str) -> str:
     """The facts of a comparison as an HTML table."""
     head = "".join(
         f'<th class="number" scope="col">{html.escape(say(request, f"column_{column}"))}</th>'
@@ -177,11 +176,11 @@ def _table(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
     return (
         '<div class="scroll"><table class="methods"><thead><tr><th scope="col"></th>'
         f"{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-        f'<p class="status">{html.escape(_notes(request, report, is_live))}</p>'
+        f'<p class="status">{html.escape(_notes(request, report, measured_in))}</p>'
     )
 
 
-def _notes(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
+def _notes(request: gr.Request, report: dict[str, Any], measured_in: str) -> str:
     """What measured, when and where."""
     memory = say(request, f"memory_{report['memory_of'].replace(' ', '_')}")
     machine = _machine(report)
@@ -190,8 +189,9 @@ def _notes(request: gr.Request, report: dict[str, Any], is_live: bool) -> str:
             machine += (
                 f" ({_NAMES.get(row['method'], row['method'])}: {_machine(row)}, {row['date']})"
             )
-    key = "measured_live" if is_live else "measured_before"
-    notes = [say(request, key, memory=memory, machine=machine, date=report["date"])]
+    key = "measured_before" if measured_in else "measured_live"
+    facts = {"memory": memory, "machine": machine, "date": report["date"], "style": measured_in}
+    notes = [say(request, key, **facts)]
     if done := [row for row in report["methods"] if "why" not in row]:
         for key, entry in (
             ("identity_by", done[0]["identity_similarity"]), ("perceptual_by", _distance(done[0])),

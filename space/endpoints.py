@@ -1,4 +1,7 @@
-"""The same over HTTP, for ``gradio_client``, curl and MCP clients: one endpoint for each way of stylizing."""
+"""The same over HTTP, for ``gradio_client``, curl and MCP clients: one endpoint for each way of stylizing.
+
+Convention: a new argument goes behind those that are there, so that calls by position stay what they are.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,13 @@ import gradio as gr
 
 from facestyle import StylizeResult, Variation
 from facestyle.errors import ConfigError, FacestyleError
+from facestyle.options import OnNoFace
 from space.engine import Engine
 from space.outputs import save
 from space.panel import visitor_of
 from space.photo_input import check_photo, photo_input
 from space.stylize_tab import DRAWING
+from space.texts import own_words
 
 __all__ = ["build_endpoints"]
 
@@ -44,6 +49,19 @@ def build_endpoints(engine: Engine) -> None:
         seed = gr.Number(0, precision=0, label="seed: of the first portrait")
         count = gr.Number(8, precision=0, label=f"count: of portraits, 1 to {_MOST_VARIATIONS}")
         alpha = gr.Number(1.0, label="alpha: 0 to 1, share of the reference")
+        strokes = gr.Number(
+            0, precision=0, label="seed: any but 0 lays brush strokes and strands of hair elsewhere"
+        )
+        square = gr.Checkbox(
+            False, label="aligned: the photo is cut out already, a square as FFHQ's are"
+        )
+        photo_square = gr.Checkbox(
+            False, label="photo_aligned: the photo is cut out already, a square as FFHQ's are"
+        )
+        on_no_face = gr.Dropdown(
+            ["error", "skip", "center"], value="error",
+            label='on_no_face: "skip" gives the photo back, "center" takes its middle',
+        )  # fmt: skip
         aligned = gr.Checkbox(False, label="aligned: the reference is a cropped portrait already")
         picture = gr.Image(label="the picture, PNG", format="png", type="filepath")
         pictures = gr.Gallery(label="the portraits, PNG", format="png", type="filepath")
@@ -65,19 +83,20 @@ def build_endpoints(engine: Engine) -> None:
 
     def stylize(
         photo: str, style: str, strength: float, keep_color: float, psi: float, refine: int,
-        faces: str, portrait: bool, request: gr.Request,
+        faces: str, portrait: bool, seed: int, aligned: bool, on_no_face: OnNoFace, request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """A photo in a style: every face is found, drawn anew and put back into the photo."""
         with _as_gradio_errors():
             result = engine.stylize(
                 visitor_of(request), photo, style, refine=_refine(refine), strength=strength,
-                keep_color=keep_color, psi=psi if psi >= 0 else None, faces=_faces(faces),
+                keep_color=keep_color, psi=psi if psi >= 0 else None, faces=_faces(faces), seed=int(seed),
+                aligned=aligned, on_no_face=on_no_face,
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
     def variations(
         photo: str, style: str, level: int, seed: int, count: int, strength: float, keep_color: float,
-        faces: str, refine: int, request: gr.Request,
+        faces: str, refine: int, aligned: bool, on_no_face: OnNoFace, request: gr.Request,
     ) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
         """Portraits of one photo that differ in hair, clothes or colours; one seed each, counted up."""
         with _as_gradio_errors():
@@ -87,13 +106,14 @@ def build_endpoints(engine: Engine) -> None:
             made = engine.variations(
                 visitor_of(request), photo, style, int(count), refine=_refine(refine),
                 mixing_level=int(level), seed=int(seed), strength=strength, keep_color=keep_color,
-                faces="largest" if chosen == "all" else chosen,
+                faces="largest" if chosen == "all" else chosen, aligned=aligned, on_no_face=on_no_face,
             )  # fmt: skip
             return [_picture(one, style, True) for one in made], _facts(made[0])
 
     def like_a_reference(
         photo: str, reference: str, style: str, level: int, alpha: float, strength: float, keep_color: float,
-        faces: str, portrait: bool, aligned: bool, refine: int, request: gr.Request,
+        faces: str, portrait: bool, aligned: bool, refine: int, photo_aligned: bool, on_no_face: OnNoFace,
+        request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """A photo drawn like a reference picture; a new reference is studied first, half a minute on a CPU."""
         visitor = visitor_of(request)
@@ -101,7 +121,8 @@ def build_endpoints(engine: Engine) -> None:
             code = engine.code(visitor, reference, style, aligned=aligned)
             result = engine.with_code(
                 visitor, photo, style, code, refine=_refine(refine), mixing_level=int(level), alpha=alpha,
-                strength=strength, keep_color=keep_color, faces=_faces(faces),
+                strength=strength, keep_color=keep_color, faces=_faces(faces), aligned=photo_aligned,
+                on_no_face=on_no_face,
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
@@ -117,15 +138,21 @@ def build_endpoints(engine: Engine) -> None:
 
     add(looking_for_faces, "faces", [photo], [facts])
     add(
-        stylize, "stylize", [photo, style, strength, keep_color, psi, refine, faces, portrait], [picture, facts],
+        stylize, "stylize",
+        [photo, style, strength, keep_color, psi, refine, faces, portrait, strokes, square, on_no_face],
+        [picture, facts],
     )  # fmt: skip
     add(
-        variations, "variations", [photo, style, level, seed, count, strength, keep_color, faces, refine],
+        variations, "variations",
+        [photo, style, level, seed, count, strength, keep_color, faces, refine, square, on_no_face],
         [pictures, facts],
     )  # fmt: skip
     add(
         like_a_reference, "reference",
-        [photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned, refine],
+        [
+            photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned, refine,
+            photo_square, on_no_face,
+        ],
         [picture, facts],
     )  # fmt: skip
 
@@ -138,7 +165,7 @@ class _as_gradio_errors:
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, FacestyleError):
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(own_words(error), print_exception=False) from error
 
 
 def _refine(steps: int) -> int:
@@ -159,7 +186,7 @@ def _faces(text: str) -> str | list[int]:
 
 
 def _picture(result: StylizeResult | Variation, style: str, portrait: bool) -> str:
-    image = result.faces[0].portrait if portrait else result.image
+    image = result.faces[0].portrait if portrait and result.faces else result.image
     return save(image, f"facestyle_{style}", result.metadata())
 
 

@@ -5,14 +5,16 @@ Convention: ``visitor`` is a browser session; nothing of one visitor is ever han
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import secrets
-import threading
+import shutil
+import tempfile
+import time
 import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from facestyle import (
     FaceStylizer,
@@ -22,69 +24,40 @@ from facestyle import (
     Variations,
     list_styles,
 )
+from facestyle.errors import FacestyleError
+from facestyle.evaluation.photo_comparison import compare_photo
+from facestyle.faces.align import align
 from facestyle.inversion import QUICK_STEPS
+from facestyle.options import OnNoFace
 from facestyle.styles import StyleConfig, bundled_style
-from space.examples import example_code, references
+from space.examples import example_code, references, references_folder
+from space.kept import PICTURES_S, Kept, PictureGoneError, digest
 from space.one_thread import aside, in_one_thread
-from space.own_training import OwnTraining
-from space.zero_gpu import ON_ZERO_GPU, borrow_gpu
+from space.own_training import OwnTraining, TrainingError
+from space.zero_gpu import ON_ZERO_GPU, Failure, borrow_gpu
 
-__all__ = ["Engine", "Kept"]
+__all__ = ["Engine"]
 
 _STYLES_KEPT = 6
-_PHOTOS_KEPT = 48
+_PHOTOS_KEPT, _PHOTOS_BYTES = 48, 2 * 2**30
 _CODES_KEPT = 256
+_IDLE_S = 30 * 60
 _CLOSER_FACES = 4
+_COMPARED_PX = 1024
 _LONGEST_S = 120
 
-_T = TypeVar("_T")
 
+@dataclass(frozen=True)
+class _Own:
+    """A style that a visitor trained: a copy, so that the next training leaves it alone."""
 
-class Kept(Generic[_T]):
-    """The values asked for last, up to a number; each is made once, also where several ask at a time."""
+    visitor: str
+    training: str
+    copy: tempfile.TemporaryDirectory[str]
 
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._values: OrderedDict[Hashable, _T] = OrderedDict()
-        self._making: dict[Hashable, threading.Lock] = {}
-        self._lock = threading.Lock()
-
-    def __len__(self) -> int:
-        return len(self._values)
-
-    def __contains__(self, key: Hashable) -> bool:
-        return key in self._values
-
-    def get(self, key: Hashable, make: Callable[[], _T]) -> _T:
-        """The value of a key, made if it is not there."""
-        with self._lock:
-            making = self._making.setdefault(key, threading.Lock())
-        with making:
-            with self._lock:
-                if key in self._values:
-                    self._values.move_to_end(key)
-                    return self._values[key]
-            try:
-                value = make()
-                self.put(key, value)
-                return value
-            finally:
-                with self._lock:
-                    self._making.pop(key, None)
-
-    def put(self, key: Hashable, value: _T) -> None:
-        """Keep a value, and let the oldest go where there are too many."""
-        with self._lock:
-            self._values[key] = value
-            self._values.move_to_end(key)
-            while len(self._values) > self._size:
-                self._values.popitem(last=False)
-
-    def drop(self, is_old: Callable[[Any], bool]) -> None:
-        """Let all go whose key is old."""
-        with self._lock:
-            for key in [key for key in self._values if is_old(key)]:
-                del self._values[key]
+    @property
+    def folder(self) -> Path:
+        return Path(self.copy.name) / "style"
 
 
 class Engine:
@@ -94,6 +67,7 @@ class Engine:
         styles: names that visitors may ask for; the bundled ones when None.
         load: makes the stylizer of a name; ``FaceStylizer.from_pretrained`` when None.
         likeness: steps of ``refine`` on every photo, after a first picture without; 0 leaves that as it is.
+        clock: tells the time in seconds, by which what was made of pictures gets too old to be kept.
     """
 
     def __init__(
@@ -102,27 +76,33 @@ class Engine:
         load: Callable[[str], FaceStylizer] | None = None,
         *,
         likeness: int = QUICK_STEPS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.styles = list(list_styles() if styles is None else styles)
         self.likeness = likeness
         self._load = load
         self._stylizers: Kept[FaceStylizer] = Kept(_STYLES_KEPT)
-        self._prepared: Kept[PreparedPhoto] = Kept(_PHOTOS_KEPT)
-        self._codes: Kept[ReferenceCode] = Kept(_CODES_KEPT)
-        self._own: dict[str, tuple[str, Path]] = {}
+        self._prepared: Kept[PreparedPhoto] = Kept(
+            _PHOTOS_KEPT, most_bytes=_PHOTOS_BYTES, parts=_parts, idle_s=_IDLE_S, whole_s=PICTURES_S,
+            clock=clock,
+        )  # fmt: skip
+        self._codes: Kept[ReferenceCode] = Kept(
+            _CODES_KEPT, idle_s=_IDLE_S, whole_s=PICTURES_S, clock=clock
+        )
+        self._own: dict[str, _Own] = {}
         self._trainings: dict[str, OwnTraining] = {}
         self._examples = {
-            (style, _digest(path)): path for style in self.styles for path in references(style)
+            (style, digest(path)): path for style in self.styles for path in references(style)
         }
         _ENGINES[id(self)] = self
 
-    def closer(self, visitor: str, photo: str | Path, style: str) -> dict[str, int]:
+    def closer(self, visitor: str, photo: str | Path, style: str, **cut: Any) -> dict[str, int]:
         """The option with which every tab draws a photo, see ``likeness``; none for a crowd, which would take long.
 
         Raises:
             ImageError: the photo cannot be used.
         """
-        count = len(self.prepare(visitor, photo, style).codes)
+        count = len(self.prepare(visitor, photo, style, **cut).codes)
         return {"refine": self.likeness} if self.likeness and count <= _CLOSER_FACES else {}
 
     def stylizer(self, style: str) -> FaceStylizer:
@@ -131,10 +111,12 @@ class Engine:
         Raises:
             StyleNotFoundError: there is none of that name here.
         """
-        if self.is_own(style):
-            return self._stylizers.get(
-                style, lambda: FaceStylizer.from_pretrained(self.address(style))
-            )
+        return self._stylizer(style, self._own[style].folder if self.is_own(style) else None)
+
+    def _stylizer(self, style: str, own: Path | None) -> FaceStylizer:
+        """The same; ``own`` is the folder of a visitor's style, which a process forked before does not know."""
+        if own is not None:
+            return self._stylizers.get(style, lambda: FaceStylizer.from_pretrained(own))
         if style not in self.styles:
             bundled_style(style)  # names those that there are
         return self._stylizers.get(
@@ -151,7 +133,7 @@ class Engine:
 
     def names(self, visitor: str) -> list[str]:
         """Styles that a visitor may choose from: those of the demo, then the visitor's own."""
-        own = [name for name, (whose, _) in self._own.items() if whose == visitor]
+        own = [name for name, made in self._own.items() if made.visitor == visitor]
         return [*self.styles, *own]
 
     def is_own(self, style: str) -> bool:
@@ -160,7 +142,7 @@ class Engine:
 
     def address(self, style: str) -> str:
         """What ``FaceStylizer.from_pretrained`` takes for a style: its name, or the folder of a visitor's own."""
-        return str(self._own[style][1]) if self.is_own(style) else style
+        return str(self._own[style].folder) if self.is_own(style) else style
 
     def address_for_people(self, style: str) -> str:
         """The same where the visitor works: their own style lies in the folder that they downloaded."""
@@ -172,6 +154,8 @@ class Engine:
     ) -> OwnTraining:  # fmt: skip
         """The visitor's training of these pictures, begun before or not; one of other pictures makes way.
 
+        Styles that were adopted stay.
+
         Raises:
             ConfigError: there are no pictures.
         """
@@ -180,7 +164,8 @@ class Engine:
         if known is not None and known.key == key:
             return known
         made = OwnTraining(files, name, data_license, arguments)
-        self._forget_own(visitor)
+        if known is not None:
+            known.close()
         self._trainings[visitor] = made
         return made
 
@@ -188,20 +173,42 @@ class Engine:
         """The training a visitor asked for last."""
         return self._trainings.get(visitor)
 
+    def is_training(self) -> bool:
+        """Whether anybody's training is under way."""
+        return any(training.is_running for training in tuple(self._trainings.values()))
+
     def adopt(self, visitor: str) -> str:
         """The visitor's finished style as one to draw with: its name here, which no one can guess.
 
         Raises:
-            TrainingError: it is not finished.
+            TrainingError: it is not finished, or gone.
         """
-        training = self._trainings[visitor]
-        folder = training.check_done()
+        training = self._trainings.get(visitor)
+        if training is None:
+            raise TrainingError(
+                "there is no style any more: it goes when the page is left; train it again"
+            )
+        finished = training.check_done()
         for name, known in self._own.items():
-            if known == (visitor, folder):
+            if (known.visitor, known.training) == (visitor, training.key):
                 return name
+        own = _Own(visitor, training.key, tempfile.TemporaryDirectory(prefix="facestyle-style-"))
+        shutil.copytree(finished, own.folder)
         name = f"{training.name}.{secrets.token_hex(8)}"
-        self._own[name] = (visitor, folder)
+        self._own[name] = own
         return name
+
+    def push(self, visitor: str, repo: str, *, token: str, private: bool) -> str:
+        """The visitor's finished style, uploaded to the Hub; the address of the commit.
+
+        Raises:
+            FacestyleError: it is not finished, or the Hub takes it not.
+        """
+        style = self.adopt(visitor)
+        address: str = aside(
+            lambda: self._compute(style, "push_to_hub", repo, token=token, private=private)
+        )
+        return address
 
     def psi(self, style: str) -> float:
         """A style's own truncation."""
@@ -218,6 +225,8 @@ class Engine:
         style: str,
         refine: int = 0,
         *,
+        aligned: bool = False,
+        on_no_face: OnNoFace = "error",
         progress: bool = False,
     ) -> PreparedPhoto:
         """A photo with all its faces encoded, kept for this visitor by the photo's content.
@@ -225,64 +234,99 @@ class Engine:
         Raises:
             ImageError: the photo cannot be used.
         """
-        config = self.config(style)
-        key = _photo_key(visitor, photo, config)
+        cut: dict[str, Any] = {"aligned": aligned, "on_no_face": on_no_face}
+        key = self._photo_key(visitor, photo, style, **cut)
+        file = Path(photo)
 
         def make(steps: int) -> PreparedPhoto:
-            source = self._prepared.get((*key, 0), lambda: make(0)) if steps else photo
+            source = self._prepared.get((*key, 0), lambda: make(0), file=file) if steps else photo
             prepared: PreparedPhoto = self._draw(
-                style, "prepare", source, refine=steps, progress=progress
+                style, "prepare", source, refine=steps, progress=progress, **cut
             )
             return prepared
 
-        return self._prepared.get((*key, refine), lambda: make(refine))
+        return self._prepared.get((*key, refine), lambda: make(refine), file=file)
 
-    def has_faces(self, visitor: str, photo: str | Path, style: str) -> bool:
+    def has_faces(self, visitor: str, photo: str | Path, style: str, **cut: Any) -> bool:
         """Whether a photo was prepared for this visitor and has faces; nothing is computed."""
-        config = self.config(style)
-        return (*_photo_key(visitor, photo, config), 0) in self._prepared
+        with contextlib.suppress(PictureGoneError):
+            return (*self._photo_key(visitor, photo, style, **cut), 0) in self._prepared
+        return False
 
-    def stylize(
-        self, visitor: str, photo: str | Path, style: str, *, refine: int = 0, progress: bool = False,
-        **options: Any,
-    ) -> StylizeResult:  # fmt: skip
+    def _photo_key(
+        self, visitor: str, photo: str | Path, style: str, aligned: bool = False,
+        on_no_face: OnNoFace = "error",
+    ) -> tuple[object, ...]:  # fmt: skip
+        """What codes of a photo are kept under, but for the steps they were refined."""
+        config = self.config(style)
+        return visitor, digest(photo), config.base_sha256, config.encoder, aligned, on_no_face
+
+    def _begun(
+        self, visitor: str, photo: str | Path, style: str, options: dict[str, Any]
+    ) -> PreparedPhoto:
+        """A photo prepared by those of the options that concern it, which are taken out."""
+        names = ("refine", "aligned", "on_no_face", "progress")
+        given = {name: options.pop(name) for name in names if name in options}
+        return self.prepare(visitor, photo, style, **given)
+
+    def stylize(self, visitor: str, photo: str | Path, style: str, **options: Any) -> StylizeResult:
         """The photo in a style; ``options`` as ``FaceStylizer`` takes them.
 
         Raises:
             FacestyleError: the photo or an option cannot be used.
         """
-        prepared = self.prepare(visitor, photo, style, refine, progress=progress)
+        prepared = self._begun(visitor, photo, style, options)
         result: StylizeResult = self._draw(style, "__call__", prepared, **options)
         return result
 
     def variations(
-        self,
-        visitor: str,
-        photo: str | Path,
-        style: str,
-        n: int,
-        *,
-        refine: int = 0,
-        **options: Any,
+        self, visitor: str, photo: str | Path, style: str, n: int, **options: Any
     ) -> Variations:
         """Portraits of one photo.
 
         Raises:
             FacestyleError: the photo or an option cannot be used.
         """
-        prepared = self.prepare(visitor, photo, style, refine)
-        result: Variations = self._draw(style, "variations", prepared, n, **options)
+        is_shown = options.get("progress", False)
+        prepared = self._begun(visitor, photo, style, options)
+        result: Variations = self._draw(
+            style, "variations", prepared, n, progress=is_shown, **options
+        )
         return result
+
+    def compare(
+        self, visitor: str, photo: str | Path, style: str, folder: Path, *,
+        runs: str | None = None, **cut: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        """What `compare_photo` finds of a photo's largest face, and leaves in the folder.
+
+        Raises:
+            FacestyleError: the photo cannot be used.
+        """
+        prepared = self.prepare(visitor, photo, style, **cut)
+        source: Any = photo
+        if is_square := prepared.faces[0] is None:  # no face was looked for, or none found
+            source = align(prepared.photo, prepared.quads[0], _COMPARED_PX)
+        pictures = references_folder(style)
+        report: dict[str, Any] = self._draw(
+            style, _compared, source, folder, self.address(style), runs=runs, aligned=is_square,
+            pictures=pictures if pictures.is_dir() else None,
+        )  # fmt: skip
+        return report
 
     def is_example(self, reference: str | Path, style: str) -> bool:
         """Whether a picture is one of those that come with the demo for this style."""
-        return (style, _digest(reference)) in self._examples
+        return (style, digest(reference)) in self._examples
 
     def has_code(self, visitor: str, reference: str | Path, style: str, *, aligned: bool) -> bool:
-        """Whether a reference was studied before, or comes with the demo."""
-        digest = _digest(reference)
-        return (style, digest) in self._examples or (
-            (visitor, digest, style, aligned) in self._codes
+        """Whether a reference was studied before, or comes with the demo.
+
+        Raises:
+            PictureGoneError: the reference was deleted.
+        """
+        content = digest(reference)
+        return (style, content) in self._examples or (
+            (visitor, content, style, aligned) in self._codes
         )
 
     def code(
@@ -299,10 +343,10 @@ class Engine:
         Raises:
             ImageError: the reference cannot be used.
         """
-        digest = _digest(reference)
-        if (style, digest) in self._examples:
-            return example_code(self._examples[style, digest])
-        key = (visitor, digest, style, aligned)
+        content = digest(reference)
+        if (style, content) in self._examples:
+            return example_code(self._examples[style, content])
+        key = (visitor, content, style, aligned)
         stopped = False
 
         def step(number: int) -> object:
@@ -312,44 +356,55 @@ class Engine:
             return wanted
 
         def make() -> ReferenceCode:
-            return aside(
-                lambda: _compute(
-                    id(self), style, "encode_reference", reference, aligned=aligned,
+            found: ReferenceCode = aside(
+                lambda: self._compute(
+                    style, "encode_reference", reference, aligned=aligned,
                     on_step=None if ON_ZERO_GPU else step,
                 )
             )  # fmt: skip
+            return found
 
-        code = self._codes.get(key, make)
+        code = self._codes.get(key, make, file=Path(reference))
         if stopped:
             self._codes.drop(lambda one: one == key)
         return code
 
     def with_code(
-        self, visitor: str, photo: str | Path, style: str, code: ReferenceCode, *, refine: int = 0,
-        **options: Any,
-    ) -> StylizeResult:  # fmt: skip
+        self, visitor: str, photo: str | Path, style: str, code: ReferenceCode, **options: Any
+    ) -> StylizeResult:
         """The photo like a reference.
 
         Raises:
             FacestyleError: the photo or an option cannot be used.
         """
-        prepared = self.prepare(visitor, photo, style, refine)
+        prepared = self._begun(visitor, photo, style, options)
         result: StylizeResult = self._draw(style, "with_reference", prepared, code, **options)
         return result
 
-    def _draw(self, style: str, method: str, *args: Any, **options: Any) -> Any:
-        return in_one_thread(lambda: _compute(id(self), style, method, *args, **options))
+    def _draw(self, style: str, work: str | Callable[..., Any], *args: Any, **options: Any) -> Any:
+        return in_one_thread(lambda: self._compute(style, work, *args, **options))
+
+    def _compute(
+        self, style: str, work: str | Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
+        """A method of the style's stylizer, or a function of it, where there is a GPU for it.
+
+        Raises:
+            FacestyleError: as it does.
+        """
+        own = self._own[style].folder if self.is_own(style) else None
+        done = _borrowing(id(self), style, own, work, *args, **options)
+        if isinstance(done, Failure):
+            raise done.error
+        return done
 
     def forget(self, visitor: str) -> None:
         """Drop all that is kept of a visitor; a training of theirs is stopped."""
         for kept in (self._prepared, self._codes):
             kept.drop(lambda key: isinstance(key, tuple) and key[0] == visitor)
-        self._forget_own(visitor)
-
-    def _forget_own(self, visitor: str) -> None:
-        for style in [name for name, (whose, _) in self._own.items() if whose == visitor]:
-            del self._own[style]
+        for style in [name for name, made in self._own.items() if made.visitor == visitor]:
             self._stylizers.drop(lambda key, style=style: key == style)  # type: ignore[misc]
+            self._own.pop(style).copy.cleanup()
         if (training := self._trainings.pop(visitor, None)) is not None:
             training.close()
 
@@ -358,15 +413,32 @@ _ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary
 
 
 @borrow_gpu(_LONGEST_S)
-def _compute(engine_id: int, style: str, method: str, *args: Any, **options: Any) -> Any:
-    """One call of a stylizer, all by name, as it may have to reach the forked process that has the GPU."""
-    return getattr(_ENGINES[engine_id].stylizer(style), method)(*args, **options)
+def _borrowing(
+    engine_id: int, style: str, own: Path | None, work: str | Callable[..., Any], *args: Any, **options: Any,
+) -> Any:  # fmt: skip
+    """All that computes, by name, as it may have to reach the forked process that has the GPU; and back, so errors too.
+
+    One function, as each that borrows has a process of its own, which would load the networks anew.
+    """
+    try:
+        stylizer = _ENGINES[engine_id]._stylizer(style, own)
+        return (
+            work(stylizer, *args, **options)
+            if callable(work)
+            else getattr(stylizer, work)(*args, **options)
+        )
+    except FacestyleError as error:
+        return Failure(error)
 
 
-def _photo_key(visitor: str, photo: str | Path, config: StyleConfig) -> tuple[str, ...]:
-    """What codes of a photo are kept under, but for the steps they were refined."""
-    return visitor, _digest(photo), config.base_sha256, config.encoder
+def _compared(
+    stylizer: FaceStylizer, photo: Any, folder: Path, style: str, **options: Any
+) -> dict[str, Any]:
+    return compare_photo(photo, folder, style=style, base=stylizer.base, **options)
 
 
-def _digest(path: str | Path) -> str:
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+def _parts(prepared: PreparedPhoto) -> Iterator[tuple[object, int]]:
+    """What takes memory in a prepared photo; those that were refined share it but for the codes."""
+    yield prepared.photo, 4 * prepared.photo.width * prepared.photo.height  # as Pillow holds RGB
+    for tensor in (*prepared.crops, *prepared.codes):
+        yield tensor, tensor.nbytes

@@ -1,18 +1,23 @@
-"""Pictures on their way to the browser: lossless files that Gradio serves, and deletes on its schedule."""
+"""Pictures on their way to the browser: lossless files that Gradio serves, deleted within the hour.
+
+Gradio's own schedule forgets files of components that were updated without a value before, so these are not left to it.
+"""
 
 from __future__ import annotations
 
+import atexit
 import secrets
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
 from facestyle import StylizeResult, Variation
 from facestyle.faces.detect import Face
 from facestyle.image import save_png
+from space.kept import PICTURES_S, Kept
 
 __all__ = ["before_after", "delete_later", "faces_drawn", "new_file", "save"]
 
@@ -23,16 +28,28 @@ _FACES_PX = 720
 _CHOSEN, _LEFT_OUT = (15, 118, 110), (120, 113, 108)
 
 
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+_made: Kept[Path] = Kept(whole_s=PICTURES_S, let_go=_delete)
+atexit.register(_made.drop, lambda path: True)
+
+
 def new_file(name: str) -> Path:
-    """A path under which nobody else's file lies, in the folder that Gradio serves and clears."""
+    """A path where nobody else's file lies, in the folder that Gradio serves; it is deleted within the hour."""
     folder = Path(get_upload_folder()) / secrets.token_hex(16)
     folder.mkdir(parents=True)
+    delete_later(folder)
     return folder / name
 
 
-def delete_later(folder: Path, component: gr.blocks.Block) -> None:
-    """Have Gradio delete a folder's files on its schedule, as it does with those it shows in a component."""
-    component.temp_files.update(str(path) for path in folder.glob("*"))
+def delete_later(path: Path) -> None:
+    """Delete a file or folder within the hour, and when the process ends."""
+    _made.put(path, path)
 
 
 def save(image: Image.Image, name: str, metadata: Mapping[str, str] | None = None) -> str:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import os
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 from PIL import Image
 
 from facestyle.errors import ConfigError, FacestyleError
 from space.engine import Engine
 from space.examples import people
-from space.one_thread import aside
-from space.outputs import new_file, save
+from space.outputs import save
 from space.own_training import PRESETS, OwnTraining, Progress
 from space.panel import Panel, visitor_of
 from space.stylize_tab import Redrawing
@@ -99,18 +102,15 @@ def build_own_style_tab(
     asked = [files, name, data_license, preset]
     hidden = gr.update(visible=False)
 
-    def training_of(
-        files: Sequence[str] | None, name: str, data_license: str, preset: str, request: gr.Request
-    ) -> OwnTraining:
-        return engine.training(
-            visitor_of(request), files or [], name, data_license, presets[preset]
-        )
+    stops: dict[str, threading.Event] = {}
 
     def look_at(
         files: Sequence[str] | None, name: str, data_license: str, preset: str, request: gr.Request
     ) -> list[Any]:
+        """What is used of the pictures; a training, or the style that came of one, stays as it is."""
         try:
-            report, picture = training_of(files, name, data_license, preset, request).look()
+            with contextlib.closing(OwnTraining(files or [], name, data_license)) as looked_at:
+                report, picture = looked_at.look()
         except FacestyleError as error:
             return [_words(explain(request, error)), hidden, hidden]
         lines = [
@@ -120,15 +120,34 @@ def build_own_style_tab(
         shown = gr.update(value=save(picture, "pictures"), visible=True)
         return [hidden, _words("\n".join([lines[0], "", *lines[1:]])), shown]
 
+    def ask(request: gr.Request) -> list[Any]:
+        """Said at once, also where others train; from now on Stop is heard."""
+        visitor = visitor_of(request)
+        if visitor not in stops or stops[visitor].is_set():
+            stops[visitor] = threading.Event()
+        own = engine.running(visitor)
+        is_mine = own is not None and own.is_running
+        if engine.is_training() and not is_mine:
+            words = html.escape(say(request, "own_waiting"))
+            return [hidden, gr.update(value=f'<p class="status">{words}</p>', visible=True)]
+        return [hidden, _bar(request, Progress())]
+
     def learn(
         files: Sequence[str] | None, name: str, data_license: str, preset: str, request: gr.Request
     ) -> Iterator[list[Any]]:
         """Status and preview until the process ends."""
-        yield [hidden, _bar(request, Progress()), gr.skip(), hidden, gr.skip()]
+        visitor, rest = visitor_of(request), [gr.skip()] * 3
+        stopped = stops.get(visitor, threading.Event())
+        halted = [_words(say(request, "own_stopped")), hidden, *rest]
+        yield [hidden, _bar(request, Progress()), *rest]
         try:
-            training = training_of(files, name, data_license, preset, request)
-            if training.style is None and not training.is_running:
+            OwnTraining.check(name, data_license)
+            training = engine.training(visitor, files or [], name, data_license, presets[preset])
+            if training.style is None and not training.is_running and not stopped.is_set():
                 training.start()
+            if stopped.is_set():  # meanwhile
+                training.stop()
+            yield [hidden, _bar(request, training.progress()), gr.skip(), hidden, gr.skip()]
             shown = None
             while not training.wait(_LOOK_S):
                 progress = training.progress()
@@ -136,25 +155,38 @@ def build_own_style_tab(
                 shown = progress.preview
                 picture = _picture(progress) if is_new else gr.skip()
                 yield [gr.skip(), _bar(request, progress), picture, gr.skip(), gr.skip()]
-            if training.is_stopped:
-                yield [_words(say(request, "own_stopped")), hidden, *[gr.skip()] * 3]
+            if training.is_stopped and training.style is None:
+                yield halted
                 return
-            folder = new_file("style").parent
-            archive = str(training.zipped(folder))
+            archive = str(training.zipped(Path(get_upload_folder())))
+            download.keep_in_cache.add(archive)  # it goes with the training
             picture = _picture(training.progress())
         except FacestyleError as error:
-            yield [_words(explain(request, error)), hidden, *[gr.skip()] * 3]
+            yield [_words(explain(request, error)), hidden, *rest]
             return
+        finally:
+            if stops.get(visitor) is stopped and not stopped.is_set():
+                del stops[visitor]
         yield [hidden, hidden, picture, gr.update(visible=True), archive]
 
-    def end(request: gr.Request) -> None:
-        if (training := engine.running(visitor_of(request))) is not None:
+    def end(request: gr.Request) -> list[Any]:
+        """Stop a training; one that waits for its turn is taken out of the queue."""
+        visitor = visitor_of(request)
+        asked_for, training = stops.get(visitor), engine.running(visitor)
+        if asked_for is None or asked_for.is_set():
+            return [gr.skip(), gr.skip()]
+        asked_for.set()
+        if training is not None and training.is_running:
             training.stop()
+        return [_words(say(request, "own_stopped")), hidden]
 
     def take_up(request: gr.Request) -> list[Any]:
         """The style among the others, chosen, and the first tab."""
         visitor = visitor_of(request)
-        style = engine.adopt(visitor)
+        try:
+            style = engine.adopt(visitor)
+        except FacestyleError as error:
+            return [_words(explain(request, error)), *[gr.skip()] * 4]
         names = engine.names(visitor)
         thumbnails = list(panel.thumbnails)
         for own in names[len(engine.styles) :]:
@@ -164,18 +196,15 @@ def build_own_style_tab(
         styles = gr.update(
             value=thumbnails, selected_index=names.index(style), columns=min(6, len(names))
         )
-        return [styles, style, engine.psi(style), gr.Tabs(selected="stylize")]
+        return [hidden, styles, style, engine.psi(style), gr.Tabs(selected="stylize")]
 
     def give(repo: str, token: str, private: bool, request: gr.Request) -> tuple[Any, str]:
         """The style to the visitor's account, by the visitor's token and no other."""
         try:
             if not token.strip():
                 raise ConfigError("give a token of your Hub account that may write")
-            style = engine.adopt(visitor_of(request))
-            address = aside(
-                lambda: engine.stylizer(style).push_to_hub(
-                    repo.strip(), token=token.strip(), private=private
-                )
+            address = engine.push(
+                visitor_of(request), repo.strip(), token=token.strip(), private=private
             )
         except FacestyleError as error:
             return _words(explain(request, error)), ""
@@ -186,14 +215,14 @@ def build_own_style_tab(
     look.click(
         look_at, asked, [message, found, sheet], concurrency_id="looking", show_progress_on=[look], **slow
     )  # fmt: skip
-    train.click(
+    learning = train.click(ask, None, [message, status], **light).then(
         learn, asked, [message, status, preview, finished, download], concurrency_id="training",
         show_progress="hidden", **slow,
     )  # fmt: skip
-    stop.click(end, None, None, **light)
-    use.click(take_up, None, [panel.styles, panel.style, redrawing.psi, tabs], **light).then(
-        redrawing.function, redrawing.inputs, redrawing.outputs, **redrawing.settings
-    )
+    stop.click(end, None, [message, status], cancels=[learning], **light)
+    use.click(
+        take_up, None, [message, panel.styles, panel.style, redrawing.psi, tabs], **light
+    ).then(redrawing.function, redrawing.inputs, redrawing.outputs, **redrawing.settings)
     push.click(
         give, [repo, token, private], [pushed, token], concurrency_id="pushing", show_progress_on=[push], **slow
     )  # fmt: skip

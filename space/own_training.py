@@ -35,6 +35,7 @@ from facestyle.styles import check_style_name
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import FolderReport
 from facestyle.training.prepare import folder_sheet
+from space.kept import digest
 
 __all__ = ["PRESETS", "OwnTraining", "Progress", "TrainingError"]
 
@@ -108,6 +109,7 @@ class OwnTraining:
         self.run = root / "run"
         self._log = root / "log.txt"
         self._process: subprocess.Popen[bytes] | None = None
+        self._archive: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
         self.is_stopped = False
         self.key = self.key_of(files, name, data_license, arguments)
@@ -117,8 +119,12 @@ class OwnTraining:
     def key_of(
         files: Sequence[str | Path], name: str, data_license: str, arguments: Sequence[str] = ()
     ) -> str:
-        """Tells whether two requests mean the same training."""
-        parts = [hashlib.sha256(Path(file).read_bytes()).hexdigest() for file in files]
+        """Tells whether two requests mean the same training.
+
+        Raises:
+            PictureGoneError: the uploaded pictures were deleted; the training has copies of its own.
+        """
+        parts = [digest(file) for file in files]
         said = "\n".join([*sorted(parts), name.strip(), data_license.strip(), *arguments])
         return hashlib.sha256(said.encode()).hexdigest()
 
@@ -142,15 +148,24 @@ class OwnTraining:
         report = check_folder(self.sources, progress=False)
         return report, folder_sheet(report, cell_px=112, per_row=8, limit=96)
 
+    @staticmethod
+    def check(name: str, data_license: str) -> None:
+        """Refuse what cannot be trained, before another training makes way for it.
+
+        Raises:
+            ConfigError: the name is none, or the licence is missing.
+        """
+        check_style_name(name.strip())
+        if not data_license.strip():
+            raise ConfigError("say under which licence the pictures are; it is kept with the style")
+
     def start(self) -> None:
         """Begin, or go on where it was stopped.
 
         Raises:
             ConfigError: the name is none, or the licence is missing.
         """
-        check_style_name(self.name)
-        if not self.data_license:
-            raise ConfigError("say under which licence the pictures are; it is kept with the style")
+        self.check(self.name, self.data_license)
         command = [
             sys.executable, "-m", "facestyle", "train", *map(str, self.sources), "-o", str(self.run),
             "--name", self.name, "--data-license", self.data_license, *self._arguments,
@@ -219,9 +234,15 @@ class OwnTraining:
         raise TrainingError(message)
 
     def zipped(self, folder: Path) -> Path:
-        """The finished style as ``NAME.zip`` in a folder."""
+        """The finished style as ``NAME.zip``, in a new folder within this one, as long as the training is held.
+
+        Raises:
+            TrainingError: there is none.
+        """
         style = self.check_done()
-        target = folder / f"{self.name}.zip"
+        if self._archive is None:
+            self._archive = tempfile.TemporaryDirectory(dir=folder)
+        target = Path(self._archive.name) / f"{self.name}.zip"
         with zipfile.ZipFile(target, "w") as archive:  # weights do not get smaller
             for path in sorted(style.iterdir()):
                 archive.write(path, f"{self.name}/{path.name}")
@@ -231,6 +252,8 @@ class OwnTraining:
         """Stop, and delete all files."""
         self.stop()
         self._folder.cleanup()
+        if self._archive is not None:
+            self._archive.cleanup()
 
     def _said(self) -> str:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,12 @@ from space.outputs import faces_drawn, save
 from space.photo_input import PhotoInput, photo_input
 from space.texts import say, text
 
-__all__ = ["Panel", "build_panel", "found", "toggled", "visitor_of"]
+__all__ = ["CUTS", "Panel", "build_panel", "found", "toggled", "visitor_of"]
+
+CUTS: Mapping[str, Mapping[str, Any]] = {
+    "find": {}, "center": {"on_no_face": "center"}, "aligned": {"aligned": True},
+}  # fmt: skip
+"""How faces may be cut out of the photo, and the options of the library for it."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +33,8 @@ class Panel:
         styles: the gallery in which it is picked.
         thumbnails: what that shows: files and titles.
         message: what is wrong with the photo, in words.
+        cutting: holds the next one; opened where no face is found.
+        cut: one of `CUTS`.
         faces: picture of the faces found.
         chosen: numbers of the faces to stylize, from 0.
         faces_group: holds both; seen when there are several faces.
@@ -38,6 +45,8 @@ class Panel:
     styles: gr.Gallery
     thumbnails: Sequence[tuple[str, str]]
     message: gr.Markdown
+    cutting: gr.Accordion
+    cut: gr.Radio
     faces: gr.Image
     chosen: gr.CheckboxGroup
     faces_group: gr.Group
@@ -64,6 +73,11 @@ def build_panel(engine: Engine) -> Panel:
         height=300, elem_id="photo", alt_text=text("photo_alt"), buttons=[],
     )  # fmt: skip
     message = gr.Markdown(visible=False, elem_id="photo-message", elem_classes="advice")
+    with gr.Accordion(text("cut"), open=False, elem_id="cutting") as cutting:
+        cut = gr.Radio(
+            [(text(f"cut_{name}"), name) for name in CUTS], value="find", show_label=False,
+            label=text("cut"), elem_id="cut", container=False,
+        )  # fmt: skip
     gr.Markdown(text("people"), elem_classes="heading")
     gallery = gr.Gallery(
         [str(path) for path in photos], show_label=False, columns=len(photos), rows=1, height="auto",
@@ -104,7 +118,9 @@ def build_panel(engine: Engine) -> Panel:
         return str(photos[event.index])
 
     gallery.select(take, None, photo, queue=False, show_progress="hidden", api_visibility="private")
-    return Panel(photo, style, styles, thumbnails, message, faces, chosen, faces_group)
+    return Panel(
+        photo, style, styles, thumbnails, message, cutting, cut, faces, chosen, faces_group
+    )
 
 
 def found(request: gr.Request, prepared: PreparedPhoto, chosen: Sequence[int] | None) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -9,6 +10,7 @@ from gradio.data_classes import ImageData
 
 from facestyle.errors import FacestyleError, ImageError
 from facestyle.image import load_image
+from space.outputs import delete_later
 from space.texts import explain, say
 
 __all__ = ["PhotoInput", "check_photo", "photo_input"]
@@ -25,8 +27,12 @@ class PhotoInput(gr.Image):
 
     def preprocess(self, payload: ImageData | None) -> str | None:
         """Path of the file."""
-        if payload is None or (payload.url or "").startswith("data:"):
-            return super().preprocess(payload)
+        if payload is None:
+            return None
+        if (payload.url or "").startswith("data:"):
+            path = super().preprocess(payload)
+            delete_later(Path(path))  # Gradio forgets it
+            return str(path)
         return payload.path
 
 

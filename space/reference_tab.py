@@ -14,7 +14,7 @@ from facestyle.options import MOST_STRENGTH
 from facestyle.reference import STEPS
 from space.engine import Engine
 from space.examples import references
-from space.panel import Panel, visitor_of
+from space.panel import CUTS, Panel, visitor_of
 from space.photo_input import photo_input
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
@@ -58,12 +58,12 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
     view.lay_out_codes()
 
     looks = [level, alpha, strength, keep_color]
-    inputs = [panel.photo, panel.style, panel.chosen, reference, whole, *looks]
+    inputs = [panel.photo, panel.style, panel.chosen, panel.cut, reference, whole, *looks]
     outputs = [message, *view.outputs]
 
     def draw(
-        photo: str | None, style: str, chosen: Sequence[int], reference: str | None, whole: bool, level: int,
-        alpha: float, strength: float, keep_color: float, request: gr.Request,
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
+        level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None or reference is None:
@@ -85,14 +85,16 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             "keep_color": (keep_color, 0.0),
         }
         options = {name: value for name, (value, usual) in given.items() if value != usual}
-        options["mixing_level"] = level
+        options |= {"mixing_level": level, **CUTS[cut]}
         faces = sorted(chosen) or None
+        began = time.perf_counter()
         try:
-            began = time.perf_counter()
-            is_example = engine.is_example(reference, style)
-            aligned = whole or is_example
+            aligned = whole or engine.is_example(reference, style)
             code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
-            options |= engine.closer(visitor, photo, style)
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error, "reference"))
+        try:
+            options |= engine.closer(visitor, photo, style, **CUTS[cut])
             result = engine.with_code(visitor, photo, style, code, faces=faces or "all", **options)
             call = Call(
                 style=engine.address_for_people(style), photo=photo_name(photo), way="reference",
@@ -109,16 +111,20 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
         return [gr.update(visible=False), *values]
 
     def redraw_if_studied(
-        photo: str | None, style: str, chosen: Sequence[int], reference: str | None, whole: bool, level: int,
-        alpha: float, strength: float, keep_color: float, request: gr.Request,
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
+        level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         """The same, where the reference was studied already."""
-        if reference is None or not engine.has_code(
-            visitor_of(request), reference, style, aligned=whole
-        ):
-            return [gr.skip()] * len(outputs)
+        nothing = [gr.skip()] * len(outputs)
+        if reference is None:
+            return nothing
+        try:
+            if not engine.has_code(visitor_of(request), reference, style, aligned=whole):
+                return nothing
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error))
         return draw(
-            photo, style, chosen, reference, whole, level, alpha, strength, keep_color, request
+            photo, style, chosen, cut, reference, whole, level, alpha, strength, keep_color, request
         )
 
     def begin(request: gr.Request) -> None:
@@ -157,8 +163,9 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
     gallery.select(take, panel.style, reference, **light)
 
     def show_references(event: gr.SelectData, request: gr.Request) -> tuple[Any, None]:
-        style = engine.names(visitor_of(request))[event.index]
-        return gr.update(value=_files(style), selected_index=None), None
+        shown = engine.names(visitor_of(request))[event.index :]
+        files = _files(shown[0]) if shown else []
+        return gr.update(value=files, selected_index=None), None
 
     panel.styles.select(show_references, None, [gallery, reference], **light)
 

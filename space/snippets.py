@@ -10,10 +10,9 @@ from typing import Any
 __all__ = ["Call"]
 
 _FLAGS = {
-    "mixing_level": "--mixing-level",
-    "keep_color": "--keep-color",
-    "psi_content": "--psi-content",
-}
+    "mixing_level": "--mixing-level", "keep_color": "--keep-color", "psi_content": "--psi-content",
+    "aligned": "--already-aligned", "on_no_face": "--on-no-face",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +74,8 @@ class Call:
         for name, value in self._settings.items():
             if name == "faces":
                 value = ",".join(map(str, value))
-            words += [_FLAGS.get(name, f"--{name}"), str(value)]
+            words.append(_FLAGS.get(name, f"--{name}"))
+            words += [] if value is True else [str(value)]
         if self.way == "variations":
             words += ["-n", "1", "-o", "result"]
             return " ".join([*words, "--photos"] if self.full else words)
@@ -112,19 +112,21 @@ class Call:
         faces = "all" if self.faces is None else ",".join(map(str, self.faces))
         given = self.options
         looks = [given.get("strength", 1.0), given.get("keep_color", 0.0)]
+        cut = [given.get("aligned", False), given.get("on_no_face", "error")]
         if self.way == "variations":
             return [
                 photo, self.style, given.get("mixing_level", 6), given.get("seed", 0), 1, *looks, faces,
-                given.get("refine", 0),
+                given.get("refine", 0), *cut,
             ]  # fmt: skip
         if self.way == "reference":
             return [
                 photo, _file("@REFERENCE"), self.style, given.get("mixing_level", 6),
                 given.get("alpha", 1.0), *looks, faces, not self.full, self.reference_aligned,
-                given.get("refine", 0),
+                given.get("refine", 0), *cut,
             ]  # fmt: skip
         return [
             photo, self.style, *looks, given.get("psi", -1.0), given.get("refine", 0), faces, not self.full,
+            given.get("seed", 0), *cut,
         ]  # fmt: skip
 
 

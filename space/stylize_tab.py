@@ -9,11 +9,11 @@ from typing import Any
 
 import gradio as gr
 
-from facestyle.errors import FacestyleError
+from facestyle.errors import FacestyleError, FaceTooSmallError, NoFaceError
 from facestyle.options import MOST_STRENGTH
 from space.engine import Engine
 from space.examples import OPENING_STYLE, opening
-from space.panel import Panel, found, toggled, visitor_of
+from space.panel import CUTS, Panel, found, toggled, visitor_of
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
 from space.texts import explain, say, text
@@ -72,27 +72,36 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             0, 60, engine.likeness, step=4, label=text("refine"), info=text("refine_info"),
             elem_id="refine", buttons=[],
         )  # fmt: skip
-    reset = gr.Button(text("reset"), size="sm", elem_id="reset")
+    with gr.Row(elem_classes="under-sliders"):
+        seed = gr.Number(
+            0, label=text("strokes"), info=text("strokes_info"), precision=0, minimum=0,
+            maximum=2**31, elem_id="strokes",
+        )  # fmt: skip
+        reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
 
-    settings = [shows, strength, keep_color, psi, refine]
-    inputs = [panel.photo, panel.style, panel.chosen, *settings]
+    settings = [shows, strength, keep_color, psi, refine, seed]
+    inputs = [panel.photo, panel.style, panel.chosen, panel.cut, *settings]
     outputs = [panel.message, *view.outputs]
 
     def draw(
-        photo: str | None, style: str, chosen: Sequence[int], shows: str, strength: float, keep_color: float,
-        psi: float, refine: int, request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
+        keep_color: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
             return with_message(outputs, say(request, "no_photo"))
         progress(0, desc=say(request, "working"))
         try:
             began = time.perf_counter()
-            prepared = engine.prepare(visitor_of(request), photo, style, int(refine), progress=True)
+            prepared = engine.prepare(
+                visitor_of(request), photo, style, int(refine), progress=True, **CUTS[cut]
+            )
             several = len(prepared.codes) > 1
             if several and not chosen:
                 return with_message(outputs, say(request, "no_faces_chosen"))
-            options = _changed(strength, keep_color, psi, engine.psi(style))
+            options = _changed(strength, keep_color, psi, engine.psi(style), int(seed or 0))
+            options |= CUTS[cut]
             faces = sorted(chosen) if several and len(chosen) < len(prepared.codes) else None
             result = engine.stylize(
                 visitor_of(request),
@@ -118,11 +127,13 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return [gr.update(visible=False), *values]
 
     def begin(
-        photo: str | None, style: str, strength: float, keep_color: float, psi: float, request: gr.Request,
-        progress: gr.Progress = gr.Progress(),  # noqa: B008
+        photo: str | None, style: str, cut: str, strength: float, keep_color: float, psi: float,
+        seed: float | None, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        """A new photo: its faces, and a first picture of it, as encoded."""
+        """A photo cut out in a new way: its faces, and a first picture of it, as encoded."""
+        visitor, way = visitor_of(request), CUTS[cut]
         nothing = [
+            gr.skip(),
             gr.update(visible=False),
             None,
             gr.update(choices=[], value=[]),
@@ -133,71 +144,123 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             return [*nothing, gr.update(visible=False), *[gr.skip()] * len(view.outputs)]
         progress(0, desc=say(request, "looking"))
         try:
-            prepared = engine.prepare(visitor_of(request), photo, style)
-            steps = engine.closer(visitor_of(request), photo, style).get("refine", 0)
+            prepared = engine.prepare(visitor, photo, style, **way)
+            steps = engine.closer(visitor, photo, style, **way).get("refine", 0)
         except FacestyleError as error:
+            if isinstance(error, NoFaceError | FaceTooSmallError):
+                nothing[0] = gr.update(open=True)
             return [*nothing, *with_message(outputs, explain(request, error))]
         everybody = list(range(len(prepared.codes)))
         shows = "full" if len(everybody) > 1 else "portrait"
         drawn = draw(
-            photo, style, everybody, shows, strength, keep_color, psi, 0, request, progress
+            photo,
+            style,
+            everybody,
+            cut,
+            shows,
+            strength,
+            keep_color,
+            psi,
+            0,
+            seed,
+            request,
+            progress,
         )
         if steps and isinstance(status := drawn[_STATUS], str):
             drawn[_STATUS] = f"{status} · {say(request, 'closer')}"
-        return [*found(request, prepared, None), shows, steps, *drawn]
+        return [gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
+
+    def begin_anew(
+        photo: str | None, style: str, strength: float, keep_color: float, psi: float,
+        seed: float | None, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
+    ) -> list[Any]:  # fmt: skip
+        """A new photo, in which faces are looked for, whatever was said of the last one."""
+        begun = begin(photo, style, "find", strength, keep_color, psi, seed, request, progress)
+        return ["find", *begun]
 
     def draw_closer(
-        photo: str | None, style: str, chosen: Sequence[int], shows: str, strength: float, keep_color: float,
-        psi: float, refine: int, request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
+        keep_color: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """After the first picture: one that is more like the person."""
-        nothing = [gr.skip()] * len(outputs)
-        if photo is None or not refine or not engine.has_faces(visitor_of(request), photo, style):
-            return nothing
+        if (
+            photo is None
+            or not refine
+            or not engine.has_faces(visitor_of(request), photo, style, **CUTS[cut])
+        ):
+            return [gr.skip()] * len(outputs)
         return draw(
-            photo, style, chosen, shows, strength, keep_color, psi, refine, request, progress
+            photo,
+            style,
+            chosen,
+            cut,
+            shows,
+            strength,
+            keep_color,
+            psi,
+            refine,
+            seed,
+            request,
+            progress,
         )
 
-    begin_outputs = [*panel.found, shows, refine, *outputs]
+    begin_outputs = [panel.cutting, *panel.found, shows, refine, *outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
     drawing = {
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
     }  # fmt: skip
-    new_photo = [panel.photo, panel.style, strength, keep_color, psi]
+    closer = {**drawing, "show_progress": "hidden"}
+    looks = [strength, keep_color, psi, seed]
+    new_photo = [panel.photo, panel.style, *looks]
     for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
-        new(begin, new_photo, begin_outputs, **{**drawing, "show_progress": shown_as}).then(
-            draw_closer, inputs, outputs, **{**drawing, "show_progress": "hidden"}
-        )
+        new(
+            begin_anew, new_photo, [panel.cut, *begin_outputs], **{**drawing, "show_progress": shown_as}
+        ).then(draw_closer, inputs, outputs, **closer)  # fmt: skip
+    panel.cut.input(
+        begin, [panel.photo, panel.style, panel.cut, *looks], begin_outputs, **drawing
+    ).then(draw_closer, inputs, outputs, **closer)
     gr.on(
-        [shows.input, strength.input, keep_color.input, psi.input, refine.release, panel.chosen.input],
+        [
+            shows.input, strength.input, keep_color.input, psi.input, refine.release, seed.input,
+            panel.chosen.input,
+        ],
         draw, inputs, outputs, **drawing,
     )  # fmt: skip
 
     def choose_style(event: gr.SelectData, request: gr.Request) -> tuple[str, float]:
-        style = engine.names(visitor_of(request))[event.index]
-        return style, engine.psi(style)
+        names = engine.names(visitor_of(request))
+        if event.index >= len(names):
+            raise gr.Error(say(request, "own_gone"), print_exception=False)
+        return names[event.index], engine.psi(names[event.index])
 
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     panel.styles.select(choose_style, None, [panel.style, psi], **light).then(
         draw, inputs, outputs, **drawing
     )
     reset.click(
-        lambda style: (1.0, 0.0, engine.psi(style), engine.likeness), panel.style,
-        [strength, keep_color, psi, refine], **light,
+        lambda style: (1.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
+        [strength, keep_color, psi, refine, seed], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
     def redraw_faces(
-        photo: str, style: str, chosen: Sequence[int], request: gr.Request
-    ) -> list[Any]:
-        return found(request, engine.prepare(visitor_of(request), photo, style), chosen)
+        photo: str, style: str, chosen: Sequence[int], cut: str, request: gr.Request,
+        point: tuple[float, float] | None = None,
+    ) -> list[Any]:  # fmt: skip
+        """The faces as they are chosen now; with a point, after a click there."""
+        try:
+            prepared = engine.prepare(visitor_of(request), photo, style, **CUTS[cut])
+        except FacestyleError:  # drawing, which follows, says why
+            return [gr.skip()] * len(panel.found)
+        now = chosen if point is None else toggled(prepared, chosen, point)
+        return found(request, prepared, now)
 
     def click_face(
-        photo: str, style: str, chosen: Sequence[int], request: gr.Request, event: gr.SelectData
-    ) -> list[Any]:
-        prepared = engine.prepare(visitor_of(request), photo, style)
-        return found(request, prepared, toggled(prepared, chosen, event.index))
+        photo: str, style: str, chosen: Sequence[int], cut: str, request: gr.Request, event: gr.SelectData
+    ) -> list[Any]:  # fmt: skip
+        return redraw_faces(photo, style, chosen, cut, request, event.index)
 
-    of_faces = [panel.photo, panel.style, panel.chosen]
+    of_faces = [panel.photo, panel.style, panel.chosen, panel.cut]
     panel.chosen.input(redraw_faces, of_faces, panel.found, **light)
     panel.faces.select(click_face, of_faces, panel.found, **light).then(
         draw, inputs, outputs, **drawing
@@ -210,7 +273,12 @@ def with_message(outputs: Sequence[Any], message: str) -> list[Any]:
     return [gr.update(value=message, visible=True), *[gr.skip()] * (len(outputs) - 1)]
 
 
-def _changed(strength: float, keep_color: float, psi: float, usual_psi: float) -> dict[str, Any]:
+def _changed(
+    strength: float, keep_color: float, psi: float, usual_psi: float, seed: int
+) -> dict[str, Any]:
     """Options that are not the defaults."""
-    given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "psi": (psi, usual_psi)}
+    given = {
+        "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "psi": (psi, usual_psi),
+        "seed": (seed, 0),
+    }  # fmt: skip
     return {name: value for name, (value, usual) in given.items() if abs(value - usual) > 1e-6}

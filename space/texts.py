@@ -7,7 +7,7 @@ import gradio as gr
 from facestyle.errors import FacestyleError
 from space.translations import ENGLISH, GERMAN, SPANISH
 
-__all__ = ["I18N", "LANGUAGES", "explain", "say", "text"]
+__all__ = ["I18N", "LANGUAGES", "explain", "own_words", "say", "text"]
 
 LANGUAGES = {"en": ENGLISH, "de": GERMAN, "es": SPANISH}
 
@@ -26,14 +26,26 @@ def say(request: gr.Request | None, key: str, **values: object) -> str:
     return LANGUAGES[_language(request)][key].format(**values)
 
 
-def explain(request: gr.Request | None, error: FacestyleError) -> str:
-    """An error with advice in the visitor's language; in English, facestyle's own words."""
-    language = _language(request)
-    key = type(error).__name__
-    if language != "en" and key in LANGUAGES[language]:
-        return LANGUAGES[language][key]
+def explain(request: gr.Request | None, error: FacestyleError, of: str = "") -> str:
+    """An error with advice that names what the page has, in the visitor's language; else facestyle's own words.
+
+    Args:
+        request: the visitor's.
+        error: what was wrong.
+        of: "reference" where it is about the reference, not the photo.
+    """
+    texts = LANGUAGES[_language(request)]
+    name = type(error).__name__
+    for key in (f"{name}_{of}", name):
+        if key in texts:
+            return texts[key]
+    return own_words(error)
+
+
+def own_words(error: FacestyleError) -> str:
+    """What facestyle says of an error, but for where the file lies here."""
     path = getattr(error, "path", None)
-    words = str(error) if path is None else str(error).removeprefix(f"{path}: ")  # not our folders
+    words = str(error) if path is None else str(error).removeprefix(f"{path}: ")
     return words[:1].upper() + words[1:]
 
 

@@ -15,6 +15,10 @@ ENGLISH = {
         "Only use photos of people who agree to it. Photos are worked on by this server alone, are "
         "never shown to other visitors, train nothing, and are deleted within the hour."
     ),
+    "cut": "Finding the face",
+    "cut_find": "Find the faces",
+    "cut_center": "Take the middle where none is found",
+    "cut_aligned": "It is cut out already: a square, eyes level",
     "faces": "Faces found: click one to leave it out or take it back",
     "faces_alt": "The photo with a numbered box around every face",
     "faces_chosen": "Faces to stylize",
@@ -35,6 +39,8 @@ ENGLISH = {
     "psi_info": "psi: lower is nearer to the average face, with fewer slips",
     "refine": "Likeness",
     "refine_info": "Steps towards this very face, a second or two for every eight; 0 draws it as first seen",
+    "strokes": "Other strokes",
+    "strokes_info": "A seed: brush strokes and strands of hair lie elsewhere; 0 as trained",
     "reset": "Reset the sliders",
     "again": "The same in Python, in a shell or over HTTP",
     "code_python": "Python",
@@ -88,15 +94,25 @@ ENGLISH = {
     "one_face": "1 face",
     "n_faces": "{count} faces",
     "face": "Face {number}",
+    "NoFaceError": (
+        "No face found. Use a photo in which the face is upright, in focus and not covered, or say "
+        "under *Finding the face* what else to take."
+    ),
+    "NoFaceError_reference": (
+        "No face found in the reference. Use a picture in which the face is upright, in focus and "
+        "not covered; if it is a cropped portrait already, tick the box that says so."
+    ),
+    "PictureGoneError": "This picture was deleted, as all are within the hour. Add it again.",
     "tab_own": "Your style",
     "own_hint": (
         "About 100 pictures in one style become a style of your own. Pictures with one face "
-        "each work best, drawn or painted alike. They are deleted, and a training ends, when "
-        "you close this page; download the style before."
+        "each work best, drawn or painted alike. When you close this page, a training ends and its "
+        "pictures are deleted; the uploaded files go within the hour. Download the style before."
     ),
     "own_off": (
         "Training is switched off on this server. On your own machine: `facestyle train "
-        "PICTURES -o OUT --name my-style`."
+        "PICTURES -o OUT --name my-style --data-license CC-BY-4.0`, with the licence that the "
+        "pictures are under."
     ),
     "own_files": "Pictures of the style, or a zip of them",
     "own_name": "Name, lower case",
@@ -120,7 +136,9 @@ ENGLISH = {
     "stage_pairs": "Finding a person for each picture (2 of 3)",
     "stage_run": "Learning to keep the person (3 of 3)",
     "own_steps": "{done} of {total} · {left} left",
+    "own_waiting": "Another visitor's training is under way. Yours begins by itself when it ends.",
     "own_stopped": "Stopped. Press *Train* to go on from here.",
+    "own_gone": "This style is gone: it was kept as long as the page was connected.",
     "own_use": "Use it in the other tabs",
     "own_download": "Download the style",
     "own_push": "Push it to the Hugging Face Hub",
@@ -131,9 +149,12 @@ ENGLISH = {
     "own_push_go": "Push",
     "own_pushed": "It is there: {address}",
     "measured_live": "Measured live on this machine; memory of the {memory}.",
-    "measured_before": "Measured beforehand, on {machine}, {date}; memory of the {memory}.",
+    "measured_before": (
+        "Measured beforehand in the style {style}, on {machine}, {date}; memory of the {memory}."
+    ),
     "compare_prepared": "Show one measured beforehand",
     "not_prepared": "No comparison was measured beforehand for this style.",
+    "not_prepared_but": "None was measured beforehand for this style; this one is of {style}.",
     "takes_diffusion": "Not here: it takes a Stable Diffusion model and a GPU.",
     "takes_training": "Not here: it takes a network of its own, trained on this style.",
     "takes_files": "Not here: it takes its authors' files.",
@@ -161,6 +182,10 @@ GERMAN = {
         "Server; andere sehen sie nie, nichts wird damit trainiert, und nach höchstens einer Stunde "
         "sind sie gelöscht."
     ),
+    "cut": "Gesichtssuche",
+    "cut_find": "Die Gesichter suchen",
+    "cut_center": "Die Mitte nehmen, wenn keines gefunden wird",
+    "cut_aligned": "Schon ausgeschnitten: ein Quadrat, die Augen waagrecht",
     "faces": "Gefundene Gesichter: anklicken, um eines auszulassen oder wieder zu nehmen",
     "faces_alt": "Das Foto mit einem nummerierten Rahmen um jedes Gesicht",
     "faces_chosen": "Welche Gesichter",
@@ -181,6 +206,8 @@ GERMAN = {
     "psi_info": "psi: kleiner ist näher am Durchschnittsgesicht, mit weniger Fehlern",
     "refine": "Ähnlichkeit",
     "refine_info": "Schritte hin zu diesem Gesicht, je acht ein bis zwei Sekunden; 0 zeichnet den ersten Blick",
+    "strokes": "Andere Striche",
+    "strokes_info": "Eine Startzahl: Pinselstriche und Strähnen liegen anders; 0 wie gelernt",
     "reset": "Regler zurücksetzen",
     "again": "Dasselbe in Python, in der Shell oder über HTTP",
     "code_python": "Python",
@@ -236,7 +263,14 @@ GERMAN = {
     "face": "Gesicht {number}",
     "NoFaceError": (
         "Kein Gesicht gefunden. Nehmen Sie ein Foto, auf dem das Gesicht aufrecht, scharf und "
-        "unverdeckt ist."
+        "unverdeckt ist, oder sagen Sie unter *Gesichtssuche*, was sonst zu nehmen ist."
+    ),
+    "NoFaceError_reference": (
+        "Kein Gesicht im Vorbild gefunden. Nehmen Sie ein Bild, auf dem das Gesicht aufrecht, scharf "
+        "und unverdeckt ist; ist es schon ein zugeschnittenes Porträt, setzen Sie das Häkchen dafür."
+    ),
+    "PictureGoneError": (
+        "Dieses Bild ist gelöscht, wie alle nach höchstens einer Stunde. Bitte noch einmal hinzufügen."
     ),
     "FaceTooSmallError": (
         "Das Gesicht ist zu klein. 200 Pixel und mehr sehen gut aus; nehmen Sie ein größeres Foto."
@@ -251,12 +285,14 @@ GERMAN = {
     "tab_own": "Eigener Stil",
     "own_hint": (
         "Aus etwa 100 Bildern eines Stils wird ein eigener Stil. Am besten zeigt jedes ein "
-        "Gesicht, alle gleich gezeichnet oder gemalt. Schließen Sie diese Seite, werden die "
-        "Bilder gelöscht, und das Training endet; den Stil bitte vorher herunterladen."
+        "Gesicht, alle gleich gezeichnet oder gemalt. Schließen Sie diese Seite, endet das Training, "
+        "und seine Bilder werden gelöscht; die hochgeladenen Dateien nach höchstens einer Stunde. "
+        "Den Stil bitte vorher herunterladen."
     ),
     "own_off": (
         "Auf diesem Server wird nicht trainiert. Auf dem eigenen Rechner: `facestyle train "
-        "BILDER -o ORDNER --name mein-stil`."
+        "BILDER -o ORDNER --name mein-stil --data-license CC-BY-4.0`, mit der Lizenz, unter der "
+        "die Bilder stehen."
     ),
     "own_files": "Bilder des Stils oder eine Zip-Datei davon",
     "own_name": "Name, klein geschrieben",
@@ -279,7 +315,9 @@ GERMAN = {
     "stage_pairs": "Zu jedem Bild wird ein Mensch gesucht (2 von 3)",
     "stage_run": "Lernt, die Person zu bewahren (3 von 3)",
     "own_steps": "{done} von {total} · noch {left}",
+    "own_waiting": "Jemand anderes trainiert gerade. Danach beginnt Ihr Training von selbst.",
     "own_stopped": "Angehalten. *Trainieren* macht von hier aus weiter.",
+    "own_gone": "Diesen Stil gibt es nicht mehr: er blieb, solange die Seite verbunden war.",
     "own_use": "In den anderen Reitern verwenden",
     "own_download": "Stil herunterladen",
     "own_push": "Zum Hugging Face Hub hochladen",
@@ -290,9 +328,12 @@ GERMAN = {
     "own_push_go": "Hochladen",
     "own_pushed": "Er ist dort: {address}",
     "measured_live": "Gerade auf diesem Rechner gemessen; Speicher: {memory}.",
-    "measured_before": "Vorher gemessen, auf {machine}, {date}; Speicher: {memory}.",
+    "measured_before": (
+        "Vorher im Stil {style} gemessen, auf {machine}, {date}; Speicher: {memory}."
+    ),
     "compare_prepared": "Einen vorher gemessenen zeigen",
     "not_prepared": "Für diesen Stil wurde vorher kein Vergleich gemessen.",
+    "not_prepared_but": "Für diesen Stil wurde vorher keiner gemessen; dieser ist von {style}.",
     "takes_diffusion": "Nicht hier: Es braucht ein Stable-Diffusion-Modell und eine GPU.",
     "takes_training": "Nicht hier: Es braucht ein eigenes Netz, auf diesen Stil trainiert.",
     "takes_files": "Nicht hier: Es braucht die Dateien seiner Autoren.",
@@ -319,6 +360,10 @@ SPANISH = {
         "Usa solo fotos de personas que estén de acuerdo. Las fotos las procesa únicamente este "
         "servidor, nadie más las ve, no entrenan nada y se borran en menos de una hora."
     ),
+    "cut": "Búsqueda de la cara",
+    "cut_find": "Buscar las caras",
+    "cut_center": "Tomar el centro si no se encuentra ninguna",
+    "cut_aligned": "Ya está recortada: un cuadrado, los ojos a nivel",
     "faces": "Caras encontradas: pulsa una para dejarla fuera o recuperarla",
     "faces_alt": "La foto con un marco numerado en cada cara",
     "faces_chosen": "Caras que se dibujan",
@@ -339,6 +384,8 @@ SPANISH = {
     "psi_info": "psi: más bajo se acerca a la cara media, con menos fallos",
     "refine": "Parecido",
     "refine_info": "Pasos hacia esta misma cara, uno o dos segundos por cada ocho; 0 dibuja la primera impresión",
+    "strokes": "Otros trazos",
+    "strokes_info": "Una semilla: pinceladas y mechones caen en otro sitio; 0 como se aprendió",
     "reset": "Restablecer los controles",
     "again": "Lo mismo en Python, en la terminal o por HTTP",
     "code_python": "Python",
@@ -393,7 +440,15 @@ SPANISH = {
     "n_faces": "{count} caras",
     "face": "Cara {number}",
     "NoFaceError": (
-        "No se encontró ninguna cara. Usa una foto con la cara derecha, nítida y sin tapar."
+        "No se encontró ninguna cara. Usa una foto con la cara derecha, nítida y sin tapar, o di en "
+        "*Búsqueda de la cara* qué tomar en su lugar."
+    ),
+    "NoFaceError_reference": (
+        "No se encontró ninguna cara en el modelo. Usa una imagen con la cara derecha, nítida y sin "
+        "tapar; si ya es un retrato recortado, marca la casilla que lo dice."
+    ),
+    "PictureGoneError": (
+        "Esta imagen se borró, como todas en menos de una hora. Añádela otra vez."
     ),
     "FaceTooSmallError": (
         "La cara es demasiado pequeña. Desde 200 píxeles se ve bien; usa una foto más grande."
@@ -406,12 +461,13 @@ SPANISH = {
     "tab_own": "Tu estilo",
     "own_hint": (
         "Unas 100 imágenes de un estilo se convierten en un estilo tuyo. Lo mejor: una cara "
-        "en cada una, todas dibujadas o pintadas igual. Al cerrar esta página se borran y el "
-        "entrenamiento termina; descarga antes el estilo."
+        "en cada una, todas dibujadas o pintadas igual. Al cerrar esta página el entrenamiento "
+        "termina y sus imágenes se borran; los archivos subidos, en menos de una hora. Descarga "
+        "antes el estilo."
     ),
     "own_off": (
         "En este servidor no se entrena. En tu ordenador: `facestyle train IMÁGENES -o "
-        "CARPETA --name mi-estilo`."
+        "CARPETA --name mi-estilo --data-license CC-BY-4.0`, con la licencia de las imágenes."
     ),
     "own_files": "Imágenes del estilo, o un zip de ellas",
     "own_name": "Nombre, en minúsculas",
@@ -435,7 +491,9 @@ SPANISH = {
     "stage_pairs": "Buscando una persona para cada imagen (2 de 3)",
     "stage_run": "Aprendiendo a conservar a la persona (3 de 3)",
     "own_steps": "{done} de {total} · quedan {left}",
+    "own_waiting": "Hay otro entrenamiento en marcha. El tuyo empieza solo cuando termine.",
     "own_stopped": "Detenido. Pulsa *Entrenar* para seguir desde aquí.",
+    "own_gone": "Este estilo ya no está: se guardó mientras la página estuvo conectada.",
     "own_use": "Usarlo en las otras pestañas",
     "own_download": "Descargar el estilo",
     "own_push": "Subirlo al Hugging Face Hub",
@@ -446,9 +504,10 @@ SPANISH = {
     "own_push_go": "Subir",
     "own_pushed": "Está ahí: {address}",
     "measured_live": "Medido ahora en esta máquina; memoria: {memory}.",
-    "measured_before": "Medido antes, en {machine}, {date}; memoria: {memory}.",
+    "measured_before": "Medido antes en el estilo {style}, en {machine}, {date}; memoria: {memory}.",
     "compare_prepared": "Mostrar una medida antes",
     "not_prepared": "Para este estilo no hay una comparación medida antes.",
+    "not_prepared_but": "Para este estilo no se midió ninguna antes; esta es de {style}.",
     "takes_diffusion": "Aquí no: necesita un modelo Stable Diffusion y una GPU.",
     "takes_training": "Aquí no: necesita una red propia, entrenada con este estilo.",
     "takes_files": "Aquí no: necesita los archivos de sus autores.",

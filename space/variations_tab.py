@@ -14,7 +14,7 @@ from facestyle.errors import FacestyleError
 from facestyle.options import MOST_STRENGTH
 from space.engine import Engine
 from space.outputs import save
-from space.panel import Panel, visitor_of
+from space.panel import CUTS, Panel, visitor_of
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
 from space.stylize_tab import DRAWING, with_message
@@ -82,16 +82,16 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
 
     def draw_all(
-        photo: str | None, style: str, chosen: Sequence[int], level: int, seed: float, request: gr.Request,
-        progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, level: int, seed: float,
+        request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
             return [gr.update(value=say(request, "no_photo"), visible=True), *[gr.skip()] * 5]
-        visitor = visitor_of(request)
+        visitor, way = visitor_of(request), CUTS[cut]
         try:
             made = engine.variations(
-                visitor, photo, style, _COUNT, mixing_level=level, seed=int(seed),
-                faces=_face(chosen), progress=True, **engine.closer(visitor, photo, style),
+                visitor, photo, style, _COUNT, mixing_level=level, seed=int(seed), faces=_face(chosen),
+                progress=True, **way, **engine.closer(visitor, photo, style, **way),
             )  # fmt: skip
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *[gr.skip()] * 5]
@@ -107,18 +107,18 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         return [gr.update(visible=False), values, int(seed), None, gr.update(visible=False), photo]
 
     def draw_one(
-        photo: str | None, style: str, chosen: Sequence[int], seed: int | None, level: int, strength: float,
-        keep_color: float, request: gr.Request,
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, seed: int | None, level: int,
+        strength: float, keep_color: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         if photo is None or seed is None:
             return [gr.skip()] * len(outputs)
         given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0)}
         options = {name: value for name, (value, usual) in given.items() if value != usual}
-        options |= {"mixing_level": level, "seed": seed}
+        options |= {"mixing_level": level, "seed": seed, **CUTS[cut]}
         face, visitor = _face(chosen), visitor_of(request)
         try:
             began = time.perf_counter()
-            options |= engine.closer(visitor, photo, style)
+            options |= engine.closer(visitor, photo, style, **CUTS[cut])
             made = engine.variations(visitor, photo, style, 1, faces=face, **options)
             call = Call(
                 style=engine.address_for_people(style), photo=photo_name(photo), way="variations", options=options,
@@ -131,7 +131,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         values[1] = say(request, "picked", seed=seed)
         return [gr.update(visible=False), *values]
 
-    all_inputs = [panel.photo, panel.style, panel.chosen, level, seed]
+    all_inputs = [panel.photo, panel.style, panel.chosen, panel.cut, level, seed]
     all_outputs = [panel.message, gallery, first, picked, block, drawn_of]
     drawing = {**queue, "show_progress_on": [gallery]}
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -143,7 +143,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     def pick(first: int, event: gr.SelectData) -> tuple[int, Any]:
         return first + event.index, gr.update(visible=True)
 
-    one_inputs = [panel.photo, panel.style, panel.chosen, picked, *looks]
+    one_inputs = [panel.photo, panel.style, panel.chosen, panel.cut, picked, *looks]
     one = {
         **queue,
         "trigger_mode": "always_last",

@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import threading
 import time
 import zipfile
@@ -14,6 +15,7 @@ from same_pixels import same_pixels
 from facestyle import FaceStylizer
 from space.engine import Engine
 from space.examples import references
+from space.own_training import OwnTraining
 
 ONE_FACE, GREY, TEXT = "me.png", "grey.png", "text.jpg"
 LIKENESS = 1  # steps of refine that the app under test takes on every photo
@@ -150,6 +152,93 @@ def test_advice_stands_beside_the_photo(visit, files, file, advice):
     page = visit()
     bring(page, files / file)
     page.locator("#panel").get_by_text(advice).first.wait_for()
+
+
+def choose_cut(page, number: int) -> None:
+    """How the face is to be found; opens the choice first, if it is closed."""
+    choice = page.locator("#cut input").nth(number)
+    if not choice.is_visible():
+        page.locator("#cutting button").first.click()
+    choice.check()
+
+
+def test_a_photo_without_a_face_found_is_drawn_from_its_middle(visit, files, stylizers):
+    page = visit()
+    assert not page.locator("#cut").is_visible()
+    bring(page, files / GREY)
+    page.locator("#photo-message").get_by_text("Finding the face").wait_for()
+    page.locator("#cut").wait_for()  # it is opened beside the advice
+    choose_cut(page, 1)
+    style, cut = stylizers["cartoon"], {"on_no_face": "center"}
+    wait_for_pixels(page, portrait(style, files / GREY, **cut))
+    page.locator("#photo-message").wait_for(state="hidden")
+    page.locator("#stylize-code").get_by_role("button").first.click()
+    assert "on_no_face='center'" in page.locator("#stylize-python").inner_text()
+    page.get_by_role("tab", name="Variations").click()
+    page.locator("#draw-eight").click()
+    page.locator("#variations button img").nth(7).wait_for()
+    page.get_by_role("tab", name="Compare").click()
+    page.locator("#compare-go").click()
+    page.locator("#compare-table").get_by_text("Measured live").wait_for(timeout=300_000)
+
+
+def test_a_photo_cut_out_already_is_taken_as_it_is_and_the_next_one_is_not(visit, files, stylizers):
+    page = visit()
+    style = stylizers["cartoon"]
+    bring(page, files / ONE_FACE)
+    found, whole = (portrait(style, files / ONE_FACE, **cut) for cut in ({}, {"aligned": True}))
+    assert not same_pixels(found, whole)
+    wait_for_pixels(page, found)
+    choose_cut(page, 2)
+    wait_for_pixels(page, whole)
+    slide(page, "strokes", 5)
+    wait_for_pixels(page, portrait(style, files / ONE_FACE, aligned=True, seed=5))
+    page.locator("#reset").click()
+    wait_for_pixels(page, whole)
+    bring(page, files / "other.png")
+    wait_for_pixels(page, portrait(style, files / "other.png"))
+    assert page.locator("#cut input").nth(0).is_checked()
+
+
+def test_a_training_waits_says_so_and_is_stopped_meanwhile(visit, monkeypatch):
+    started = []
+
+    def start(self):
+        started.append(self)
+        self._process = subprocess.Popen(["sleep", "300"], start_new_session=True)
+
+    monkeypatch.setattr(OwnTraining, "start", start)
+    pages = ada, grace = visit(), visit()
+    for page in pages:
+        open_tab(page, "Your style")
+        page.locator("#own-files input[type=file]").set_input_files(references("cartoon"))
+        page.locator("#own-license input").fill("CC0-1.0")
+        page.locator("#own-files").get_by_text("KB").nth(2).wait_for()
+    ada.locator("#own-train").click()
+    ada.locator("#own-status progress").wait_for()
+    for _ in range(100):
+        if started:
+            break
+        ada.wait_for_timeout(100)
+    grace.locator("#own-train").click()
+    grace.locator("#own-status").get_by_text("Another visitor").wait_for()
+    grace.locator("#own-stop").click()
+    grace.locator("#own-message").get_by_text("Stopped").wait_for()
+    grace.locator("#own-status").wait_for(state="hidden")
+    grace.locator("#own-train").click()  # and in the queue again
+    grace.locator("#own-status").get_by_text("Another visitor").wait_for()
+    ada.locator("#own-stop").click()
+    ada.locator("#own-message").get_by_text("Stopped").wait_for()
+    grace.locator("#own-status progress").wait_for()
+    for _ in range(100):
+        if len(started) == 2:
+            break
+        grace.wait_for_timeout(100)
+    grace.locator("#own-stop").click()
+    grace.locator("#own-message").get_by_text("Stopped").wait_for()
+    grace.wait_for_timeout(1500)
+    assert len(started) == 2
+    assert [training.is_running for training in started] == [False, False]
 
 
 def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):

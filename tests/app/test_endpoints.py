@@ -29,6 +29,7 @@ def here(astronaut, tmp_path, monkeypatch):
     photo.paste(astronaut, (0, 0))
     photo.paste(astronaut.resize((400, 400)), (560, 0))
     photo.save(tmp_path / "my photo.png")
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -61,6 +62,50 @@ def test_stylize_gives_the_librarys_pixels_and_metadata(client, here, stylizers)
     assert same_pixels(pixels(path), direct.image.tobytes())
     assert Image.open(path).text == direct.metadata()
     assert len(facts["faces"]) == 2
+
+
+def test_a_call_by_position_that_knows_fewer_arguments_stays_what_it_is(address, here, stylizers):
+    """As curl makes it: Gradio's own clients fill defaults in, this one does not."""
+    if not (shutil.which("curl") and shutil.which("bash")):
+        pytest.skip("no bash and curl here for the call over HTTP")
+    call = Call(style="cartoon", photo="my photo.png", options={"strength": 0.8}, full=True)
+    wanted = stylizers["cartoon"]("my photo.png", strength=0.8).image.tobytes()
+    for count in (8, 3):
+        with pytest.MonkeyPatch.context() as patch:
+            data = call._data()[:count]
+            patch.setattr(Call, "_data", lambda self, data=data: data)
+            answer = over_http(call, address)
+        with urllib.request.urlopen(answer[0]["url"]) as response:
+            assert same_pixels(pixels(io.BytesIO(response.read())), wanted)
+
+
+def test_a_photo_without_a_face_is_taken_otherwise_where_asked(client, tmp_path, stylizers):
+    grey = tmp_path / "grey.png"
+    Image.new("RGB", (300, 200), "grey").save(grey)
+    style = stylizers["cartoon"]
+    cut = {"on_no_face": "center"}
+    path, facts = client.predict(
+        handle_file(grey), "cartoon", portrait=True, seed=5, **cut, api_name="/stylize"
+    )
+    assert facts["seed"] == 5
+    wanted = style(grey, seed=5, **cut).faces[0].portrait
+    assert same_pixels(pixels(path), wanted.tobytes())
+    pictures, _ = client.predict(
+        handle_file(grey), "cartoon", count=1, aligned=True, api_name="/variations"
+    )
+    wanted = style.variations(grey, 1, aligned=True)[0].faces[0].portrait
+    assert same_pixels(pixels(pictures[0]["image"]), wanted.tobytes())
+    path, facts = client.predict(
+        handle_file(grey), "cartoon", portrait=True, on_no_face="skip", api_name="/stylize"
+    )
+    assert facts["faces"] == [] and pixels(path) == pixels(grey)
+
+
+def test_an_error_tells_no_path_of_the_server(client, tmp_path):
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
+    with pytest.raises(Exception, match="No face found") as error:
+        client.predict(handle_file(tmp_path / "grey.png"), "cartoon", api_name="/stylize")
+    assert "grey.png" not in str(error.value)
 
 
 def test_variations_count_their_seeds(client, here, stylizers):
@@ -111,10 +156,17 @@ CALLS = [
         way="variations",
         options={"mixing_level": 3, "seed": 5, "refine": 1},
     ),
+    Call(style="illustration", photo="my photo.png", options={"seed": 7, "aligned": True}),
+    Call(
+        style="cartoon",
+        photo="grey.png",
+        way="variations",
+        options={"mixing_level": 6, "seed": 5, "on_no_face": "center"},
+    ),
 ]
 
 
-@pytest.mark.parametrize("call", CALLS, ids=["full", "portrait", "variation"])
+@pytest.mark.parametrize("call", CALLS, ids=["full", "portrait", "variation", "square", "center"])
 def test_the_shown_calls_give_one_picture(call, here, address, stylizers, monkeypatch):
     monkeypatch.setattr(
         FaceStylizer, "from_pretrained", staticmethod(lambda name, **_: stylizers[name])
@@ -124,21 +176,47 @@ def test_the_shown_calls_give_one_picture(call, here, address, stylizers, monkey
     (here / "result.png").unlink()
 
     assert main(shlex.split(call.shell())[1:]) == 0
-    written = [
-        path for path in here.rglob("*.png") if path.name not in ("my photo.png", "grid.png")
-    ]
+    known = ("my photo.png", "grey.png", "grid.png")
+    written = [path for path in here.rglob("*.png") if path.name not in known]
     assert wanted in [pixels(path) for path in written]
 
     if not (shutil.which("curl") and shutil.which("bash")):
         pytest.skip("no bash and curl here for the call over HTTP")
+    (first, *_) = over_http(call, address)
+    url = first[0]["image"]["url"] if isinstance(first, list) else first["url"]
+    with urllib.request.urlopen(url) as response:
+        assert same_pixels(pixels(io.BytesIO(response.read())), wanted)
+
+
+def over_http(call, address):
+    """What the shown call over HTTP gives."""
     answer = subprocess.run(
         ["bash", "-c", call.http(address)], capture_output=True, text=True, timeout=60, check=True
     ).stdout
     lines = [line for line in answer.splitlines() if line.startswith("data: [")]
-    (first, *_) = json.loads(lines[-1].removeprefix("data: "))
-    url = first[0]["image"]["url"] if isinstance(first, list) else first["url"]
-    with urllib.request.urlopen(url) as response:
-        assert same_pixels(pixels(io.BytesIO(response.read())), wanted)
+    assert lines, answer
+    return json.loads(lines[-1].removeprefix("data: "))
+
+
+@pytest.mark.parametrize("way", ["stylize", "variations", "reference"])
+def test_the_call_over_http_gives_every_argument_in_its_place(client, way):
+    call = Call(
+        style="cartoon", photo="me.png", reference="like.png", way=way, faces=[1],
+        options={
+            "strength": 0.8, "keep_color": 0.3, "psi": 0.4, "refine": 2, "seed": 5, "alpha": 0.7,
+            "mixing_level": 9, "on_no_face": "center",
+        },
+    )  # fmt: skip
+    described = client.view_api(return_format="dict", print_info=False)["named_endpoints"][
+        f"/{way}"
+    ]
+    names = [parameter["parameter_name"] for parameter in described["parameters"]]
+    given = dict(zip(names, call._data(), strict=True))
+    wanted = {**call.options, "level": 9, "style": "cartoon", "faces": "1", "portrait": True}
+    for name in set(wanted) & set(names):
+        assert given[name] == wanted[name], name
+    assert {"on_no_face", "refine", "strength", "keep_color"} <= set(names)
+    assert all(given[name] is False for name in names if name.endswith("aligned"))
 
 
 def test_endpoints_are_documented(client):

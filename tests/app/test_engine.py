@@ -1,12 +1,20 @@
 """What is kept between calls, and for whom."""
 
-import threading
+import gc
+import pickle
+import weakref
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
+from facestyle import FaceStylizer
 from facestyle.errors import NoFaceError, StyleNotFoundError
-from space.engine import Engine, Kept
+from space import engine as engine_module
+from space.engine import Engine
+from space.kept import PICTURES_S, PictureGoneError
+from space.own_training import TrainingError
+from space.zero_gpu import Failure
 
 
 @pytest.fixture
@@ -54,6 +62,79 @@ def test_nothing_of_one_visitor_serves_another(stylizers, photo):
     assert engine.prepare("ada", photo, "cartoon") is not mine
 
 
+def test_photos_and_codes_are_kept_no_longer_than_their_files(stylizers, photo):
+    now = [0.0]
+    engine = Engine(list(stylizers), stylizers.__getitem__, clock=lambda: now[0])
+
+    def draw(visitor):
+        engine.stylize(visitor, photo, "cartoon", refine=1)
+        engine.code(visitor, photo, "cartoon", on_step=lambda step: None)
+
+    def held():
+        return len(engine._prepared), len(engine._codes)
+
+    draw("an-event-of-curl")  # which never says that it leaves
+    picture = weakref.ref(engine.prepare("an-event-of-curl", photo, "cartoon").photo)
+    assert held() == (2, 1)
+    for minutes in (20, 40, 49):  # in use all the time
+        now[0] = minutes * 60.0
+        draw("an-event-of-curl")
+    assert held() == (1, 1)  # what it was refined from was not asked for again
+    now[0] = float(PICTURES_S)
+    for kept in (engine._prepared, engine._codes):
+        kept.sweep()  # as the timer does
+    assert held() == (0, 0)
+    gc.collect()
+    assert picture() is None
+    assert PICTURES_S < 3600
+
+    draw("ada")
+    now[0] += 31 * 60.0
+    for kept in (engine._prepared, engine._codes):
+        kept.sweep()
+    assert held() == (0, 0)
+
+    draw("ada")
+    photo.unlink()
+    assert not engine.has_faces("ada", photo, "cartoon")
+    with pytest.raises(PictureGoneError):
+        draw("ada")
+    for kept in (engine._prepared, engine._codes):
+        kept.sweep()
+    assert held() == (0, 0)
+
+
+def test_a_refined_photo_takes_no_second_copy_of_its_pixels(stylizers, photo):
+    engine = Engine(list(stylizers), stylizers.__getitem__)
+    first = engine.prepare("ada", photo, "cartoon")
+    alone = engine._prepared.bytes
+    pixels = 4 * first.photo.width * first.photo.height
+    assert alone > pixels
+    engine.prepare("ada", photo, "cartoon", 1)
+    assert alone < engine._prepared.bytes < alone + pixels / 10
+
+
+def test_a_photo_may_be_cut_out_otherwise(stylizers, photo, astronaut, tmp_path):
+    engine = Engine(list(stylizers), stylizers.__getitem__, likeness=1)
+    style = stylizers["cartoon"]
+    astronaut.crop((0, 350, 150, 500)).save(tmp_path / "no_face.png")
+    ways = [(tmp_path / "no_face.png", {"on_no_face": "center"}), (photo, {"aligned": True})]
+    for path, cut in ways:
+        assert not engine.has_faces("ada", path, "cartoon", **cut)
+        drawn = engine.stylize(
+            "ada", path, "cartoon", seed=3, **cut, **engine.closer("ada", path, "cartoon", **cut)
+        )
+        direct = style(path, seed=3, refine=1, **cut)
+        assert drawn.image.tobytes() == direct.image.tobytes()
+        assert drawn.settings == direct.settings
+        assert engine.has_faces("ada", path, "cartoon", **cut)
+        one = engine.variations("ada", path, "cartoon", 1, **cut)[0]
+        same = style.variations(path, 1, **cut)[0]
+        assert one.faces[0].portrait.tobytes() == same.faces[0].portrait.tobytes()
+    found = engine.stylize("ada", photo, "cartoon")
+    assert found.image.tobytes() == style(photo).image.tobytes()
+
+
 def test_errors_are_facestyles_own(stylizers, tmp_path, astronaut):
     engine = Engine(list(stylizers), stylizers.__getitem__)
     astronaut.crop((0, 350, 150, 500)).save(tmp_path / "no_face.png")
@@ -82,24 +163,89 @@ def test_a_search_cut_short_is_not_kept(photo):
     assert not engine.has_code("grace", photo, "slow", aligned=False)
 
 
-def test_the_oldest_goes_and_a_value_is_made_once_for_all_who_wait():
-    kept: Kept[int] = Kept(2)
-    for number in range(3):
-        kept.get(number, lambda: 0)
-    assert len(kept) == 2
-    assert 0 not in kept
-    made = []
-    gate = threading.Event()
+@pytest.fixture
+def borrowed(monkeypatch):
+    """Whether a GPU is held; what is to run on it gets there, and back, as bytes."""
+    held = SimpleNamespace(now=False)
+    run = engine_module._borrowing
 
-    def make() -> int:
-        gate.wait(5)
-        made.append(1)
-        return 7
+    def on_gpu(*args, **options):
+        sent = pickle.loads(pickle.dumps((args, options)))
+        held.now = True
+        try:
+            return pickle.loads(pickle.dumps(run(*sent[0], **sent[1])))
+        finally:
+            held.now = False
 
-    threads = [threading.Thread(target=kept.get, args=("slow", make)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    gate.set()
-    for thread in threads:
-        thread.join()
-    assert len(made) == 1
+    monkeypatch.setattr(engine_module, "_borrowing", on_gpu)
+    return held
+
+
+def test_all_that_computes_borrows_the_gpu(stylizers, photo, tmp_path, monkeypatch, borrowed):
+    engine = Engine(list(stylizers), stylizers.__getitem__)
+    seen = {}
+
+    def compare(source, folder, **options):
+        seen["compare"] = borrowed.now, source, options
+        return {"methods": []}
+
+    monkeypatch.setattr(engine_module, "compare_photo", compare)
+    assert engine.compare("ada", photo, "cartoon", tmp_path, runs="runs") == {"methods": []}
+    was_held, source, options = seen["compare"]
+    assert was_held and source == photo
+    assert options["base"] is stylizers["cartoon"].base
+    assert (options["style"], options["runs"], options["aligned"]) == ("cartoon", "runs", False)
+    engine.compare("ada", photo, "cartoon", tmp_path, aligned=True)
+    was_held, source, options = seen["compare"]
+    assert was_held and options["aligned"] and source.size == (1024, 1024)
+
+    style = stylizers["cartoon"]
+
+    def push(self, repo, **how):
+        seen["push"] = borrowed.now, repo, how
+        return "there"
+
+    monkeypatch.setattr(FaceStylizer, "push_to_hub", push)
+    monkeypatch.setattr(FaceStylizer, "from_pretrained", staticmethod(lambda name, **_: style))
+    engine._trainings["ada"] = finished(tmp_path / "run")
+    assert engine.push("ada", "ada/mine", token="hf", private=True) == "there"
+    assert seen["push"] == (True, "ada/mine", {"token": "hf", "private": True})
+    assert not borrowed.now
+
+
+def test_advice_comes_back_from_the_process_with_the_gpu(stylizers, tmp_path, borrowed):
+    engine = Engine(list(stylizers), stylizers.__getitem__)
+    Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
+    with pytest.raises(NoFaceError, match="no face found") as error:
+        engine.prepare("ada", tmp_path / "grey.png", "cartoon")
+    assert error.value.image_size == (300, 200)
+    assert error.value.path == tmp_path / "grey.png"
+    plain = pickle.loads(pickle.dumps(Failure(TrainingError("why"))))
+    assert isinstance(plain.error, TrainingError) and str(plain.error) == "why"
+
+
+def finished(folder, key="mine"):
+    """A training that has left a style."""
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    return SimpleNamespace(
+        key=key, name="mine", is_running=False, check_done=lambda: folder, close=lambda: None
+    )
+
+
+def test_a_style_in_use_outlives_its_training_and_goes_with_its_visitor(stylizers, tmp_path):
+    engine = Engine(list(stylizers), stylizers.__getitem__)
+    with pytest.raises(TrainingError, match="train it again"):
+        engine.adopt("ada")
+    engine._trainings["ada"] = finished(tmp_path / "first")
+    first = engine.adopt("ada")
+    assert engine.adopt("ada") == first
+    engine._trainings["ada"] = finished(tmp_path / "second", key="other")
+    (tmp_path / "first" / "config.json").unlink()
+    second = engine.adopt("ada")
+    assert engine.names("ada") == [*stylizers, first, second]
+    folders = [engine._own[name].folder for name in (first, second)]
+    assert all((folder / "config.json").is_file() for folder in folders)
+    engine.forget("ada")
+    assert not any(folder.exists() for folder in folders)
+    assert engine.names("ada") == list(stylizers)

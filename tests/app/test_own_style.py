@@ -1,14 +1,19 @@
 """A visitor's own style, trained for one step by the real command."""
 
 import gc
+import shutil
+import subprocess
 import zipfile
+from types import SimpleNamespace
 
 import pytest
 
 from facestyle import FaceStylizer
 from facestyle.errors import ConfigError, DatasetError
+from space.app import build_app
 from space.engine import Engine
 from space.examples import people, references
+from space.kept import PictureGoneError
 from space.own_training import OwnTraining, TrainingError
 from space.texts import say
 
@@ -49,7 +54,8 @@ def test_a_stopped_training_goes_on_and_its_style_is_the_visitors_alone(
     assert engine.names("ada") == ["cartoon", "illustration", style]
     assert engine.names("grace") == ["cartoon", "illustration"]
     assert engine.address_for_people(style) == "./mine"
-    with zipfile.ZipFile(training.zipped(tmp_path)) as archive:
+    zipped = training.zipped(tmp_path)
+    with zipfile.ZipFile(zipped) as archive:
         archive.extractall(tmp_path)
     downloaded = FaceStylizer.from_pretrained(tmp_path / "mine", device="cpu")
     assert downloaded.config.data["license"] == "CC0-1.0"
@@ -60,7 +66,7 @@ def test_a_stopped_training_goes_on_and_its_style_is_the_visitors_alone(
     folder = training.run
     engine.forget("ada")
     assert engine.names("ada") == ["cartoon", "illustration"]
-    assert not folder.exists() and not engine.is_own(style)
+    assert not folder.exists() and not engine.is_own(style) and not zipped.exists()
 
 
 def test_other_pictures_take_the_place_of_the_last(engine, pictures, quick):
@@ -126,3 +132,104 @@ def test_what_the_command_complains_of_is_told(pictures, quick):
 def test_stages_have_words_in_every_language():
     for stage in ("check", "star", "pairs", "run"):
         assert say(None, f"stage_{stage}")
+
+
+@pytest.fixture
+def tab(engine, quick):
+    """What the tab's buttons call, by name, and a request for each visitor."""
+    demo = build_app(engine, {"fast": quick})
+    calls = {f.name: f.fn for f in demo.fns.values()}  # of two by one name this tab's is the last
+    yield lambda name, who, *given: calls[name](
+        *given, SimpleNamespace(session_hash=who, headers={})
+    )
+    del demo
+    gc.collect()  # as in test_space.py
+
+
+def finish(training):
+    """As if it had been trained."""
+    style = training.run / "style"
+    style.mkdir(parents=True)
+    for name in ("config.json", "training.json"):
+        (style / name).write_text("{}")
+    return style
+
+
+def test_a_look_at_other_pictures_leaves_the_finished_style(engine, tab, pictures, quick):
+    training = engine.training("ada", pictures, "mine", "CC0-1.0", quick)
+    finish(training)
+    message, _, sheet = tab("look_at", "ada", pictures[:5], "other", "", "fast")
+    assert not message["visible"] and sheet["visible"]
+    assert engine.running("ada") is training
+    assert engine.adopt("ada").startswith("mine.")
+
+
+@pytest.mark.parametrize(("name", "data_license"), [("No Name", "CC0-1.0"), ("other", " ")])
+def test_a_training_that_cannot_begin_takes_no_ones_place(
+    engine, tab, pictures, quick, name, data_license
+):
+    training = engine.training("ada", pictures, "mine", "CC0-1.0", quick)
+    style = finish(training)
+    *_, (message, status, _, done, _) = tab("learn", "ada", pictures, name, data_license, "fast")
+    assert message["visible"] and not status["visible"]
+    assert "visible" not in done  # the buttons of the finished one stay
+    assert engine.running("ada") is training and style.is_dir()
+
+
+def test_a_style_that_is_gone_is_told_of(engine, tab, pictures, quick):
+    message, *rest = tab("take_up", "ada")
+    assert message["visible"] and "train it again" in message["value"]
+    assert all("value" not in one for one in rest)
+    message, _ = tab("give", "ada", "ada/mine", "hf", True)
+    assert "train it again" in message["value"]
+    engine.training("ada", pictures, "mine", "CC0-1.0", quick)
+    message, *_ = tab("take_up", "ada")
+    assert "ended early" in message["value"]
+
+
+def test_uploads_that_were_deleted_are_asked_for_again(engine, tab, pictures, quick, tmp_path):
+    files = [shutil.copy(path, tmp_path / f"{i}.jpg") for i, path in enumerate(pictures)]
+    training = engine.training("ada", files, "mine", "CC0-1.0", quick)
+    (tmp_path / "0.jpg").unlink()
+    with pytest.raises(PictureGoneError):
+        engine.training("ada", files, "mine", "CC0-1.0", quick)
+    *_, (message, *_) = tab("learn", "ada", files, "mine", "CC0-1.0", "fast")
+    assert "Add it again" in message["value"]
+    assert engine.training("ada", pictures, "mine", "CC0-1.0", quick) is training
+
+
+def test_stop_is_heard_while_a_training_waits_and_when_none_does(
+    engine, tab, pictures, quick, monkeypatch
+):
+    started = []
+
+    def start(self):
+        started.append(self)
+        self._process = subprocess.Popen(["sleep", "60"], start_new_session=True)
+
+    monkeypatch.setattr(OwnTraining, "start", start)
+    asked = (pictures, "mine", "CC0-1.0", "fast")
+    assert all("value" not in one for one in tab("end", "ada"))
+    _, status = tab("ask", "ada")
+    assert "Looking at the pictures" in status["value"]
+    trained = tab("learn", "ada", *asked)
+    next(trained), next(trained)
+    assert len(started) == 1
+
+    _, status = tab("ask", "grace")
+    assert say(None, "own_waiting").split(".")[0].replace("'", "&#x27;") in status["value"]
+    message, status = tab("end", "grace")
+    assert "Stopped" in message["value"] and not status["visible"]
+    *_, (message, *_) = tab("learn", "grace", *asked)  # had it come to its turn nonetheless
+    assert "Stopped" in message["value"] and len(started) == 1
+
+    message, _ = tab("end", "ada")
+    assert "Stopped" in message["value"] and not engine.is_training()
+    *_, (message, *_) = trained
+    assert "Stopped" in message["value"]
+    tab("ask", "grace")
+    again = tab("learn", "grace", *asked)
+    next(again), next(again)
+    assert len(started) == 2
+    tab("end", "grace")
+    again.close()

@@ -1,21 +1,31 @@
 """What a Space needs, and the texts, without a server."""
 
+import base64
 import gc
+import importlib.util
+import io
 import os
 import re
+import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import gradio as gr
+import pytest
 import yaml
-from gradio.route_utils import delete_files_created_by_app
+from gradio.data_classes import ImageData
+from PIL import Image
 
-from facestyle import list_styles
-from space import compare_tab, examples
+from facestyle import cli, list_styles
+from facestyle.errors import FaceTooSmallError, NoFaceError
+from space import app, compare_tab, examples, outputs
 from space.assemble import main
-from space.outputs import delete_later
-from space.texts import LANGUAGES
+from space.kept import PICTURES_S, Kept, PictureGoneError
+from space.photo_input import photo_input
+from space.texts import LANGUAGES, explain, own_words, say
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +86,76 @@ def test_every_language_says_everything_with_the_same_places_to_fill():
             assert set(re.findall(r"{[^}:]*", said)) == set(re.findall(r"{[^}:]*", texts[key])), key
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_training_command_shown_is_one_that_facestyle_takes(language, tmp_path, capsys):
+    (command,) = re.findall(r"`(.+?)`", LANGUAGES[language]["own_off"])
+    program, *arguments = shlex.split(command)
+    arguments[1], arguments[arguments.index("-o") + 1] = str(tmp_path), str(tmp_path / "out")
+    assert program == "facestyle"
+    cli.main([*arguments, "--dry-run"])  # leaves Python where an argument lacks
+    assert "style." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_advice_names_what_the_page_has(language):
+    visitor = SimpleNamespace(headers={"accept-language": language})
+    texts = LANGUAGES[language]
+    folder = Path("/tmp/gradio/0123")
+    none = NoFaceError("set aligned=True", image_size=(9, 9), path=folder / "me.png")
+    assert f"*{texts['cut']}*" in explain(visitor, none)
+    assert explain(visitor, none, "reference") == texts["NoFaceError_reference"]
+    small = FaceTooSmallError("too small; use a larger photo", face_px=9.0, path=folder / "me.png")
+    for error in (none, small, PictureGoneError("it was deleted")):
+        for of in ("", "reference"):
+            said = explain(visitor, error, of)
+            assert not re.search(r"aligned=|on_no_face|--|/tmp", said), said
+    assert own_words(none) == "Set aligned=True"  # over HTTP these are what there is
+
+
+def test_where_no_comparison_was_measured_the_one_shown_says_of_what_it_is(engine):
+    demo = app.build_app(engine)
+    show = next(f.fn for f in demo.fns.values() if f.name == "show_prepared")
+    visitor = SimpleNamespace(headers={}, session_hash="ada")
+    for style, is_other in (("illustration", False), ("no-such-style", True)):
+        message, _, _, _, _, table, *_ = show(style, visitor)
+        shown = "Cartoon" if is_other else "Illustration"
+        assert f"beforehand in the style {shown}, on" in table
+        assert message["visible"] is is_other
+        if is_other:
+            assert message["value"] == say(visitor, "not_prepared_but", style=shown)
+    del demo, show
+    gc.collect()  # as above
+
+
+def test_without_mcp_the_demo_says_so_before_it_serves_and_serves(monkeypatch, capsys):
+    seen = {}
+
+    class Demo:
+        def launch(self, **settings):
+            seen["mcp_server"] = settings.get("mcp_server")
+            seen["printed"] = capsys.readouterr().out
+            return None, "", ""
+
+    find = importlib.util.find_spec
+    monkeypatch.setenv("GRADIO_MCP_SERVER", "true")
+    app.launch(Demo())
+    assert seen == {"mcp_server": None, "printed": ""}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "mcp" else find(name)
+    )
+    app.launch(Demo())
+    assert seen["mcp_server"] is False
+    assert "pip install '.[mcp]'" in seen["printed"]
+
+
+def test_the_readme_names_every_variable_that_the_demo_reads():
+    readme = (ROOT / "space/README.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "space").glob("*.py"))
+    read = {*re.findall(r'"(FACESTYLE_\w+)"', code), "FACESTYLE_CACHE", "FACESTYLE_MALLOC"}
+    assert len(read) == 4
+    assert all(f"`{name}" in readme for name in read)
+
+
 def test_every_bundled_style_has_a_thumbnail_and_examples_are_small():
     assert all(examples.style_thumbnail(style) for style in list_styles())
     assert all(path.is_file() for path in (*examples.people(), *examples.opening()))
@@ -96,19 +176,55 @@ def test_facestyle_never_imports_gradio_or_the_space():
         assert not re.search(r"^\s*(import|from) (gradio|space)\b", path.read_text(), re.M), path
 
 
-def test_files_that_nobody_looked_at_are_deleted_on_the_schedule_too(tmp_path):
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+    """The folder that Gradio serves, and a clock of what lies there."""
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    now = [0.0]
+    made = Kept(whole_s=PICTURES_S, let_go=outputs._delete, clock=lambda: now[0], look_s=0.02)
+    monkeypatch.setattr(outputs, "_made", made)
+    return tmp_path, now
+
+
+def wait_until_empty(folder) -> None:
+    for _ in range(500):
+        if not list(folder.iterdir()):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"still there: {list(folder.rglob('*'))}")
+
+
+def test_pictures_are_deleted_in_time_though_nobody_calls(served):
+    folder, now = served
+    outputs.save(Image.new("RGB", (8, 8)), "portrait")
+    shown = outputs.new_file("comparison")
+    shown.mkdir()
     for name in ("photo.png", "ntc.png"):
-        (tmp_path / name).write_bytes(b"a picture")
+        (shown / name).write_bytes(b"a picture")
+    now[0] = PICTURES_S - 1.0
+    time.sleep(0.1)
+    assert len(list(folder.rglob("*.png"))) == 3
+    now[0] = float(PICTURES_S)
+    wait_until_empty(folder)
+
+
+def test_a_photo_that_came_as_text_is_deleted_too(served):
+    folder, now = served
+    buffer = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(buffer, "PNG")
+    data = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     with gr.Blocks() as demo:
-        slider = gr.ImageSlider()
-    delete_files_created_by_app(demo, 0)
-    assert len(list(tmp_path.iterdir())) == 2
-    delete_later(tmp_path, slider)
-    delete_files_created_by_app(demo, 3600)
-    assert len(list(tmp_path.iterdir())) == 2
-    delete_files_created_by_app(demo, 0)
-    assert list(tmp_path.iterdir()) == []
-    del demo, slider
+        photo = photo_input()
+    path = photo.preprocess(ImageData(path="photo.png", url=data))
+    assert path == photo.preprocess(ImageData(path="photo.png", url=data))
+    assert Path(path).is_file() and folder in Path(path).parents
+    now[0] = float(PICTURES_S)
+    for _ in range(500):
+        if not Path(path).exists():
+            break
+        time.sleep(0.02)
+    assert not Path(path).exists()
+    del demo, photo
     gc.collect()  # as above
 
 
@@ -127,16 +243,16 @@ def test_a_comparison_measured_beforehand_says_so_and_shows_its_pictures(tmp_pat
     }
     for name in ("photo.jpg", "ours.jpg"):
         (tmp_path / name).write_bytes(b"a picture")
-    _, _, files, _, first, table = compare_tab._values(None, report, tmp_path, is_live=False)
+    _, files, _, first, table = compare_tab._values(None, report, tmp_path, measured_in="Impasto")
     assert first == files["ours"] == (str(tmp_path / "photo.jpg"), str(tmp_path / "ours.jpg"))
-    assert "Measured beforehand, on A processor, 2 cores, 2026-01-02" in table
+    assert "Measured beforehand in the style Impasto, on A processor, 2 cores, 2026-01-02" in table
     assert "takes a Stable Diffusion model and a GPU.</summary>it needs &lt;a model&gt;<" in table
     assert table.index("NTC") > table.index("2.5")  # what ran comes first
     assert all(f">{value}<" in table for value in ("0.25", "–", "2.5", "1024", "0.50", "0.500"))
     assert "Measured live" in compare_tab._values(None, report, tmp_path)[-1]
     newer = {"machine": {"processor": "another", "cores": 3}, "date": "2026-11-24"}
     next(row for row in report["methods"] if "picture" in row).update(newer)
-    table = compare_tab._values(None, report, tmp_path, is_live=False)[-1]
+    table = compare_tab._values(None, report, tmp_path, measured_in="Impasto")[-1]
     assert "another, 3 cores, 2026-11-24" in table
 
 
