@@ -25,6 +25,7 @@ _STAGES = ("load", "detect", "align", "encode", "synthesize", "paste")
 _LICENSES = {
     "generator_ffhq_1024.safetensors": "Apache-2.0 (random-face, a MobileStyleGAN of FFHQ)",
     "encoder_w.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
+    "encoder_w_plus.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
     "encoder_z_plus.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
     "lite0_features.safetensors": "Apache-2.0 (EfficientNet-Lite0)",
     "mobilefacenet.safetensors": "MIT (package; its training data is not stated)",
@@ -81,7 +82,8 @@ def run_bench(
 
     Returns:
         "stages" (medians, seconds), "total" (median, seconds), "closer" (likewise "total", with "steps" of refine),
-        "cold_start" (seconds from starting the command to the written picture), "peak_memory_mb" of that process,
+        "cold_start" (seconds from starting the command to the written picture), "peak_memory_mb" of that process, 0
+        where the system does not tell,
         "batch" (pictures a second at 1 and at 8, measured in turn), "machine".
 
     Raises:
@@ -93,8 +95,8 @@ def run_bench(
     from facestyle.stylizer import FaceStylizer
     from facestyle.timing import seconds_of
 
-    cold, peak = _cold_run(style, device, dtype)
     stylizer = FaceStylizer.from_pretrained(style, device=device, dtype=dtype)
+    cold, peak = _cold_run(style, device, dtype)
     photo = sample_photo()
     for _ in range(2):
         stylizer(photo)
@@ -160,11 +162,16 @@ def format_bench(report: dict[str, Any]) -> str:
 
 
 _CHILD = """
-import json, resource, sys
+import json, sys
 from facestyle.cli import main
 code = main(json.loads(sys.argv[1]))
-scale = 1 if sys.platform == "darwin" else 1024
-print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
+try:
+    import resource
+except ImportError:  # Windows
+    print("PEAK", 0)
+else:
+    scale = 1 if sys.platform == "darwin" else 1024
+    print("PEAK", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale)
 sys.exit(code)
 """
 

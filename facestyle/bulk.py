@@ -27,8 +27,8 @@ from facestyle.workers import side_by_side
 
 __all__ = ["stylize_files"]
 
-_REFINED_TOGETHER = 4
-"""Photos in memory at a time where faces of several are refined together."""
+_TOGETHER = 8
+"""Photos in memory at a time where faces of several are refined, or drawn in batches."""
 
 _Photo = tuple[Path, Path]
 """A photo, and the file its picture goes to."""
@@ -80,9 +80,9 @@ def stylize_files(
         disable=not (options.progress and processes.is_main),
     ) as bar:  # fmt: skip
         work = _Work(stylizer, report, options, settings, bar)
-        if options.refine:
-            for start in range(0, len(share), _REFINED_TOGETHER):
-                work.draw(share[start : start + _REFINED_TOGETHER])
+        if options.refine or stylizer.device.type != "cpu":
+            for start in range(0, len(share), _TOGETHER):
+                work.draw(share[start : start + _TOGETHER])
         else:
             side_by_side(stylizer.device, work.draw, [[one] for one in share])
         processes.wait()

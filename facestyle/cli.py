@@ -25,10 +25,13 @@ from facestyle.errors import (
     DownloadError,
     FacestyleError,
     ImageError,
+    LatentShapeError,
     MissingDependencyError,
     OutputError,
     StyleNotFoundError,
     UploadError,
+    ran_out,
+    too_little_memory,
 )
 
 __all__ = ["main"]
@@ -45,15 +48,23 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = args.run(args)
         assert isinstance(code, int)
         return code
-    except (ConfigError, ImageError, DatasetError, MissingDependencyError) as error:
+    except ImageError as error:
+        return _fail(error, 1)
+    except (ConfigError, DatasetError, LatentShapeError, MissingDependencyError) as error:
         return _fail(error, 2)
     except (StyleNotFoundError, CheckpointError, DownloadError, DeviceMemoryError) as error:
         return _fail(error, 3)
     except (OutputError, UploadError) as error:
         return _fail(error, 4)
+    except FacestyleError as error:
+        return _fail(error, 1)
     except KeyboardInterrupt:
         print("facestyle: interrupted", file=sys.stderr)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        return _fail(too_little_memory("the command", error), 3)
 
 
 def _fail(error: FacestyleError, code: int) -> int:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -25,7 +27,15 @@ __all__ = [
     "load_stylizer",
     "named_pictures",
     "output_files",
+    "refuse_other_pictures",
 ]
+
+_log = logging.getLogger(__name__)
+
+_SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
+    ("0", "false", "no", "off"), False
+)
+"""Words for a setting that is on or off."""
 
 
 def add_style(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +90,12 @@ def input_files(inputs: Sequence[str]) -> list[Path]:
         if not found:
             raise ConfigError(f"the folder {path} holds no pictures")
         files += found
+        if folders := [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]:
+            _log.warning(
+                "%s: %d folders in it are not looked into; name them too, if they hold photos",
+                path,
+                len(folders),
+            )
     return list(dict.fromkeys(files))
 
 
@@ -95,12 +111,21 @@ def named_pictures(texts: Sequence[str]) -> dict[str, str]:
     return named
 
 
-def output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
+def output_files(
+    inputs: Sequence[Path], output: Path, *, portraits: bool = False
+) -> dict[Path, Path]:
     """Where each input's picture goes; no two share a name, no input is overwritten.
 
+    Args:
+        inputs: the photos.
+        output: folder, or a .png for one input.
+        portraits: beside ``NAME.png`` its faces' portraits are written, ``NAME_face0.png`` and so on; no picture takes
+            such a name.
+
     Raises:
-        ConfigError: one .png for several inputs, or an output that is an input.
+        ConfigError: one .png for several inputs, a picture that is no PNG, or an output that is an input.
     """
+    refuse_other_pictures(output)
     if output.suffix.lower() == ".png" and not output.is_dir():
         if len(inputs) > 1:
             raise ConfigError(
@@ -108,16 +133,35 @@ def output_files(inputs: Sequence[Path], output: Path) -> dict[Path, Path]:
             )
         targets = {inputs[0]: output}
     else:
+        stems = {path.stem.lower() for path in inputs} if portraits else set()
         taken: set[str] = set()
-        targets = {path: output / next(_free_names(path.stem, taken)) for path in inputs}
+        targets = {path: output / next(_free_names(path.stem, taken, stems)) for path in inputs}
     sources = {path.resolve() for path in inputs}
     if clash := [path for path in targets.values() if path.resolve() in sources]:
         raise ConfigError(f"the output {clash[0]} is one of the inputs; name another folder")
     return targets
 
 
-def _free_names(stem: str, taken: set[str]) -> Iterator[str]:
+def refuse_other_pictures(output: Path) -> None:
+    """Refuse an output named like a picture that is not written, before it becomes a folder of that name.
+
+    Raises:
+        ConfigError: it ends in .jpg or the like.
+    """
+    from facestyle.image import IMAGE_SUFFIXES
+
+    suffix = output.suffix.lower()
+    if suffix != ".png" and suffix in IMAGE_SUFFIXES and not output.is_dir():
+        raise ConfigError(
+            f"pictures are written as PNG; name {output.with_suffix('.png')} or a folder"
+        )
+
+
+def _free_names(stem: str, taken: set[str], with_portraits: set[str]) -> Iterator[str]:
     name, count = f"{stem}.png", 1
+    of_portrait = re.fullmatch(r"(.+)_face\d+", stem.lower())
+    if of_portrait and of_portrait[1] in with_portraits:
+        taken.add(name.lower())
     while name.lower() in taken:
         name, count = f"{stem}-{count}.png", count + 1
     taken.add(name.lower())
@@ -167,10 +211,14 @@ def _field_of(config: Any, name: str, path: str) -> Any:
 def _parsed(text: str, old: Any, path: str) -> Any:
     """The value in a text, of the old one's type; a tuple's items stand between commas."""
     kind = type(old)
+    if kind is bool:
+        if text.lower() not in _SWITCH:
+            raise ConfigError(f"{path} must be true or false, got {text!r}")
+        return _SWITCH[text.lower()]
     if kind is tuple:
         return tuple(_parsed(item, old[0], path) for item in text.split(",") if item)
     try:
-        return text.lower() in ("1", "true", "yes") if kind is bool else kind(text)
+        return kind(text)
     except ValueError as error:
         raise ConfigError(f"{path} must be of type {kind.__name__}, got {text!r}") from error
 

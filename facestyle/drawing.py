@@ -24,10 +24,11 @@ _NOISE = ("noise", "noise_const")
 """Names of the planes in generators of both kinds."""
 
 
+@torch.inference_mode(False)  # its tensors do not tell a network that they changed
 def synthesis_at(
     strength: float, generator: Generator, base: Generator, dtype: torch.dtype, seed: int = 0
 ) -> nn.Module:
-    """A synthesis network of its own, ready to draw.
+    """A synthesis network of its own, ready to draw and not to be trained.
 
     Args:
         strength: its weights lie between G's (0) and G''s (1), or beyond.
@@ -36,7 +37,7 @@ def synthesis_at(
         dtype: number type of the network.
         seed: see `lay_noise`.
     """
-    network = copy.deepcopy(generator.synthesis)
+    network = copy.deepcopy(generator.synthesis).requires_grad_(False)
     if strength != 1:
         network.load_state_dict(weights_between(base.synthesis, network, strength))
     lay_noise(network, seed)

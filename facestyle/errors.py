@@ -23,6 +23,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -44,6 +45,8 @@ __all__ = [
     "OutputError",
     "StyleNotFoundError",
     "UploadError",
+    "ran_out",
+    "too_little_memory",
 ]
 
 
@@ -184,3 +187,21 @@ class OutputError(FacestyleError, OSError):
     def __init__(self, message: str, *, path: str | Path) -> None:
         self.path = Path(path)
         super().__init__(f"{path}: {message}")
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory ran out, of Python, torch on a CPU, or CUDA."""
+    return isinstance(error, MemoryError) or bool(
+        re.search(r"out of memory|can't allocate memory|not enough memory", str(error))
+    )
+
+
+def too_little_memory(what: str, error: BaseException) -> DeviceMemoryError:
+    """The named error for it."""
+    if isinstance(error, DeviceMemoryError):
+        return error
+    why = next(iter(str(error).splitlines()), "no details")
+    return DeviceMemoryError(
+        f"{what} took more memory than there is ({why}); use a smaller photo or batch, fewer pictures at a time, "
+        "another device, or a machine with more"
+    )

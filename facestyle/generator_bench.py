@@ -233,7 +233,7 @@ class _Graphed:
     """A network whose kernels for one shape are recorded at the first call and played back at the next ones."""
 
     def __init__(self, network: nn.Module) -> None:
-        self.network = network
+        self.network = copy.deepcopy(network)  # recording puts the recorded form in its place
         self.play: Callable[[Tensor], Tensor] | None = None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -50,14 +50,15 @@ _LOG = logging.getLogger(__name__)
 
 #: Files that `iter_image_files` lists.
 IMAGE_SUFFIXES = (
-    ".avif", ".bmp", ".gif", ".jp2", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp",
+    ".avif", ".bmp", ".gif", ".heic", ".heif", ".jfif", ".jp2", ".jpeg", ".jpg", ".mpo", ".png", ".ppm", ".tga",
+    ".tif", ".tiff", ".webp",
 )  # fmt: skip
 #: Larger pictures are refused before they are decoded: one takes 0.5 GB, and Pillow draws the line here too.
 MAX_PIXELS = 2 * (1024**3 // 4 // 3)
 #: Pictures with a shorter side are refused: they hold no face.
 MIN_SIDE_PX = 32
 
-# No EPS (runs Ghostscript) and no office formats; HEIF and others only if a plugin was registered for them.
+# No EPS (runs Ghostscript) and no office formats; HEIF where pillow-heif is installed.
 _FORMATS = (
     "AVIF",
     "BMP",
@@ -244,6 +245,7 @@ def _from_bytes(data: bytes, path: Path | None) -> Image.Image:
     if not data:
         raise NotAnImageError("the file is empty (0 bytes)", path=path)
     Image.init()  # all plugins; does nothing the second time
+    _register_heif()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     try:
         with warnings.catch_warnings():
@@ -254,12 +256,22 @@ def _from_bytes(data: bytes, path: Path | None) -> Image.Image:
     except UnidentifiedImageError as exc:
         hint = _ADVICE
         if data[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypheim"):
-            hint = "this is a HEIC photo; save it as JPEG, or install pillow-heif and register its opener"
+            hint = "this is a HEIC photo; save it as JPEG, or pip install pillow-heif"
         raise NotAnImageError(f"not a picture facestyle can read; {hint}", path=path) from exc
     except Exception as exc:  # decoders raise nearly anything on damaged headers
         raise NotAnImageError(f"damaged picture ({exc}); {_ADVICE}", path=path) from exc
     with image:
         return _decoded(image, path)
+
+
+@lru_cache(maxsize=1)
+def _register_heif() -> None:
+    """Let Pillow read HEIC photos where pillow-heif is installed."""
+    try:
+        import pillow_heif
+    except ImportError:
+        return
+    pillow_heif.register_heif_opener()
 
 
 def _decoded(image: Image.Image, path: Path | None) -> Image.Image:

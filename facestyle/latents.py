@@ -13,7 +13,7 @@ from torch import Tensor
 
 from facestyle.errors import ConfigError, LatentShapeError
 
-__all__ = ["blend", "broadcast", "style_mix", "truncate"]
+__all__ = ["blend", "broadcast", "check_mixing", "style_mix", "truncate"]
 
 
 def blend(codes: Sequence[Tensor], weights: Sequence[float] | None = None) -> Tensor:
@@ -40,6 +40,21 @@ def blend(codes: Sequence[Tensor], weights: Sequence[float] | None = None) -> Te
         raise LatentShapeError(f"expected codes of one shape, got {shapes}")
     parts = [code * (weight / total) for code, weight in zip(codes, weights, strict=True)]
     return torch.stack(parts).sum(0)
+
+
+def check_mixing(
+    mixing_level: int,
+    alpha: float = 1.0,
+    references: int = 1,
+    weights: Sequence[float] | None = None,
+) -> None:
+    """Refuse, before any work, what `style_mix` or `blend` of so many references would refuse.
+
+    Raises:
+        ConfigError: the level is negative, ``alpha`` outside [0, 1], or the weights do not fit.
+    """
+    style_mix(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), mixing_level, alpha)
+    blend([torch.zeros(1)] * references, weights)
 
 
 def broadcast(w: Tensor, num_ws: int) -> Tensor:

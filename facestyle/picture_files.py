@@ -120,9 +120,7 @@ def no_pictures(path: str | Path, broken: int = 0) -> DatasetError:
         return DatasetError(f"no pictures in it; {wanted}", path=path)
     ending, count = endings.most_common(1)[0]
     held = f"but {count} {ending} file{'s' if count > 1 else ''}"
-    if ending in (".heic", ".heif"):
-        wanted = "save them as JPEG or PNG first"
-    elif ending == ".zip":
+    if ending == ".zip":
         wanted = "name the zip itself, or unpack it"
     return DatasetError(f"no pictures in it, {held}; {wanted}", path=path)
 

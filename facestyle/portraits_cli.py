@@ -8,7 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facestyle.cli_common import add_style, load_stylizer, output_files
+from facestyle.cli_common import (
+    add_style,
+    load_stylizer,
+    output_files,
+    refuse_other_pictures,
+)
 from facestyle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -83,8 +88,9 @@ def add_parsers(commands: Any) -> None:
     )
     reference.add_argument("--steps", type=int, help="of the search for a code")
     reference.add_argument(
-        "--reference-aligned", action="store_true", help="reference pictures are FFHQ crops"
-    )
+        "--reference-aligned", action="store_true",
+        help="reference pictures are FFHQ crops, as they must be where no face is found in them",
+    )  # fmt: skip
     add_psi_and_seed(reference)
     add_stylizing(reference, faces="all")
     add_portraits(reference)
@@ -197,21 +203,19 @@ def _variations(args: argparse.Namespace) -> int:
     photo, folder = Path(args.photo), Path(args.output)
     if folder.suffix.lower() == ".png" and not folder.is_dir():
         raise ConfigError(f"{args.n} portraits cannot go into the one file {folder}; name a folder")
+    refuse_other_pictures(folder)
     made = load_stylizer(args).variations(
         photo, args.n, mixing_level=args.mixing_level, seed=args.seed, psi_content=args.psi_content,
         psi_style=args.psi_style, latent=args.latent, progress=not args.json, **stylizing_options(args),
     )  # fmt: skip
-    files = {"grid": (made.grid(), made[0])}
+    written = [save_png(made.grid(), folder / "grid.png", made[0].metadata())]
     for one in made:
         name = f"{photo.stem}_seed{one.seed}"
         for i, face in enumerate(one.faces):
-            files[f"{name}_face{i}" if len(one.faces) > 1 else name] = face.portrait, one
+            path = folder / f"{name}_face{i}.png" if len(one.faces) > 1 else folder / f"{name}.png"
+            written.append(save_png(face.portrait, path, one.metadata()))
         if args.photos or not one.faces:
-            files[f"{name}_photo"] = one.image, one
-    written = [
-        save_png(picture, folder / f"{name}.png", one.metadata())
-        for name, (picture, one) in files.items()
-    ]
+            written.append(save_png(one.image, folder / f"{name}_photo.png", one.metadata()))
     _print_one(args, summary_row(photo, written, len(made[0].faces), made.seconds))
     return 0
 
@@ -223,6 +227,7 @@ def _reference(args: argparse.Namespace) -> int:
     if target.resolve() in [path.resolve() for path in references]:
         raise ConfigError(f"the output {target} is one of the references; name another")
     kept = _code_files(references, args.save_code)
+    _check_reference(args)
     stylizer = load_stylizer(args)
     codes = [_code(stylizer, path, kept.get(path), args) for path in references]
     result = stylizer.with_reference(
@@ -232,6 +237,21 @@ def _reference(args: argparse.Namespace) -> int:
     written = save_result(result, target, portraits=args.portraits)
     _print_one(args, summary_row(photo, written, len(result.faces), result.seconds))
     return 0
+
+
+def _check_reference(args: argparse.Namespace) -> None:
+    """Refuse wrong settings before a code is searched.
+
+    Raises:
+        ConfigError: one is out of range.
+    """
+    from facestyle.latents import check_mixing
+    from facestyle.options import Options
+    from facestyle.reference import check_search
+
+    Options(psi=args.psi, seed=args.seed, **stylizing_options(args))
+    check_mixing(args.mixing_level, args.alpha, len(args.reference), args.weights)
+    check_search(args.space, args.init, args.steps)
 
 
 def _code_files(references: Sequence[Path], save_code: str | None) -> dict[Path, Path]:

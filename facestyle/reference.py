@@ -190,6 +190,7 @@ def check_search(space: str, init: str, steps: int | None) -> None:
         raise ConfigError(f"steps must be 0 or more, got {steps}")
 
 
+@torch.inference_mode(False)
 def encode_reference(
     generator: Generator,
     picture: Tensor,
@@ -290,7 +291,7 @@ def naturalness(generator: Generator) -> Callable[[Tensor], Tensor]:
     z = sample_z(_PRIOR_SAMPLES, 0, generator.w_dim).to(generator.w_avg.device)
     with torch.no_grad():
         offsets = generator.mapping(z) - generator.w_avg
-    variances, axes = torch.linalg.eigh((offsets.T @ offsets / len(z)).double().cpu())
+    variances, axes = torch.linalg.eigh((offsets.T @ offsets / len(z)).cpu().double())
     scales = axes / variances.clamp_min(float(variances.mean()) * 1e-4).sqrt()
     whiten = scales.to(generator.w_avg)
 
@@ -306,7 +307,7 @@ def v_basis(generator: Generator) -> Tensor:
 
     Rows are the right singular vectors of the stacked modulation weights, the largest singular value first.
     """
-    stacked = torch.cat(modulation_weights(generator.synthesis)).detach().double().cpu()
+    stacked = torch.cat(modulation_weights(generator.synthesis)).detach().cpu().double()
     _, vectors = torch.linalg.eigh(stacked.T @ stacked)  # ascending
     basis: Tensor = vectors.T.flip(0).to(generator.w_avg)
     return basis

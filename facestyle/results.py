@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,11 @@ from PIL import Image
 from torch import Tensor
 
 from facestyle import __version__
+from facestyle.errors import ConfigError
 from facestyle.faces.align import align, quad_side_px
 from facestyle.faces.detect import Face
 from facestyle.faces.paste import paste
+from facestyle.image import save_png
 
 __all__ = ["StylizeResult", "StylizedFace", "paste_all", "png_metadata"]
 
@@ -75,6 +79,25 @@ class StylizeResult:
     def metadata(self) -> dict[str, str]:
         """Text chunks for the PNG: style, settings and version, nothing about the photo."""
         return png_metadata(self.settings)
+
+    def save(self, path: str | os.PathLike[str], *, face: int | None = None) -> Path:
+        """Write the photo as a PNG, whole or not at all, that says what it was made with; its path.
+
+        Args:
+            path: where to, ending in .png.
+            face: number of a face whose portrait is written in place of the photo.
+
+        Raises:
+            ConfigError: there is no such face.
+            OutputError: it cannot be written there.
+        """
+        if face is None:
+            return save_png(self.image, path, self.metadata())
+        if not 0 <= face < len(self.faces):
+            raise ConfigError(
+                f"there is no face {face}; {len(self.faces)} were drawn, numbered from 0"
+            )
+        return save_png(self.faces[face].portrait, path, self.metadata())
 
 
 def png_metadata(settings: dict[str, Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 
 from facestyle.errors import ConfigError
 
-__all__ = ["choose_device", "choose_dtype", "cpu_has_bfloat16", "parse_dtype"]
+__all__ = ["choose_device", "choose_dtype", "cpu_has_bfloat16", "cuda_has_bfloat16", "parse_dtype"]
 
 _DTYPES = {
     "float32": torch.float32,
@@ -60,9 +60,14 @@ def choose_dtype(device: torch.device) -> torch.dtype:
     1.6 times as fast by ``facestyle bench --generator``. Otherwise float32.
     """
     if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+        return torch.bfloat16 if cuda_has_bfloat16() else torch.float32
     has_tiles = device.type == "cpu" and "amx_bf16" in _cpu_flags()
     return torch.bfloat16 if has_tiles else torch.float32
+
+
+def cuda_has_bfloat16() -> bool:
+    """Whether the CUDA chip computes in bfloat16 itself; older ones emulate it, which is slower than float32."""
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def cpu_has_bfloat16() -> bool:

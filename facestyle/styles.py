@@ -25,6 +25,7 @@ __all__ = [
     "bundled_styles",
     "check_style_name",
     "find_style",
+    "style_folder",
 ]
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
@@ -56,7 +57,7 @@ class StyleConfig:
         psi: default truncation of content codes.
         share: with which what training changed in the base generator's weights is taken when the style is loaded; above
             1 a style is bolder than it was trained, below it is milder.
-        license: of the weights.
+        license: of the weights, an SPDX id or words; "unknown" where nobody stated it.
         data: what it was trained on: source, count, licence.
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
         alignment: how faces are cut out; "ffhq" is all there is.
@@ -168,6 +169,44 @@ def _not_found(name: str) -> StyleNotFoundError:
     )
 
 
+def style_folder(folder: str | Path) -> Path:
+    """The style's folder: the one named, or ``style`` in the folder of the training run that is named.
+
+    What the style's files hold is not looked at here.
+
+    Raises:
+        CheckpointError: the run's training has not finished, or there is no style.
+    """
+    folder = Path(folder)
+    inner = folder / "style"
+    is_run = _is_run(folder)
+    if (folder / "config.json").is_file() and not is_run:
+        return folder
+    if (inner / "config.json").is_file() and (inner / "generator.safetensors").is_file():
+        return inner
+    if is_run:
+        raise CheckpointError(
+            "is a training run that has not finished, so it holds no style yet; run the same facestyle train command "
+            "again: it goes on where it was",
+            path=folder,
+        )
+    raise CheckpointError(
+        "holds no style (config.json and generator.safetensors); train one, or save one with save_pretrained",
+        path=folder,
+    )
+
+
+def _is_run(folder: Path) -> bool:
+    """Whether the folder is one of ``facestyle train``: by its settings, or by the pictures cut out before them."""
+    try:
+        settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return (folder / "pictures" / "manifest.json").is_file()
+    except (OSError, ValueError):
+        return False
+    return isinstance(settings, dict) and {"star", "pairs", "style"} <= settings.keys()
+
+
 def find_style(
     name_or_path: str | Path,
     *,
@@ -179,11 +218,12 @@ def find_style(
 ) -> Path:
     """Folder of a style: bundled name first, then a folder, then a Hub repository, which is downloaded.
 
-    A bare name is never looked up among the folders here, so a folder that happens to be called "cartoon" changes
-    nothing.
+    The folder may be that of the style's training run, see :func:`style_folder`. A bare name is never looked up among
+    the folders here, so a folder that happens to be called "cartoon" changes nothing.
 
     Raises:
         StyleNotFoundError: there is no such bundled style, folder or repository.
+        CheckpointError: the folder holds no style, or a training run that has not finished.
         DownloadError: the Hub cannot be reached.
     """
     text = str(name_or_path)
@@ -198,7 +238,7 @@ def find_style(
     else:
         folder = Path(text).expanduser()
         if folder.is_dir():
-            return folder
+            return style_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or text.startswith(("./", "../")):
             raise StyleNotFoundError(
                 f"there is no folder {text!r}; bundled styles: {', '.join(bundled_styles())}",

@@ -43,7 +43,7 @@ def _stylize(args: argparse.Namespace) -> int:
     from facestyle.processes import Processes
 
     photos = input_files(args.inputs)
-    targets = output_files(photos, Path(args.output))
+    targets = output_files(photos, Path(args.output), portraits=args.portraits)
     options = Options(
         psi=args.psi, seed=args.seed, progress=len(photos) > 1 and not args.json, **stylizing_options(args)
     )  # fmt: skip

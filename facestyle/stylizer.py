@@ -2,7 +2,8 @@
 
 Each stage is one short method of ``FaceStylizer``; ``__call__`` runs them in that order and keeps what each one made.
 On a CPU several photos, or else the faces of one, are handled by as many single-threaded workers as there are cores,
-each taking its photo through all stages: two small convolutions side by side beat one split in two.
+each taking its photo through all stages: two small convolutions side by side beat one split in two. Elsewhere the faces
+of several photos are encoded and drawn in batches.
 """
 
 from __future__ import annotations
@@ -26,12 +27,18 @@ from typing_extensions import Unpack
 
 from facestyle.allocator import tune_allocator
 from facestyle.drawing import draw_portraits, synthesis_at
-from facestyle.errors import ConfigError, FaceTooSmallError, NoFaceError
+from facestyle.errors import (
+    ConfigError,
+    FaceTooSmallError,
+    NoFaceError,
+    ran_out,
+    too_little_memory,
+)
 from facestyle.faces.align import align, full_image_quad, quad_side_px
 from facestyle.faces.detect import Face, FaceDetector
 from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, OnStep
-from facestyle.latents import blend, style_mix, truncate
+from facestyle.latents import blend, check_mixing, style_mix, truncate
 from facestyle.models.bases import encoder_for
 from facestyle.models.encode import encode
 from facestyle.models.encoder import Encoder, Space, to_w_plus
@@ -59,6 +66,7 @@ from facestyle.reference import (
 from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
 from facestyle.styles import StyleConfig, find_style
+from facestyle.timing import wait_for
 from facestyle.workers import side_by_side
 
 __all__ = ["FaceStylizer", "StylizeResult", "StylizedFace"]
@@ -139,9 +147,7 @@ class FaceStylizer:
         self.encoder = self._placed(encoder)
         self.config = config
         self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
-        self.detector = FaceDetector(
-            device="cpu" if self.device.type == "mps" else str(self.device)
-        )
+        self.detector = FaceDetector(self.device)
         self.folder: Path | None = None
         self._encoders: dict[Space, AnyEncoder] = {"w": self.encoder}
         self._blend: tuple[tuple[float, int], nn.Module] | None = None
@@ -162,8 +168,8 @@ class FaceStylizer:
         """A stylizer, ready to be called.
 
         Args:
-            name_or_path: a bundled style ("cartoon"), a folder ("./my-style") of a style or of an import, or a Hub
-                repository ("user/my-style").
+            name_or_path: a bundled style ("cartoon"), a folder ("./my-style") of a style, of its training run, or of an
+                import, or a Hub repository ("user/my-style").
             device: "cpu", "cuda", "mps"; None takes the best there is.
             dtype: "float32", "bfloat16", "float16"; None takes the fastest that keeps the picture.
             revision: branch, tag or commit of a Hub repository.
@@ -226,6 +232,7 @@ class FaceStylizer:
         revision: str | None = None,
         token: str | bool | None = None,
         commit_message: str | None = None,
+        license: str | None = None,
         data_license: str | None = None,
         include_encoder: bool = False,
     ) -> str:
@@ -238,21 +245,26 @@ class FaceStylizer:
             revision: branch that is written to.
             token: Hub token; the stored one when None.
             commit_message: title of the commit.
+            license: of the weights, where the style does not say it.
             data_license: of the training pictures, where the style does not say it.
             include_encoder: see `save_pretrained`.
 
         Raises:
-            ConfigError: the licence of the training pictures is not known, or ``repo_id`` is no name.
+            ConfigError: the licence of the training pictures is not known, the style says another one, or ``repo_id``
+                is no name.
             UploadError: the token, the rights or the network failed; call it again to go on.
         """
         from facestyle.hub.package import write_package
-        from facestyle.hub.push import push_style
+        from facestyle.hub.push import licensed, push_style
 
+        config = licensed(self.config, license, data_license)
         with tempfile.TemporaryDirectory() as folder:
-            write_package(self, folder, include_encoder=include_encoder, repo_id=repo_id)
+            write_package(
+                self, folder, include_encoder=include_encoder, repo_id=repo_id, config=config
+            )
             return push_style(
                 folder, repo_id, private=private, create_pr=create_pr, revision=revision, token=token,
-                commit_message=commit_message, data_license=data_license, again="push_to_hub(...)",
+                commit_message=commit_message, again="push_to_hub(...)",
             )  # fmt: skip
 
     @overload
@@ -315,8 +327,9 @@ class FaceStylizer:
         settings = options.settings(self.config.name, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
 
-        def finish(job: _Job, network: nn.Module) -> StylizeResult:
-            return self._result(job, network, self._content(job, psi), options, settings)
+        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[StylizeResult]:
+            codes = [self._content(job, psi) for job in jobs]
+            return self._results(jobs, network, codes, options, settings)
 
         results = self._run(sources, options, finish)
         return results if isinstance(photos, list) else results[0]
@@ -356,9 +369,9 @@ class FaceStylizer:
             refine=refine, content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face,
             progress=progress,
         )  # fmt: skip
-        job = self._start(photo, options)
+        (job,) = self._start([photo], options)
         if refine:
-            with _timed([job], "refine"):
+            with self._timed([job], "refine"):
                 self._refine([job], refine, progress)
         return PreparedPhoto(
             job.photo, job.found, job.quads, job.crops, [code.cpu() for code in job.codes], job.is_aligned,
@@ -380,7 +393,8 @@ class FaceStylizer:
     ) -> Variations:
         """``n`` portraits of one photo: layers from ``mixing_level`` up follow random style codes (paper section 3.3).
 
-        Portrait i is drawn with seed + i: asked for alone with that seed it comes out the same (to the bit on a CPU).
+        Portrait i is drawn with seed + i: asked for alone with that seed it comes out the same (but for rounding, by 2
+        levels of 255 at most, on some processors).
         Of several faces each gets a code of its own from that seed, the largest the first.
 
         Args:
@@ -396,13 +410,17 @@ class FaceStylizer:
             options: as in ``__call__``.
 
         Raises:
-            ConfigError: an option is out of range.
+            ConfigError: an option is out of range, or is no option of variations.
             ImageError: the photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
+        if "psi" in options:
+            raise ConfigError(
+                "variations have psi_content, of the face, and psi_style, of the random codes; not psi"
+            )
         chosen = Options(faces=faces, **options)
         check_psi("psi_content", psi_content)
         check_psi("psi_style", psi_style)
-        _check_mix(mixing_level)
+        check_mixing(mixing_level)
         if n < 1:
             raise ConfigError(f"n must be 1 or more portraits, got {n}")
         psi = min(self.config.psi, RANDOM_PSI) if psi_style is None else psi_style
@@ -417,19 +435,19 @@ class FaceStylizer:
             mixing_level=mixing_level, faces=faces if isinstance(faces, str) else " ".join(map(str, faces)),
         )  # fmt: skip
 
-        def finish(job: _Job, network: nn.Module) -> Variations:
+        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[Variations]:
+            (job,) = jobs
             content = self._content(job, psi_content)
             differ = n if mixing_level < self.base.num_ws else 1
             rounds = [_mixed(content, styles(i, len(content)), mixing_level) for i in range(differ)]
-            batch = 1 if self.device.type == "cpu" or differ == 1 else _BATCH
-            made = self._portray(job, network, rounds, chosen, batch=batch) * (n // differ)
+            made = self._portray([job] * differ, network, rounds, chosen) * (n // differ)
             results = [
                 Variation(
                     job.photo, part, {**settings, **job.origin, "seed": seed + i}, job.is_aligned
                 )
                 for i, part in enumerate(made)
             ]
-            return Variations(results, job.seconds)
+            return [Variations(results, job.seconds)]
 
         (variations,) = self._run([photo], chosen, finish)
         return variations
@@ -512,9 +530,8 @@ class FaceStylizer:
             ImageError: a picture cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         chosen = Options(**options)
-        _check_mix(mixing_level, alpha)
         listed = references if isinstance(references, list) else [references]
-        blend([torch.zeros(1)] * len(listed), weights)  # refuses wrong weights before any work
+        check_mixing(mixing_level, alpha, len(listed), weights)
         for code in listed:
             if isinstance(code, ReferenceCode):
                 code.check(self.generator, self.config)
@@ -532,10 +549,10 @@ class FaceStylizer:
         if weights is not None:
             settings["weights"] = "+".join(f"{weight:g}" for weight in weights)
 
-        def finish(job: _Job, network: nn.Module) -> StylizeResult:
-            content = self._content(job, chosen.psi)
-            codes = _mixed(content, [style] * len(content), mixing_level, alpha)
-            return self._result(job, network, codes, chosen, settings)
+        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[StylizeResult]:
+            contents = [self._content(job, chosen.psi) for job in jobs]
+            codes = [_mixed(part, [style] * len(part), mixing_level, alpha) for part in contents]
+            return self._results(jobs, network, codes, chosen, settings)
 
         (result,) = self._run([photo], chosen, finish)
         return result
@@ -544,40 +561,73 @@ class FaceStylizer:
         self,
         sources: Sequence[PhotoSource],
         options: Options,
-        finish: Callable[[_Job, nn.Module], _R],
+        finish: Callable[[Sequence[_Job], nn.Module], list[_R]],
     ) -> list[_R]:
-        """``finish`` of every photo, its faces found and encoded, with the network to draw with; several at a time."""
+        """``finish`` of the photos, their faces found and encoded, with the network to draw with; several at a time.
+
+        Raises:
+            DeviceMemoryError: memory ran out.
+        """
+        try:
+            return self._run_all(sources, options, finish)
+        except (MemoryError, RuntimeError) as error:
+            if not ran_out(error):
+                raise
+            raise too_little_memory("stylizing", error) from error
+
+    def _run_all(
+        self,
+        sources: Sequence[PhotoSource],
+        options: Options,
+        finish: Callable[[Sequence[_Job], nn.Module], list[_R]],
+    ) -> list[_R]:
         network = self._synthesis_at(options.strength, options.seed)
         # Once, before there are several workers.
         encoder = self._encoder_into(options.content_space)
         if isinstance(encoder, Encoder) and encoder.corrections:
             self._base_network  # noqa: B018
 
-        def start(source: PhotoSource) -> _Job:
-            return self._start(source, options)
-
         with tqdm(total=len(sources), desc="photos", disable=not options.progress) as bar:
 
-            def end(job: _Job) -> _R:
-                result = finish(job, network)
-                bar.update()
-                return result
+            def end(jobs: Sequence[_Job]) -> list[_R]:
+                results = finish(jobs, network)
+                bar.update(len(jobs))
+                return results
 
+            def whole(part: Sequence[PhotoSource]) -> list[_R]:
+                jobs = self._start(part, options)
+                if options.refine:
+                    with self._timed(jobs, "refine"):
+                        self._refine(jobs, options.refine, options.progress)
+                return end(jobs)
+
+            at_once = self._at_once(_BATCH)
+            parts = [sources[i : i + at_once] for i in range(0, len(sources), at_once)]
+            if at_once > 1:
+                return [result for part in parts for result in whole(part)]
             if not options.refine:
-                return side_by_side(self.device, lambda source: end(start(source)), sources)
-            jobs = [start(source) for source in sources]  # not side by side, see `_at_once`
-            with _timed(jobs, "refine"):
+                return [result for (result,) in side_by_side(self.device, whole, parts)]
+            jobs = [
+                job for part in parts for job in self._start(part, options)
+            ]  # not side by side, see `_at_once`
+            with self._timed(jobs, "refine"):
                 self._refine(jobs, options.refine, options.progress)
-            return side_by_side(self.device, end, jobs)
+            return [result for (result,) in side_by_side(self.device, end, [[job] for job in jobs])]
 
-    def _start(self, source: PhotoSource, options: Options) -> _Job:
-        """A photo with its faces found and encoded."""
-        if isinstance(source, PreparedPhoto):
-            return self._taken_up(source, options)
-        job = self._find(source, options.faces, options.aligned, options.on_no_face)
-        self._describe(job, self._encoder_into(options.content_space))
-        job.refine, job.content_space = options.refine, options.content_space
-        return job
+    def _start(self, sources: Sequence[PhotoSource], options: Options) -> list[_Job]:
+        """Photos with their faces found and encoded."""
+        jobs, fresh = [], []
+        for source in sources:
+            if isinstance(source, PreparedPhoto):
+                jobs.append(self._taken_up(source, options))
+                continue
+            job = self._find(source, options.faces, options.aligned, options.on_no_face)
+            job.refine, job.content_space = options.refine, options.content_space
+            jobs.append(job)
+            fresh.append(job)
+        if fresh:
+            self._describe(fresh, self._encoder_into(options.content_space))
+        return jobs
 
     def _taken_up(self, prepared: PreparedPhoto, options: Options) -> _Job:
         """A job that starts where ``prepare`` ended, with the faces asked for."""
@@ -611,15 +661,19 @@ class FaceStylizer:
                 job.quads, job.found = [_centre_quad(job.photo.size)], [None]
             if on_no_face == "error":
                 raise NoFaceError(
-                    "no face found; use a photo in which the face is upright, in focus and not covered, pass an "
-                    'aligned square with aligned=True, or set on_no_face to "skip" or "center"',
+                    "no face found; use a photo in which the face is upright, in focus and not covered, or pass an "
+                    "FFHQ-aligned square as such (aligned=True; in the shell --already-aligned, of a reference "
+                    '--reference-aligned); on_no_face="center" (--on-no-face center) takes the middle of a photo',
                     image_size=job.photo.size,
                     path=path,
                 )
             return job
         chosen = _choose(found, faces)
         usable = [face for face in chosen if quad_side_px(face.quad) >= _SMALLEST_FACE_PX]
-        if not usable and on_no_face != "skip":
+        if not usable and on_no_face == "center":
+            job.quads, job.found = [_centre_quad(job.photo.size)], [None]
+            return job
+        if not usable and on_no_face == "error":
             raise FaceTooSmallError(
                 f"the face covers only {quad_side_px(chosen[0].quad):.0f} px; {_SMALLEST_FACE_PX} px is the least, "
                 "200 px and more look good; use a larger photo",
@@ -629,21 +683,31 @@ class FaceStylizer:
         job.quads, job.found = [face.quad for face in usable], list(usable)
         return job
 
-    def _describe(self, job: _Job, encoder: AnyEncoder) -> None:
-        """Cut a photo's faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512]."""
+    def _describe(self, jobs: Sequence[_Job], encoder: AnyEncoder) -> None:
+        """Cut the photos' faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512]."""
         side = encoder.input_px
-        with _timed([job], "align"):
-            job.crops = side_by_side(
+
+        def cut(job: _Job) -> list[Tensor]:
+            return side_by_side(
                 self.device, lambda quad: to_tensor(align(job.photo, quad, side)), job.quads
             )
-        with _timed([job], "encode"), torch.inference_mode():
+
+        for job in jobs:
+            with self._timed([job], "align"):
+                job.crops = cut(job)
+        with self._timed(jobs, "encode"), torch.inference_mode():
             at_once = self._at_once(_BATCH)
-            for i in range(0, len(job.crops), at_once):
-                img = torch.cat(job.crops[i : i + at_once]).to(self.device)
+            crops = [crop for job in jobs for crop in job.crops]
+            found: list[Tensor] = []
+            for i in range(0, len(crops), at_once):
+                img = torch.cat(crops[i : i + at_once]).to(self.device)
                 img = img.contiguous(memory_format=torch.channels_last)
                 codes = encode(encoder, img, self.base, self._draw_small)
-                job.codes += to_w_plus(codes, encoder.space, self.base).unbind()
-        job.seconds["refine"] = 0.0
+                found += to_w_plus(codes, encoder.space, self.base).unbind()
+        ready = iter(found)
+        for job in jobs:
+            job.codes = [next(ready) for _ in job.crops]
+            job.seconds["refine"] = 0.0
 
     def _at_once(self, count: int) -> int:
         """How many faces are computed together, ``count`` at most.
@@ -706,39 +770,40 @@ class FaceStylizer:
         """Truncated codes [num_ws, 512] of a photo's faces."""
         return [truncate(code, self.base.w_avg, self._psi(psi)) for code in job.codes]
 
-    def _result(
+    def _results(
         self,
-        job: _Job,
+        jobs: Sequence[_Job],
         network: nn.Module,
-        codes: list[Tensor],
+        codes: Sequence[list[Tensor]],
         options: Options,
         settings: dict[str, Any],
-    ) -> StylizeResult:
-        """The photo with its faces drawn from ``codes`` [num_ws, 512]."""
-        (faces,) = self._portray(job, network, [codes], options)
-        with _timed([job], "paste"):
-            image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
-        return StylizeResult(image, job.photo, faces, job.seconds, {**settings, **job.origin})
+    ) -> list[StylizeResult]:
+        """The photos with their faces drawn from ``codes`` [num_ws, 512], a list of these for each photo."""
+        results = []
+        for job, faces in zip(jobs, self._portray(jobs, network, codes, options), strict=True):
+            with self._timed([job], "paste"):
+                image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
+            origin = {**settings, **job.origin}
+            results.append(StylizeResult(image, job.photo, faces, job.seconds, origin))
+        return results
 
     def _portray(
         self,
-        job: _Job,
+        jobs: Sequence[_Job],
         network: nn.Module,
         rounds: Sequence[list[Tensor]],
         options: Options,
-        *,
-        batch: int = 1,
     ) -> list[list[StylizedFace]]:
-        """A photo's faces, once a round, each drawn from its code [num_ws, 512] in that round."""
+        """Faces of photos, each drawn from its code [num_ws, 512]; a photo may come again with other codes."""
         codes = [code for round_ in rounds for code in round_]
-        is_shown = options.progress and len(rounds) > 1
+        is_shown = options.progress and len(rounds) > len(set(map(id, jobs)))
         with (
-            _timed([job], "synthesize"),
+            self._timed(list({id(job): job for job in jobs}.values()), "synthesize"),
             tqdm(total=len(codes), desc="portraits", disable=not is_shown) as bar,
         ):
             drawn = draw_portraits(
-                network, codes, job.crops * len(rounds), dtype=self.dtype,
-                keep_color=float(options.keep_color), batch=batch, on_drawn=bar.update,
+                network, codes, [crop for job in jobs for crop in job.crops], dtype=self.dtype,
+                keep_color=float(options.keep_color), batch=self._at_once(_BATCH), on_drawn=bar.update,
             )  # fmt: skip
         portraits = iter(drawn)
         return [
@@ -748,8 +813,11 @@ class FaceStylizer:
                     job.codes, round_, job.quads, job.found, strict=True
                 )
             ]
-            for round_ in rounds
+            for job, round_ in zip(jobs, rounds, strict=True)
         ]
+
+    def _timed(self, jobs: Sequence[_Job], stage: str) -> _Stopwatch:
+        return _Stopwatch(jobs, stage, self.device)
 
     def _synthesis_at(self, strength: float, seed: int) -> nn.Module:
         """Synthesis network of a strength, its noise laid by a seed; the last one asked for is kept."""
@@ -762,23 +830,21 @@ class FaceStylizer:
         return kept[1]
 
 
-class _timed:
-    """Context that books its share of wall time under a stage of every job."""
+class _Stopwatch:
+    """Context that books its share of wall time, to its end on the device, under a stage of every job."""
 
-    def __init__(self, jobs: Sequence[_Job], stage: str) -> None:
-        self.jobs, self.stage = jobs, stage
+    def __init__(self, jobs: Sequence[_Job], stage: str, device: torch.device) -> None:
+        self.jobs, self.stage, self.device = jobs, stage, device
 
     def __enter__(self) -> None:
+        wait_for(self.device)
         self.start = time.perf_counter()
 
     def __exit__(self, *_: object) -> None:
+        wait_for(self.device)
         elapsed = (time.perf_counter() - self.start) / max(1, len(self.jobs))
         for job in self.jobs:
             job.seconds[self.stage] = elapsed
-
-
-def _check_mix(mixing_level: int, alpha: float = 1.0) -> None:
-    style_mix(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), mixing_level, alpha)
 
 
 def _mixed(

@@ -12,6 +12,9 @@ from skimage import data
 
 from facestyle.bench import sample_photo
 from facestyle.cli import _parser, main
+from facestyle.cli_common import configured, output_files
+from facestyle.errors import ConfigError
+from facestyle.training.pipeline import PRESETS
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +80,23 @@ def test_inputs_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["a-1.png", "a.png"]
 
 
+def test_a_photo_named_like_a_portrait_of_another_keeps_its_own_name(tmp_path):
+    photos = [tmp_path / "me.jpg", tmp_path / "me_face0.jpg", tmp_path / "you_face0.jpg"]
+    plain = [path.name for path in output_files(photos, tmp_path / "out").values()]
+    assert plain == ["me.png", "me_face0.png", "you_face0.png"]
+    beside = output_files(photos, tmp_path / "out", portraits=True)
+    assert [path.name for path in beside.values()] == ["me.png", "me_face0-1.png", "you_face0.png"]
+
+
+@pytest.mark.parametrize(
+    ("word", "flag"), [("on", True), ("TRUE", True), ("off", False), ("0", False)]
+)
+def test_a_switch_is_set_by_any_usual_word(word, flag):
+    assert configured(PRESETS["fast"], [f"style.flip={word}"]).style.flip is flag
+    with pytest.raises(ConfigError, match="must be true or false, got 'ture'"):
+        configured(PRESETS["fast"], ["style.flip=ture"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "says"),
     [
@@ -86,6 +106,13 @@ def test_inputs_of_one_name_do_not_overwrite_each_other(tmp_path):
         (["stylize", "{photo}", "-o", "{out}", "--strength", "7"], 2, "strength"),
         (["stylize", "{empty}", "-o", "{out}"], 2, "no pictures"),
         (["stylize", "{absent}", "-o", "{out}"], 1, "absent"),
+        (["stylize", "{photo}", "-o", "{out}.jpg"], 2, "written as PNG"),
+        (["stylize", "{small}", "-o", "{out}"], 1, "200 px and more look good"),
+        (["bench", "--style", "nope"], 3, "cartoon"),
+        (["evaluate", "style", "-o", "{out}", "--judge", "nobody"], 2, "unknown judge"),
+        (["evaluate", "style", "-o", "{out}", "--encoder", "x"], 2, "--encoder"),
+        (["compare", "{photo}", "-o", "{out}", "--style", "cartoon", "--judge", "nobody"], 2, "unknown judge"),
+        (["evaluate", "encoder", "-o", "{out}", "--faces", "{empty}", "--optimise", "0"], 2, "optimise"),
         (["stylize", "{photo}", "-o", "{file}/out"], 4, "file"),
         (["stylize", "{photo}", "-o", "{out}", "--device", "abacus"], 2, "abacus"),
         (["train", "{empty}", "-o", "{out}", "--name", "x", "--data-license", "MIT"], 2, "no pict"),
@@ -101,7 +128,12 @@ def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, tmp_path
     names = {
         "photo": tmp_path / "photo.png", "photo2": tmp_path / "photo2.png", "out": tmp_path / "out",
         "empty": tmp_path / "empty", "absent": tmp_path / "absent.png", "file": tmp_path / "file",
+        "small": tmp_path / "small.png",
     }  # fmt: skip
+    small = Image.new("RGB", (400, 400), (90, 90, 90))
+    face = Image.fromarray(data.astronaut()).crop((100, 0, 340, 240)).resize((36, 36))
+    small.paste(face, (150, 150))
+    small.save(names["small"])
     assert main([part.format(**names) for part in arguments]) == code
     captured = capsys.readouterr().err
     line = captured.strip().splitlines()[-1]
@@ -198,7 +230,8 @@ def test_info_names_styles_weights_and_licences(capsys):
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert "cartoon" in facts["styles"]
-    assert all(len(row["sha256"]) == 64 and row["license"] for row in facts["weights"].values())
+    assert all(len(row["sha256"]) == 64 for row in facts["weights"].values())
+    assert not any("see NOTICE" in row["license"] for row in facts["weights"].values())
     assert facts["device"]["cores"] >= 1
     assert main(["info"]) == 0
     assert "cartoon" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """A style's networks in other runtimes."""
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -10,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
-from facestyle import FaceStylizer, export
+from facestyle import FaceStylizer, export, export_bench
 from facestyle.cli import main
 from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError, OutputError
 from facestyle.export import TOLERANCE, export_style
 from facestyle.export_bench import time_backends
+from facestyle.faces.align import align
 from facestyle.image import to_tensor
 from facestyle.latents import truncate
 from facestyle.models.encode import encode
@@ -105,12 +107,28 @@ def test_torchscript_files_give_pytorchs_results(tiny_stylizer, face, tmp_path):
 
 def test_runtimes_are_timed_in_turn(exported, tiny_stylizer, tmp_path):
     report = time_backends(tiny_stylizer, exported[0], runs=1)
-    assert {"pytorch", "onnxruntime"} <= report["seconds"].keys()
+    installed = {name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)}
+    assert report["seconds"].keys() == {"pytorch"} | installed
+    assert report["mean_error"].keys() == installed
+    for errors in report["mean_error"].values():
+        assert max(errors["encoder"], errors["generator"]) < TOLERANCE["float32"]
     for seconds in report["seconds"].values():
         assert seconds.keys() == {"encoder", "generator"}
         assert all(value > 0 for value in seconds.values())
     with pytest.raises(ConfigError, match="export the style as onnx first"):
         time_backends(tiny_stylizer, tmp_path)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("name", ["encoder", "generator"])
+def test_what_is_timed_is_the_same_work(exported, tiny_stylizer, runtime, name):
+    """PyTorch's code is corrected and truncated as the file's is."""
+    pytest.importorskip(runtime)
+    given = export_bench._given(tiny_stylizer)[name]
+    found = getattr(export_bench, f"_in_{runtime}")(exported[0] / f"{name}.onnx")(given)
+    wanted = export_bench._in_pytorch(tiny_stylizer, name)(given)
+    assert found.shape == wanted.shape
+    assert np.abs(found - wanted).mean() < TOLERANCE["float32"] * wanted.std()
 
 
 _WITHOUT_TORCH = """
@@ -131,7 +149,7 @@ def draw_with(python, exported, face, folder, *options):
     command = [
         python, *options, exported[0] / "stylize.py", folder / "face.png", folder / "portrait.png",
     ]  # fmt: skip
-    subprocess.run([str(part) for part in command], check=True, timeout=120)
+    subprocess.run([str(part) for part in command], check=True, timeout=600)
     return np.asarray(Image.open(folder / "portrait.png"), dtype=int)
 
 
@@ -140,6 +158,23 @@ def test_the_script_beside_the_files_needs_no_torch(exported, tiny_stylizer, fac
     result = tiny_stylizer(face, aligned=True, psi=exported[1]["psi"])
     wanted = np.asarray(result.faces[0].portrait, dtype=int)
     assert np.abs(found - wanted).max() <= 1
+
+
+@pytest.mark.slow
+def test_an_exported_style_draws_the_astronaut_without_torch(astronaut, tmp_path):
+    """The bundled cartoon at 1024 px: as from PyTorch, but for rounding to whole levels."""
+    pytest.importorskip("onnxscript", reason="no ONNX here: pip install 'facestyle[export]'")
+    stylizer = FaceStylizer.from_pretrained("cartoon", device="cpu", dtype="float32")
+    exported = tmp_path, export_style(stylizer, tmp_path, progress=False)
+    result = stylizer(astronaut).faces[0]
+    wanted = np.asarray(result.portrait, dtype=int)
+    face = align(astronaut, result.quad, stylizer.encoder.input_px)
+    found = draw_with(sys.executable, exported, face, tmp_path, "-c", _WITHOUT_TORCH)
+    assert found.shape == wanted.shape == (1024, 1024, 3)
+    difference = np.abs(found - wanted)
+    assert difference.mean() < 0.01 and difference.max() <= 2  # levels of 255
+    mean_face = np.asarray(stylizer(astronaut, psi=0).faces[0].portrait, dtype=int)
+    assert np.abs(found - mean_face).mean() > 5  # it is her portrait, not anybody's
 
 
 @pytest.mark.network
@@ -199,3 +234,27 @@ def test_the_command(tiny_stylizer, tmp_path, monkeypatch, capsys):
     assert "generator.pt" in capsys.readouterr().out
     assert main(["export", "--format", "torchscript", "-o", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["files"]["preview.pt"]["bytes"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_an_onnx_file_of_a_stylegan2_takes_any_batch_and_holds_its_weights_once(tmp_path, dtype):
+    pytest.importorskip("onnxscript", reason="no ONNX here: pip install 'facestyle[export]'")
+    import onnx
+
+    torch.manual_seed(0)
+    sizes = {"channel_base": 2048, "channel_max": 32, "w_dim": 32, "mapping_depth": 1}
+    generator = StyleGAN2Generator(128, **sizes).eval().requires_grad_(False)
+    w_plus = 10 * torch.randn(2, generator.num_ws, 32)
+    wanted = generator.synthesis(w_plus)
+    kind = getattr(torch, dtype)
+    module = export._Cast(portable(generator.synthesis, 128), kind).eval()
+    module(w_plus)  # so that there is something kept that must not be written
+    path = tmp_path / "generator.onnx"
+    export._write_onnx(module, (w_plus,), path)
+    found = export._run_onnx(path, (w_plus[:1].repeat(3, 1, 1),))
+    assert found.isfinite().all()
+    error = (found - wanted[:1]).abs().mean() / wanted.std()
+    assert error < TOLERANCE[dtype]
+    held = sum(tensor.numel() for tensor in generator.synthesis.state_dict().values())
+    written = sum(len(tensor.raw_data) for tensor in onnx.load(path).graph.initializer)
+    assert held <= written / kind.itemsize < 1.05 * held

@@ -40,6 +40,18 @@ def test_the_notice_names_every_pinned_package():
     ] == []
 
 
+def test_the_notice_names_every_hub_repository_that_is_fetched():
+    notice = (ROOT / "NOTICE").read_text()
+    named = set()
+    for path in (ROOT / "facestyle").rglob("*.py"):
+        named |= set(
+            re.findall(r'"((?:openai|CompVis|runwayml|stabilityai)/[\w.-]+)"', path.read_text())
+        )
+    assert {"openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14-336"} <= named
+    assert [name for name in sorted(named) if f"{name}." not in notice] == []
+    assert "InceptionResnetV1" in notice and "AlexNet" in notice
+
+
 def test_the_changelog_has_the_current_version():
     assert f"## [{project_table()['version']}]" in (ROOT / "CHANGELOG.md").read_text()
 

@@ -3,8 +3,10 @@
 import io
 import os
 import struct
+import sys
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -389,3 +391,20 @@ def test_the_surface_is_sorted_and_complete():
     names = subject.__all__
     assert list(names) == sorted(names) and all(hasattr(subject, name) for name in names)
     assert Path(subject.__file__).name == "image.py"
+
+
+def test_heic_photos_are_listed_and_read_where_a_plugin_is_installed(tmp_path, monkeypatch):
+    """The plugin itself is not part of the tests: a stand-in tells whether it is asked."""
+    (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    assert [path.name for path in iter_image_files(tmp_path)] == ["IMG_1.HEIC"]
+    with pytest.raises(NotAnImageError, match="pip install pillow-heif"):
+        load_image(tmp_path / "IMG_1.HEIC")
+    asked = []
+    plugin = SimpleNamespace(register_heif_opener=lambda: asked.append("register"))
+    monkeypatch.setitem(sys.modules, "pillow_heif", plugin)
+    subject._register_heif.cache_clear()
+    for _ in range(2):
+        with pytest.raises(NotAnImageError):
+            load_image(tmp_path / "IMG_1.HEIC")
+    subject._register_heif.cache_clear()
+    assert asked == ["register"]

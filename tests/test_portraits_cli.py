@@ -4,8 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from same_pixels import same_pixels
+from skimage import data
 
 from facestyle import ReferenceCode
 from facestyle.bench import sample_photo
@@ -74,8 +76,8 @@ def test_reference_encodes_keeps_and_reuses_a_code(photo, tmp_path, capsys):
         (["variations", "{photo}", "-o", "{out}", "-n", "0"], 2, "n must be"),
         (["variations", "{photo}", "-o", "{out}.png"], 2, "folder"),
         (["variations", "{photo}", "-o", "{out}", "--mixing-level", "-2"], 2, "mixing level"),
-        (["variations", "{absent}", "-o", "{out}"], 2, "absent"),
-        (["reference", "{photo}", "--reference", "{absent}", "-o", "{out}"], 2, "absent"),
+        (["variations", "{absent}", "-o", "{out}"], 1, "absent"),
+        (["reference", "{photo}", "--reference", "{absent}", "-o", "{out}"], 1, "absent"),
         (["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}"], 3, "nocode"),
         (["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}", "--save-code", "x"],
          2, "--save-code"),
@@ -85,13 +87,36 @@ def test_reference_encodes_keeps_and_reuses_a_code(photo, tmp_path, capsys):
           "--save-code", "codes"], 2, "share a name"),
         (["reference", "{photo}", "--reference", "{out}/me.png", "-o", "{out}"], 2, "references"),
         (["reference", "{photo}", "--reference", "{photo}", "-o", "{photo}"], 2, "inputs"),
+        (["reference", "{photo}", "--reference", "{photo}", "-o", "{out}.jpg"], 2, "written as PNG"),
+        (["variations", "{photo}", "-o", "{out}.webp"], 2, "written as PNG"),
+        (["reference", "{photo}", "--reference", "{faceless}", "-o", "{out}", "--steps", "1"],
+         1, "--reference-aligned"),
+        (["reference", "{photo}", "--reference", "{faceless}", "-o", "{out}", "--alpha", "2"],
+         2, "alpha"),
+        (["reference", "{photo}", "--reference", "{faceless}", "-o", "{out}", "--weights", "1", "1"],
+         2, "weight"),
+        (["reference", "{photo}", "--reference", "{rows}", "-o", "{out}"], 2, "encode the reference"),
+        (["variations", "{faceless}", "-o", "{out}"], 1, "no face found"),
     ],
 )  # fmt: skip
 def test_mistakes_end_in_one_line_and_their_code(photo, arguments, code, says, tmp_path, capsys):
     (tmp_path / "nocode.safetensors").write_bytes(b"no code")
     names = {"photo": photo, "out": tmp_path / "out", "absent": tmp_path / "absent.png",
-             "nocode": tmp_path / "nocode.safetensors"}  # fmt: skip
+             "nocode": tmp_path / "nocode.safetensors", "faceless": tmp_path / "faceless.png",
+             "rows": tmp_path / "rows.safetensors"}  # fmt: skip
+    Image.fromarray(data.coffee()).crop((0, 0, 256, 256)).save(names["faceless"])
+    code_of_another = {"style": "x", "style_sha256": "0", "base_sha256": "0", "space": "w"}
+    code_of_another |= {"init": "mean", "steps": 1, "seed": 0, "loss": 0.0}
+    ReferenceCode(torch.zeros(3, 512), **code_of_another).save(names["rows"])
     assert main([part.format(**names) for part in arguments]) == code
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("facestyle: ") and says in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_reference_without_a_face_is_taken_as_aligned(photo, tmp_path, capsys):
+    faceless = tmp_path / "faceless.png"
+    Image.fromarray(data.coffee()).crop((0, 0, 256, 256)).save(faceless)
+    arguments = ["reference", str(photo), "--reference", str(faceless), "-o", str(tmp_path / "out")]
+    assert main([*arguments, "--steps", "1", "--reference-aligned", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["faces"] == 1

@@ -351,3 +351,10 @@ def test_the_header_is_plain_text(code, tmp_path):
     assert metadata["format"] == "facestyle-reference"
     assert json.loads(metadata["loss"]) == code.loss
     assert metadata["space"] == "v"
+
+
+def test_a_reference_is_encoded_inside_inference_mode_too(tiny_stylizer, picture):
+    with torch.inference_mode():
+        inside = tiny_stylizer.encode_reference(picture, aligned=True, steps=2)
+    outside = tiny_stylizer.encode_reference(picture, aligned=True, steps=2)
+    assert torch.allclose(inside.w_plus, outside.w_plus, atol=1e-4)

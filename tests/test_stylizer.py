@@ -19,6 +19,7 @@ from facestyle.drawing import lay_noise
 from facestyle.errors import (
     CheckpointError,
     ConfigError,
+    DeviceMemoryError,
     FaceTooSmallError,
     ImageError,
     NoFaceError,
@@ -284,8 +285,67 @@ def test_without_a_face_it_does_what_was_asked(stylizer):
 def test_a_tiny_face_is_named(stylizer, astronaut):
     small = Image.new("RGB", (400, 400), (90, 90, 90))
     small.paste(astronaut.crop((100, 0, 340, 240)).resize((36, 36)), (150, 150))
-    with pytest.raises((FaceTooSmallError, NoFaceError)):
+    with pytest.raises(FaceTooSmallError, match="200 px and more look good") as caught:
         stylizer(small)
+    assert 20 < caught.value.face_px < 40
+    assert stylizer(small, on_no_face="skip").faces == []
+    (centred,) = stylizer(small, on_no_face="center").faces
+    assert centred.face is None
+
+
+def test_a_list_is_drawn_in_batches_where_that_is_faster(stylizer, astronaut, monkeypatch):
+    """As on a GPU: faces of several photos go through the networks together, and come out as one by one."""
+    two = Image.new("RGB", (1024, 512))
+    two.paste(astronaut, (0, 0))
+    two.paste(Image.open(sample_photo()).resize((512, 512)), (512, 0))
+    photos = [astronaut, two, stylizer.prepare(astronaut)]
+    single = [stylizer(photo, seed=3) for photo in photos]
+    monkeypatch.setattr(FaceStylizer, "_at_once", lambda self, count: count)
+    drawn = []
+    draw = stylizer._synthesis_at(1.0, 3)
+    handle = draw.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
+    together = stylizer(photos, seed=3)
+    handle.remove()
+    assert drawn == [4]
+    assert [len(result.faces) for result in together] == [1, 2, 1]
+    for one, other in zip(single, together, strict=True):
+        change = np.asarray(one.image, int) - np.asarray(other.image, int)
+        assert np.abs(change).mean() < 0.1
+        assert one.metadata() == other.metadata()
+        assert other.seconds["synthesize"] > 0
+    refined = stylizer([astronaut, two], refine=1)
+    assert [len(result.faces) for result in refined] == [1, 2]
+    assert all(result.seconds["refine"] > 0 for result in refined)
+    assert len(stylizer.variations(two, 2, faces="all")[1].faces) == 2
+
+
+def test_a_result_is_saved_with_its_settings(stylizer, astronaut, tmp_path):
+    result = stylizer(astronaut, strength=0.5)
+    with Image.open(result.save(tmp_path / "new" / "photo.png")) as photo:
+        assert photo.size == (512, 512) and "strength=0.5" in photo.text["facestyle"]
+    with Image.open(result.save(tmp_path / "portrait.png", face=0)) as portrait:
+        assert (
+            portrait.size == result.faces[0].portrait.size
+            and "style=" in portrait.text["facestyle"]
+        )
+    with pytest.raises(ConfigError, match="no face 1"):
+        result.save(tmp_path / "none.png", face=1)
+
+
+def test_variations_refuse_a_psi_that_would_do_nothing(stylizer, astronaut):
+    with pytest.raises(ConfigError, match="psi_content"):
+        stylizer.variations(astronaut, 1, psi=0.5)
+
+
+def test_memory_that_runs_out_has_a_name(stylizer, astronaut, monkeypatch):
+    def draw(*_, **__):
+        raise RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"
+        )
+
+    monkeypatch.setattr("facestyle.stylizer.draw_portraits", draw)
+    with pytest.raises(DeviceMemoryError, match="smaller photo"):
+        stylizer(astronaut)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 
 def main(source: str, target: str) -> None:
@@ -17,7 +17,8 @@ def main(source: str, target: str) -> None:
     encoder = InferenceSession(here / "encoder.onnx", providers=["CPUExecutionProvider"])
     generator = InferenceSession(here / "generator.onnx", providers=["CPUExecutionProvider"])
     size = (facts["face_px"], facts["face_px"])
-    face = Image.open(source).convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    face = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
+    face = ImageOps.fit(face, size, Image.Resampling.LANCZOS)
     pixels = np.asarray(face, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     psi = np.array(facts["psi"], np.float32)
     w_plus = encoder.run(None, {"face": pixels, "psi": psi})[0]
@@ -27,4 +28,6 @@ def main(source: str, target: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(sys.argv[1], sys.argv[2])

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from facestyle.baselines.base import count_parameters
 from facestyle.baselines.diffusion import LatentDiffusion, guarded
 from facestyle.baselines.diffusion_method import square_crop
 from facestyle.baselines.inst import Inst, InstStyle
@@ -24,6 +23,7 @@ from facestyle.baselines.random_diffusion import random_model
 from facestyle.baselines.styleid import StyleId
 from facestyle.bench import machine, sample_photo
 from facestyle.errors import ConfigError
+from facestyle.evaluation.comparison_methods import our_parameters
 from facestyle.image import load_image, to_tensor
 from facestyle.memory import PeakMemory
 from facestyle.runtime import choose_device, parse_dtype
@@ -165,8 +165,7 @@ def _ours_row(
         return to_tensor(stylizer(photo, aligned=True).image)
 
     row = _row("ours", draw, device, runs)
-    networks = (stylizer.encoder, stylizer.generator.synthesis)
-    return row | {"parameters": count_parameters(*networks), "style_seconds": None}
+    return row | {"parameters": our_parameters(stylizer), "style_seconds": None}
 
 
 def _row(

@@ -1,7 +1,8 @@
 """Stable Diffusion 1.x out of a diffusers folder or Hub repository, and what the diffusion baselines ask of it.
 
 Tested with diffusers 0.42 and transformers 5. Latents are float32 whatever the type of the networks, so that a long
-chain of steps does not gather rounding; the autoencoder's mean stands for the sample that the authors' codes draw.
+chain of steps does not gather rounding. The autoencoder's mean stands for the sample that the authors' codes draw,
+unless a method's ``official_quirks`` ask for one.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ OFFICIAL_MODEL = "CompVis/stable-diffusion-v1-4"
 _TESTED = (0, 42)
 _PIPELINE = "StableDiffusionPipeline"
 _MEMORY = ("all", "low")
+_NO_MEMORY = r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
 
 
 class LatentDiffusion:
@@ -75,7 +77,7 @@ class LatentDiffusion:
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path = OFFICIAL_MODEL,
+        model_id: str | Path = OFFICIAL_MODEL,
         *,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
@@ -86,16 +88,16 @@ class LatentDiffusion:
         """The model in a folder or Hub repository; safetensors only.
 
         Args:
-            model: a folder that diffusers saved, or ``OWNER/NAME`` on the Hub.
+            model_id: a folder that diffusers saved, or ``OWNER/NAME`` on the Hub.
             device: where it runs; the best there is when None.
             dtype: of its networks; float16 on CUDA, else float32, when None.
             memory: "all" keeps every network on the device; "low" keeps there only the one in use, and decodes pictures
-                by tiles: slower, on CUDA only.
+                larger than the autoencoder was trained on by tiles: slower, on CUDA only.
             revision: branch, tag or commit of the repository.
             variant: of the weights' files, such as "fp16".
 
         Raises:
-            ConfigError: ``model`` is neither a folder nor a repository's name, or an option does not fit the device.
+            ConfigError: ``model_id`` is neither a folder nor a repository's name, or an option does not fit the device.
             MissingDependencyError: diffusers or transformers is not installed, or too new a diffusers broke.
             DownloadError: the repository is not there, or could not be fetched.
             CheckpointError: it holds another kind of model, or is damaged.
@@ -108,7 +110,7 @@ class LatentDiffusion:
             raise ConfigError(f"memory must be one of {', '.join(_MEMORY)}, got {memory!r}")
         if memory == "low" and place.type != "cuda":
             raise ConfigError(f'memory="low" moves networks to and from CUDA; on {place} use "all"')
-        source = str(model)
+        source = str(model_id)
         is_online = _check_index(source, revision)
         with guarded(f"loading {source}"):
             pipe = _load_pipeline(source, kind, revision, variant, is_online)
@@ -132,20 +134,30 @@ class LatentDiffusion:
         )[0]
         return out.float()
 
-    def encode(self, img: Tensor) -> Tensor:
-        """Latents [B, C, H, W] float32 of pictures [B, 3, S, S] in [-1, 1]."""
-        return self.posterior(img)[0]
+    def encode(self, img: Tensor, *, rng: torch.Generator | None = None) -> Tensor:
+        """Latents [B, C, H, W] float32 of pictures [B, 3, S, S] in [-1, 1].
+
+        Args:
+            img: the pictures.
+            rng: on the CPU; draws a sample of the autoencoder's distribution. Its mean is taken when None.
+        """
+        mean, std = self.posterior(img)
+        if rng is None:
+            return mean
+        return mean + std * torch.randn(mean.shape, generator=rng).to(mean.device)
 
     def posterior(self, img: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the latents, each [B, C, H, W] float32."""
-        found = self.vae.encode(img.to(self.device, self.dtype)).latent_dist
+        found = self.vae.encode(img.to(self.device, self.vae.dtype)).latent_dist
+        _rest(self.vae)
         scale = self.vae.config.scaling_factor
         return found.mean.float() * scale, found.std.float() * scale
 
     def decode(self, latents: Tensor) -> Tensor:
         """Pictures [B, 3, S, S] in [-1, 1], float32, of latents."""
-        scaled = (latents / self.vae.config.scaling_factor).to(self.dtype)
+        scaled = (latents / self.vae.config.scaling_factor).to(self.device, self.vae.dtype)
         img: Tensor = self.vae.decode(scaled, return_dict=False)[0]
+        _rest(self.vae)
         return img.float().clamp(-1, 1)
 
     def token_ids(self, prompts: Sequence[str]) -> Tensor:
@@ -159,6 +171,7 @@ class LatentDiffusion:
     def text(self, prompts: Sequence[str]) -> Tensor:
         """States [N, 77, width] of texts, in the networks' type; "" is the null text."""
         states: Tensor = self.text_encoder(self.token_ids(prompts))[0]
+        _rest(self.text_encoder)
         return states.to(self.dtype)
 
     @contextlib.contextmanager
@@ -203,7 +216,7 @@ def guarded(what: str) -> Iterator[None]:
             raise
         raise _too_little(what, str(error)) from error
     except RuntimeError as error:
-        if not re.search(r"out of memory|can't allocate memory|not enough memory", str(error)):
+        if not re.search(_NO_MEMORY, str(error)):
             raise
         raise _too_little(what, str(error)) from error
     except (AttributeError, ImportError, TypeError) as error:
@@ -325,11 +338,22 @@ def _check_room(pipe: Any, device: torch.device, memory: str) -> None:
     sizes = [sum(p.numel() * p.element_size() for p in net.parameters()) for net in nets]
     needed = max(sizes) if memory == "low" else sum(sizes)
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's own
     if needed > free:
         raise _too_little(
             "loading the networks",
             f"{needed / 2**30:.1f} GiB, of which {free / 2**30:.1f} are free",
         )
+
+
+def _rest(net: Any) -> None:
+    """Take a network off the device again, if ``memory="low"``: accelerate waits until the next in its row is used."""
+    if (hook := getattr(net, "_hf_hook", None)) is None:
+        return
+    from accelerate.hooks import CpuOffload
+
+    if isinstance(hook, CpuOffload):
+        hook.init_hook(net)
 
 
 def _downscale(vae: Any) -> int:

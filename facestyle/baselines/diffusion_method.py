@@ -8,7 +8,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import torch
 from PIL import Image, ImageOps
@@ -24,14 +24,18 @@ from facestyle.models.checkpoints import read_metadata
 from facestyle.picture_files import iter_images
 
 __all__ = [
+    "STYLE_NUMBER",
     "DiffusionBaseline",
     "OnStep",
     "Picture",
     "StyledDiffusionBaseline",
     "crop_noise",
+    "latent_rng",
     "picture_digest",
     "square_crop",
+    "squashed",
     "style_origin",
+    "truncated",
 ]
 
 OnStep = Callable[[int, int, Tensor], None]
@@ -39,20 +43,47 @@ OnStep = Callable[[int, int, Tensor], None]
 
 Picture = str | Path | Image.Image
 
-Config = TypeVar("Config")
+STYLE_NUMBER = -1
+"""Number of the style picture where photos are numbered from 0."""
+
+
+class _Settings(Protocol):
+    @property
+    def official_quirks(self) -> bool: ...
+
+    @property
+    def seed(self) -> int: ...
+
+    @property
+    def steps(self) -> int: ...
+
+
+Config = TypeVar("Config", bound=_Settings)
 Style = TypeVar("Style")
 
 
 def square_crop(picture: Picture, side_px: int) -> Tensor:
-    """The middle square of a picture as [1, 3, side_px, side_px] in [-1, 1], by Lanczos.
-
-    StyleID's authors do the same; InST's and NTC's squeeze the whole picture, which for squares is no other thing.
+    """The middle square of a picture as [1, 3, side_px, side_px] in [-1, 1], by Lanczos; StyleID's authors do the same.
 
     Raises:
         ImageError: the picture cannot be used.
     """
     size = (side_px, side_px)
     return to_tensor(ImageOps.fit(load_image(picture), size, Image.Resampling.LANCZOS))
+
+
+def squashed(picture: Picture, side_px: int, filter: Image.Resampling) -> Tensor:
+    """The whole of a picture, pressed into [1, 3, side_px, side_px] in [-1, 1], as InST's and NTC's authors do.
+
+    Raises:
+        ImageError: the picture cannot be used.
+    """
+    return to_tensor(load_image(picture).resize((side_px, side_px), filter))
+
+
+def truncated(img: Tensor) -> Tensor:
+    """Pictures in [-1, 1] at the next of 256 levels below, where ``astype(uint8)`` leaves them."""
+    return ((img + 1) / 2 * 255).floor() / 127.5 - 1
 
 
 def picture_digest(img: Tensor) -> str:
@@ -67,37 +98,66 @@ def crop_noise(like: Tensor, seed: int, number: int) -> Tensor:
     return torch.randn(like.shape, generator=rng).to(like.device)
 
 
+def latent_rng(seed: int, number: int) -> torch.Generator:
+    """What draws the sample of a picture's latent: other numbers than `crop_noise`, the same on every device."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number + 500_009)
+
+
 class DiffusionBaseline(Baseline, Generic[Config]):
     """A method that draws with a Stable Diffusion.
 
     Args:
         model: the diffusion model.
         config: how a photo becomes a picture; the authors' settings when None.
+        cache: folder that keeps what ``stylize`` learns of style pictures, if the method learns anything of them.
+
+    Attributes:
+        squash: how the authors press a whole picture into a square, where they do; ``official_quirks`` do it too.
     """
 
     settings: ClassVar[Callable[[], Any]]
+    squash: ClassVar[Image.Resampling | None] = None
 
-    def __init__(self, model: LatentDiffusion, config: Config | None = None) -> None:
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        config: Config | None = None,
+        *,
+        cache: str | Path | None = None,
+    ) -> None:
         self.model = model
         self.config: Config = config if config is not None else type(self).settings()
+        self.cache = None if cache is None else Path(cache)
 
     @classmethod
     def from_pretrained(
         cls,
-        model: str | Path = OFFICIAL_MODEL,
+        model_id: str | Path = OFFICIAL_MODEL,
         *,
         config: Config | None = None,
+        cache: str | Path | None = None,
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
         memory: str = "all",
         revision: str | None = None,
         variant: str | None = None,
     ) -> Self:
-        """The method on a model; arguments and errors of :meth:`LatentDiffusion.from_pretrained`."""
+        """The method on a model in a folder or Hub repository.
+
+        Args:
+            model_id: a folder that diffusers saved, or ``OWNER/NAME`` on the Hub.
+            config: the class's.
+            cache: likewise.
+            device: of :meth:`LatentDiffusion.from_pretrained`, whose errors come too.
+            dtype: likewise.
+            memory: likewise.
+            revision: likewise.
+            variant: likewise.
+        """
         networks = LatentDiffusion.from_pretrained(
-            model, device=device, dtype=dtype, memory=memory, revision=revision, variant=variant
+            model_id, device=device, dtype=dtype, memory=memory, revision=revision, variant=variant
         )
-        return cls(networks, config)
+        return cls(networks, config, cache=cache)
 
     @property
     def resolution(self) -> int:
@@ -109,20 +169,76 @@ class DiffusionBaseline(Baseline, Generic[Config]):
         """Of the UNet, the autoencoder and the text encoder."""
         return self.model.parameters
 
+    @abstractmethod
+    def stylize(
+        self,
+        content: Tensor | Picture,
+        style: Picture | None = None,
+        *,
+        seed: int | None = None,
+        steps: int | None = None,
+        first: int = 0,
+        progress: bool = False,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """Pictures in the style, by one and the same call for every diffusion method.
+
+        Args:
+            content: crops [B, 3, S, S] of photos in [-1, 1], float, any side; or one photo, as a PIL picture or a file,
+                of which the middle square is taken. Faces are neither looked for nor aligned.
+            style: a picture, or for NTC a text; what was prepared, or is set, when None.
+            seed: of every random number; the settings' when None.
+            steps: of DDIM; likewise.
+            first: number of the first photo; where numbers are drawn, they depend on the photo's number.
+            progress: show bars.
+            on_step: called after each step down.
+
+        Returns:
+            [B, 3, R, R] in [-1, 1], float32, on the model's device.
+
+        Raises:
+            ConfigError: there is no style yet, the crops have another shape, or a setting is out of range.
+            ImageError: a picture cannot be used.
+            DeviceMemoryError: memory ran out.
+        """
+
     def _changed(self, **changes: Any) -> Config:
         """The settings, with those that are not None put in."""
         given = {name: value for name, value in changes.items() if value is not None}
         return dataclasses.replace(self.config, **given)  # type: ignore[type-var]
 
-    def _each(self, crops: Tensor, first: int, draw: Callable[[Tensor, int], Tensor]) -> Tensor:
-        """Pictures of crops; ``draw`` makes new latents of a crop's latents and its number."""
+    def _square(self, picture: Picture) -> Tensor:
+        """A picture as the model sees it, [1, 3, R, R] in [-1, 1]."""
+        if self.squash is None or not self.config.official_quirks:
+            return square_crop(picture, self.resolution)
+        return squashed(picture, self.resolution, self.squash)
+
+    def _each(
+        self,
+        content: Tensor | Picture,
+        first: int,
+        config: Config,
+        draw: Callable[[Tensor, int], Tensor],
+    ) -> Tensor:
+        """Pictures of photos; ``draw`` makes new latents of a photo's latents and its number."""
+        crops = content if isinstance(content, Tensor) else self._square(content)
         check_crops(crops)
         drawn = []
         with guarded(self.name), torch.no_grad():
             for number, crop in enumerate(crops.split(1), start=first):
-                latents = self.model.encode(resize(crop.float(), self.resolution))
-                drawn.append(self.model.decode(draw(latents, number)))
+                latents = self._latents(resize(crop.float(), self.resolution), config, number)
+                drawn.append(self._picture(draw(latents, number), config))
         return torch.cat(drawn)
+
+    def _latents(self, img: Tensor, config: Config, number: int) -> Tensor:
+        """Latents [1, C, H, W] of a picture [1, 3, R, R]: the mean, or with ``official_quirks`` a sample."""
+        rng = latent_rng(config.seed, number) if config.official_quirks else None
+        return self.model.encode(img, rng=rng)
+
+    def _picture(self, latents: Tensor, config: Config) -> Tensor:
+        """The picture of latents; with ``official_quirks`` at the level below, as the authors save it."""
+        img = self.model.decode(latents)
+        return truncated(img) if config.official_quirks else img
 
     def _steps(self, pairs: list[tuple[int, int]], progress: bool) -> Iterator[tuple[int, int]]:
         """The steps, behind a bar."""
@@ -135,7 +251,7 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
     Args:
         model: the diffusion model.
         config: how a photo becomes a picture; the authors' settings when None.
-        cache: folder that keeps what ``stylize`` learns from style pictures.
+        cache: folder that keeps what ``stylize`` learns of style pictures.
 
     Attributes:
         file: name of the file that a style is kept in.
@@ -152,8 +268,7 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
         *,
         cache: str | Path | None = None,
     ) -> None:
-        super().__init__(model, config)
-        self.cache = None if cache is None else Path(cache)
+        super().__init__(model, config, cache=cache)
         self.style: Style | None = None
         self._known: dict[str, Style] = {}
 
@@ -162,70 +277,56 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
 
         See :meth:`Baseline.prepare`.
         """
-        img = square_crop(_first_picture(pictures), self.resolution)
-        self.style = self._learn(img, Path(out), progress=progress)
+        img = self._square(_first_picture(pictures))
+        self.style = self._learn(img, Path(out), self.config, progress=progress)
         return self
 
     def load(self, out: str | Path) -> Self:
         """What ``prepare`` left in ``out``; see :meth:`Baseline.load`."""
-        self.style = self._read(Path(out) / self.file)
+        self.style = self._read(Path(out) / self.file, self.config)
         return self
 
-    @abstractmethod
-    def stylize(
-        self,
-        crops: Tensor,
-        style: Picture | None = None,
-        *,
-        first: int = 0,
-        progress: bool = False,
-        on_step: OnStep | None = None,
-    ) -> Tensor:
-        """Portraits; see :meth:`Baseline.stylize`.
-
-        Args:
-            crops: [B, 3, S, S] in [-1, 1].
-            style: a picture to learn, once, and to keep in the folder ``cache``; the prepared style when None.
-            first: number of the first crop; where noise is drawn, it depends on the crop's number.
-            progress: show bars.
-            on_step: called after each step down.
-        """
-
-    def _style_of(self, picture: Picture | None, progress: bool) -> Style:
+    def _style_of(self, picture: Picture | None, config: Config, progress: bool) -> Style:
         """What was learned of a picture, once a picture; the prepared style when None."""
         if picture is None:
             return prepared(self.style, self)
-        img = square_crop(picture, self.resolution)
-        key = hashlib.sha256(json.dumps(self._key(img), sort_keys=True).encode()).hexdigest()[:16]
+        img = self._square(picture)
+        origin = json.dumps(self._key(img, config), sort_keys=True)
+        key = hashlib.sha256(origin.encode()).hexdigest()[:16]
         if key not in self._known:
             folder = None if self.cache is None else self.cache / f"{self.name}-{key}"
-            self._known = {key: self._learn(img, folder, progress=progress)}
+            self._known = {key: self._learn(img, folder, config, progress=progress)}
         return self._known[key]
 
     @abstractmethod
-    def _key(self, img: Tensor) -> dict[str, Any]:
+    def _key(self, img: Tensor, config: Config) -> dict[str, Any]:
         """All that what is learned depends on, JSON-able."""
 
-    def _learn(self, img: Tensor, folder: Path | None, *, progress: bool) -> Style:
+    def _learn(self, img: Tensor, folder: Path | None, config: Config, *, progress: bool) -> Style:
         """The style of a picture [1, 3, R, R]; from ``folder``, where it is there, else left there."""
-        origin = self._key(img)
+        origin = self._key(img, config)
         path = None if folder is None else folder / self.file
         if path is None or not path.is_file():
-            return self._learn_anew(img, path, origin, progress)
+            return self._learn_anew(img, path, origin, config, progress)
         if style_origin(path, self.format) != origin:
             raise ConfigError(
                 f"{path} is of another picture or of other settings; name another folder"
             )
-        return self._read(path)
+        return self._read(path, config)
 
     @abstractmethod
     def _learn_anew(
-        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+        self,
+        img: Tensor,
+        path: Path | None,
+        origin: dict[str, Any],
+        config: Config,
+        progress: bool,
     ) -> Style:
         """The style of a picture [1, 3, R, R]; left in ``path``, with its origin, where that is not None."""
 
     @abstractmethod
-    def _read(self, path: Path) -> Style:
+    def _read(self, path: Path, config: Config) -> Style:
         """The style a file holds.
 
         Raises:

@@ -3,9 +3,7 @@
 The photo's latent is noised with the noise that the UNet itself sees in it, told the style ("stochastic inversion"),
 and denoised towards the style from there.
 
-Of the authors' code, ``official_quirks`` takes over that CLIP sees an all but black picture, and that denoising begins
-below the level that was noised to: at time 681 from 700, by default. Not taken over is the dropout that their pickled
-module seems to have left on.
+The authors' code has oddities; :class:`Inst` lists them.
 """
 
 from __future__ import annotations
@@ -17,15 +15,18 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from facestyle.baselines.ddim import adain, channel_statistics
 from facestyle.baselines.diffusion import LatentDiffusion, guarded
 from facestyle.baselines.diffusion_method import (
+    STYLE_NUMBER,
     OnStep,
     Picture,
     StyledDiffusionBaseline,
     crop_noise,
+    latent_rng,
     picture_digest,
     style_origin,
 )
@@ -57,7 +58,7 @@ class InstConfig:
             not.
         seed: of the noise.
         training: how the style is learned.
-        official_quirks: as the authors' code does; see the module.
+        official_quirks: as the authors' code does; see :class:`Inst`.
     """
 
     strength: float = 0.7
@@ -112,31 +113,54 @@ class InstStyle:
 
 
 class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
-    """A learned style token behind a stochastic inversion of the photo."""
+    """A learned style token behind a stochastic inversion of the photo.
+
+    What is learned of a picture is one vector, by a long training: it is kept in a folder, that of ``prepare`` or one
+    in ``cache``, where an interrupted training goes on.
+
+    ``official_quirks`` does as the authors' code does:
+
+    - CLIP sees an all but black picture: see `clip_levels`;
+    - denoising begins below the level that was noised to: at time 681 from 700, by default;
+    - dropout stays on when the vector is computed, for their module is saved while it trains;
+    - the latents of photo and style picture are samples of the autoencoder's distribution, in place of its means;
+    - pictures that are no squares are squeezed into one by Lanczos, in place of their middle squares;
+    - the picture's levels are cut off to whole ones, in place of rounded: half a level of 255 darker.
+
+    Left out: their notebook computes vector and latent of the style picture for every photo, so that each photo gets
+    another dropout and another sample; here they are drawn once a style, by ``training.seed``, and kept. Their training
+    squeezes the style picture by bicubic; one look by Lanczos serves both here. A strength of 1 asks for time 1000,
+    where their code ends with an error; here 999 is taken.
+    """
 
     name: ClassVar[str] = "inst"
     settings = InstConfig
+    squash = Image.Resampling.LANCZOS
     file = "embedding.safetensors"
     format = _FORMAT
 
     def stylize(
         self,
-        crops: Tensor,
+        content: Tensor | Picture,
         style: Picture | None = None,
         *,
-        first: int = 0,
-        progress: bool = False,
         seed: int | None = None,
         steps: int | None = None,
-        strength: float | None = None,
+        first: int = 0,
+        progress: bool = False,
         on_step: OnStep | None = None,
+        strength: float | None = None,
     ) -> Tensor:
-        """Portraits; ``seed``, ``steps`` and ``strength`` are those of the settings when None.
+        """Portraits; see :meth:`DiffusionBaseline.stylize`.
 
-        See :meth:`StyledDiffusionBaseline.stylize`.
+        ``style`` is a picture, which is learned once if ``cache`` was given. ``seed`` is that of the photo's noise, not
+        of training; ``strength`` is that of the settings when None.
+
+        Raises:
+            ConfigError: ``style`` was never learned, and there is no ``cache`` to keep it.
         """
         config = self._changed(seed=seed, steps=steps, strength=strength)
-        known = self._style_of(style, progress)
+        known = self._style_of(style, config, progress)
         states = self._states(config.prompt, known)
         times, level = _levels(self.model, config)
 
@@ -149,7 +173,7 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
             x = stochastic_inversion(self.model, clean, noise, level, states[1:])
             return self._denoise(x, times, states, config.guidance, progress, on_step)
 
-        return self._each(crops, first, draw)
+        return self._each(content, first, config, draw)
 
     @torch.no_grad()
     def _states(self, prompt: str, style: InstStyle) -> Tensor:
@@ -180,31 +204,43 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
                 on_step(done, len(pairs), x)
         return x
 
-    def _key(self, img: Tensor) -> dict[str, Any]:
-        return {
+    def _key(self, img: Tensor, config: InstConfig) -> dict[str, Any]:
+        key = {
             "model": self.model.name,
             "picture": picture_digest(img),
-            "training": dataclasses.asdict(self.config.training),
-            "official_quirks": self.config.official_quirks,
+            "training": dataclasses.asdict(config.training),
+            "official_quirks": config.official_quirks,
         }
+        return key | {"dropout": True, "sampled": True} if config.official_quirks else key
 
     def _learn_anew(
-        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+        self,
+        img: Tensor,
+        path: Path | None,
+        origin: dict[str, Any],
+        config: InstConfig,
+        progress: bool,
     ) -> InstStyle:
         if path is None:
             raise ConfigError(
-                "InST trains for every style picture; give cache=, a folder to keep it"
+                "InST trains for every style picture, and a folder must keep what it learned: give cache= where the "
+                "method is made, or prepare() the picture"
             )
-        folder = path.parent
-        training, quirks = self.config.training, self.config.official_quirks
+        training, quirks = config.training, config.official_quirks
         with torch.inference_mode(False), torch.enable_grad(), guarded("InST's training"):
             views = view_style(img, self.model, training.clip, quirks=quirks)
-            vector = train_embedding(self.model, views, folder, training, origin, progress=progress)
-        style = InstStyle(vector, *channel_statistics(views.latents[0][0], eps=_EPS))
+            vector = train_embedding(
+                self.model, views, path.parent, training, origin, dropout=quirks, progress=progress
+            )
+        latent, std = views.latents[0]
+        if quirks:
+            rng = latent_rng(training.seed, STYLE_NUMBER)
+            latent = latent + std * torch.randn(std.shape, generator=rng).to(std.device)
+        style = InstStyle(vector, *channel_statistics(latent, eps=_EPS))
         style.save(path, origin)
         return style
 
-    def _read(self, path: Path) -> InstStyle:
+    def _read(self, path: Path, config: InstConfig) -> InstStyle:
         style, origin = InstStyle.read(path, self.model.device)
         width = self.model.unet.config.cross_attention_dim
         if style.vector.shape != (1, width):

@@ -199,6 +199,7 @@ def train_embedding(
     config: InstTraining,
     origin: dict[str, Any],
     *,
+    dropout: bool = False,
     progress: bool = True,
 ) -> Tensor:
     """The style's embedding [1, width] float32; log and state stay in ``folder``, where an unfinished run goes on.
@@ -209,6 +210,7 @@ def train_embedding(
         folder: of the run.
         config: how to train.
         origin: what else the run depends on, for its ``config.json``.
+        dropout: leave it on when the embedding is computed in the end, drawn by the seed.
         progress: show a bar.
 
     Raises:
@@ -221,8 +223,9 @@ def train_embedding(
     run = _Training(model, views, config)
     with _seeded(model.device), _checkpointed(model, config):
         run.train(state, progress)
-    with torch.no_grad():
-        vector: Tensor = run.inverter.eval()(views.clip[0])
+        torch.manual_seed(config.seed)
+        with torch.no_grad():
+            vector: Tensor = run.inverter.train(dropout)(views.clip[0])
     return vector
 
 

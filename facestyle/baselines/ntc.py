@@ -13,14 +13,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
+from PIL import Image
 from torch import Tensor
 from typing_extensions import Self
 
 from facestyle.baselines.base import PictureSources
 from facestyle.baselines.ddim import Ddim
 from facestyle.baselines.diffusion import guarded
-from facestyle.baselines.diffusion_method import DiffusionBaseline, OnStep, crop_noise
+from facestyle.baselines.diffusion_method import DiffusionBaseline, OnStep, Picture, crop_noise
 from facestyle.errors import ConfigError
+from facestyle.image import IMAGE_SUFFIXES
 
 __all__ = ["Ntc", "NtcConfig"]
 
@@ -41,8 +43,7 @@ class NtcConfig:
         guidance: weight w of the text.
         steps: of DDIM over all 1000 times; a photo takes those up to ``disturbance_time``.
         seed: of the noise.
-        official_quirks: as the authors' code does: the rollback is one step shorter, and noise is added as if the clean
-            latent were already at time 1.
+        official_quirks: as the authors' code does; see :class:`Ntc`.
     """
 
     disturbance: str = "rollback"
@@ -77,10 +78,25 @@ class NtcConfig:
 
 
 class Ntc(DiffusionBaseline[NtcConfig]):
-    """Null-text guidance with a disturbance; it has one style, so that there is nothing to prepare."""
+    """Null-text guidance with a disturbance; it has one style, so that there is nothing to prepare or to cache.
+
+    ``official_quirks`` does as the authors' code does:
+
+    - the rollback is one step shorter than ``rollback_time``;
+    - noise is added as if the clean latent were already at time 1;
+    - the photo's latent is a sample of the autoencoder's distribution, in place of its mean;
+    - a photo that is no square is squeezed into one by bicubic, in place of its middle square;
+    - the picture's levels are cut off to whole ones, in place of rounded: half a level of 255 darker.
+
+    Left out: their noise file, eight draws of plain Gaussian noise, which a seed replaces; that their program ignores
+    its ``--seed``; that pictures are saved as JPEG, which is up to the caller; that their checkpoint's weights are
+    those before averaging, which is up to ``model_id``. A rollback of less than a step, for which their code takes the
+    noisiest latent, is refused.
+    """
 
     name: ClassVar[str] = "ntc"
     settings = NtcConfig
+    squash = Image.Resampling.BICUBIC
 
     def prepare(self, pictures: PictureSources, out: str | Path, *, progress: bool = True) -> Self:
         """This object: the method takes nothing from style pictures."""
@@ -92,27 +108,24 @@ class Ntc(DiffusionBaseline[NtcConfig]):
 
     def stylize(
         self,
-        crops: Tensor,
+        content: Tensor | Picture,
+        style: Picture | None = None,
         *,
-        first: int = 0,
-        progress: bool = False,
         seed: int | None = None,
         steps: int | None = None,
-        prompt: str | None = None,
+        first: int = 0,
+        progress: bool = False,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Cartoons; see :meth:`Baseline.stylize`.
+        """Cartoons; see :meth:`DiffusionBaseline.stylize`.
 
-        Args:
-            crops: [B, 3, S, S] in [-1, 1].
-            first: number of the first crop; its noise depends on it.
-            progress: show a bar for each photo.
-            seed: instead of the settings'.
-            steps: likewise.
-            prompt: likewise.
-            on_step: called after each step.
+        ``style`` is a text, what the photo shows: the settings' ``prompt`` when None. The cartoon is the method's own
+        whatever it says.
+
+        Raises:
+            ConfigError: ``style`` is a picture.
         """
-        config = self._changed(seed=seed, steps=steps, prompt=prompt)
+        config = self._changed(seed=seed, steps=steps, prompt=_prompt(style))
         with guarded(self.name), torch.no_grad():
             states = self.model.text(["", config.prompt])
         ddim = self.model.ddim
@@ -126,7 +139,7 @@ class Ntc(DiffusionBaseline[NtcConfig]):
             disturbed = clean if config.disturbance == "image" else None
             return self._denoise(noised, times, states, config, disturbed, progress, on_step)
 
-        return self._each(crops, first, draw)
+        return self._each(content, first, config, draw)
 
     def generate(
         self, prompt: str, *, seed: int = 0, progress: bool = False, on_step: OnStep | None = None
@@ -147,7 +160,7 @@ class Ntc(DiffusionBaseline[NtcConfig]):
             start = [crop_noise(like, config.seed, 0)]
             times = model.ddim.times(config.steps)
             latents = self._denoise(start, times, states, config, None, progress, on_step)
-            return model.decode(latents)
+            return self._picture(latents, config)
 
     def _denoise(
         self,
@@ -184,6 +197,17 @@ class Ntc(DiffusionBaseline[NtcConfig]):
             if on_step is not None:
                 on_step(done, len(pairs), history[-1])
         return history[-1]
+
+
+def _prompt(style: Picture | None) -> str | None:
+    """``style``, unless it is a picture or the name of one's file."""
+    is_text = isinstance(style, str) and not style.lower().endswith(IMAGE_SUFFIXES)
+    if style is not None and not is_text:
+        raise ConfigError(
+            f"NTC takes nothing from style pictures, got {style!r}; its style is a text, what the photo shows, such as "
+            f"{NtcConfig().prompt!r}"
+        )
+    return style if isinstance(style, str) else None
 
 
 def noised_latents(ddim: Ddim, config: NtcConfig, clean: Tensor, noise: Tensor) -> list[Tensor]:

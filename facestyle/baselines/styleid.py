@@ -2,7 +2,7 @@
 
 Both pictures are inverted to noise without text. From the photo's noise, with the style's statistics, a new picture is
 denoised, whose self-attention asks with the photo's queries and is answered by the style's keys and values. Nothing is
-trained and nothing is random: the autoencoder's mean stands for the sample that the authors' code draws.
+trained, and nothing is random but what ``official_quirks`` draws.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from tqdm import tqdm
 from facestyle.baselines.ddim import Ddim, adain, channel_statistics
 from facestyle.baselines.diffusion import guarded
 from facestyle.baselines.diffusion_method import (
+    STYLE_NUMBER,
     OnStep,
     Picture,
     StyledDiffusionBaseline,
@@ -49,8 +50,8 @@ class StyleIdConfig:
         features: "replay" keeps latents, and passes photo, style and result through the UNet together; "store" keeps
             the attentions' features, 0.6 GB a photo and 1.2 GB a style in float16 on Stable Diffusion at 512 px: faster
             where one style meets many photos. The results are the same.
-        official_quirks: as the authors' first code does: "original" inversion goes on from the last time of the grid to
-            999, and denoising leaves its first step out.
+        seed: of the samples that ``official_quirks`` draw; nothing else is random.
+        official_quirks: as the authors' first code does; see :class:`StyleId`.
     """
 
     gamma: float = 0.75
@@ -60,6 +61,7 @@ class StyleIdConfig:
     latent_adain: bool = True
     inversion: str = "original"
     features: str = "replay"
+    seed: int = 22
     official_quirks: bool = False
 
     def __post_init__(self) -> None:
@@ -125,7 +127,20 @@ def invert(
 
 
 class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
-    """Style injection; what is kept of a style is its way up to noise."""
+    """Style injection; what is kept of a style is its way up to noise.
+
+    ``official_quirks`` does as the authors' first code does:
+
+    - "original" inversion goes on from the last time of the grid to 999;
+    - with it, denoising leaves its first step out;
+    - the latents of photo and style picture are samples of the autoencoder's distribution, in place of its means;
+    - the statistics of noise are exchanged without the epsilon that keeps a flat channel from a division by 0;
+    - the picture's levels are cut off to whole ones, in place of rounded: half a level of 255 darker.
+
+    Left out: the samples come from one stream of numbers there, so that they depend on how many pictures there are and
+    in which order; here on seed and number alone. Features are kept as a pickle there, of all queries, keys and values;
+    here as a trajectory that gives the same. Pictures are cut to their middle squares by both.
+    """
 
     name: ClassVar[str] = "styleid"
     settings = StyleIdConfig
@@ -134,40 +149,40 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
     _features: tuple[Trajectory, Features] | None = None
 
     @torch.no_grad()
-    def follow(self, img: Tensor, *, progress: bool = False) -> Trajectory:
-        """The way up to noise of a picture [1, 3, R, R] in [-1, 1]."""
+    def follow(
+        self, img: Tensor, config: StyleIdConfig | None = None, *, progress: bool = False
+    ) -> Trajectory:
+        """The way up to noise of a style picture [1, 3, R, R] in [-1, 1]; by the method's settings when None."""
+        config = config or self.config
         with guarded(self.name):
             predict = self._predictor(StyleInjection(1.0, 1.0))
-            clean = self.model.encode(img)
-            return invert(predict, self.model.ddim, clean, self.config, progress=progress)
+            clean = self._latents(img, config, STYLE_NUMBER)
+            return invert(predict, self.model.ddim, clean, config, progress=progress)
 
     def stylize(
         self,
-        crops: Tensor,
+        content: Tensor | Picture,
         style: Picture | None = None,
         *,
+        seed: int | None = None,
+        steps: int | None = None,
         first: int = 0,
         progress: bool = False,
-        steps: int | None = None,
+        on_step: OnStep | None = None,
         gamma: float | None = None,
         tau: float | None = None,
-        on_step: OnStep | None = None,
     ) -> Tensor:
-        """Portraits; ``steps``, ``gamma`` and ``tau`` are those of the settings when None.
+        """Portraits; see :meth:`DiffusionBaseline.stylize`.
 
-        See :meth:`StyledDiffusionBaseline.stylize`.
+        ``style`` is a picture, which is inverted once for all photos in a row, and kept in ``cache``. ``seed`` changes
+        nothing, for no random numbers are drawn, unless ``official_quirks`` sample the latents. ``gamma`` and ``tau``
+        are those of the settings when None.
 
         Raises:
             ConfigError: the prepared style was inverted in another number of steps, or a setting is out of range.
         """
-        if steps is not None and steps != self.config.steps:
-            other = type(self)(self.model, self._changed(steps=steps), cache=self.cache)
-            other.style = self.style
-            return other.stylize(
-                crops, style, first=first, progress=progress, gamma=gamma, tau=tau, on_step=on_step
-            )
-        config = self._changed(gamma=gamma, tau=tau)
-        known = self._style_of(style, progress)
+        config = self._changed(seed=seed, steps=steps, gamma=gamma, tau=tau)
+        known = self._style_of(style, config, progress)
         if len(known.latents) != config.steps:
             raise ConfigError(
                 f"the style was inverted in {len(known.latents)} steps, and {config.steps} are asked for; prepare it "
@@ -176,21 +191,23 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
         injection = StyleInjection(config.gamma, config.tau)
         with guarded(self.name), injection.installed(self.model.unet, config.layers):
             if config.features == "store":
-                injection.style = self._style_features(injection, known)
+                injection.style = self._style_features(injection, known, config)
 
             def draw(clean: Tensor, _: int) -> Tensor:
                 return self._draw(clean, known, injection, config, progress, on_step)
 
-            return self._each(crops, first, draw)
+            return self._each(content, first, config, draw)
 
     @torch.no_grad()
-    def _style_features(self, injection: StyleInjection, style: Trajectory) -> Features:
+    def _style_features(
+        self, injection: StyleInjection, style: Trajectory, config: StyleIdConfig
+    ) -> Features:
         """Keys and values of a style, whose latents pass through the UNet once for all photos."""
         if self._features is not None and self._features[0] is style:
             return self._features[1]
         injection.mode = "style"
         predict = self._predictor(injection)
-        times = self.model.ddim.times(self.config.steps)
+        times = self.model.ddim.times(config.steps)
         for time, latent in zip(times, style.latents.split(1), strict=True):
             predict(latent, time)
         self._features = style, injection.style
@@ -213,7 +230,8 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
         injection.mode = "stored" if is_stored else "replay"
         x = photo.end
         if config.latent_adain:
-            x = adain(x, *channel_statistics(style.end, eps=_EPS), eps=_EPS)
+            eps = 0.0 if config.official_quirks else _EPS
+            x = adain(x, *channel_statistics(style.end, eps=eps), eps=eps)
         times = ddim.times(config.steps)
         place = {time: i for i, time in enumerate(times)}
         pairs = ddim.down(times)[config.skips_first :]
@@ -237,27 +255,33 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
 
         return predict
 
-    def _key(self, img: Tensor) -> dict[str, Any]:
-        return {
+    def _key(self, img: Tensor, config: StyleIdConfig) -> dict[str, Any]:
+        key = {
             "model": self.model.name,
             "picture": picture_digest(img),
-            "steps": self.config.steps,
-            "inversion": self.config.inversion,
-            "official_quirks": self.config.official_quirks,
+            "steps": config.steps,
+            "inversion": config.inversion,
+            "official_quirks": config.official_quirks,
         }
+        return key | {"seed": config.seed} if config.official_quirks else key
 
     def _learn_anew(
-        self, img: Tensor, path: Path | None, origin: dict[str, Any], progress: bool
+        self,
+        img: Tensor,
+        path: Path | None,
+        origin: dict[str, Any],
+        config: StyleIdConfig,
+        progress: bool,
     ) -> Trajectory:
-        way = self.follow(img, progress=progress)
+        way = self.follow(img, config, progress=progress)
         if path is not None:
             tensors = {"latents": way.latents, "end": way.end}
             save_tensors(tensors, path, metadata={"format": self.format, "origin": origin})
         return way
 
-    def _read(self, path: Path) -> Trajectory:
+    def _read(self, path: Path, config: StyleIdConfig) -> Trajectory:
         origin = style_origin(path, self.format)
-        own = self._key(torch.zeros(1)) | {"picture": origin.get("picture")}
+        own = self._key(torch.zeros(1), config) | {"picture": origin.get("picture")}
         if origin != own:
             raise CheckpointError(
                 f"was made with {origin}, and this method is set to {own}", path=path

@@ -37,11 +37,17 @@ def add_parser(commands: Any) -> None:
         "--ui2i", help="folder of a trained ui2i, for rows of its results (multimodal)"
     )
     evaluate.add_argument(
-        "--encoder", help="encoder file; default: the one beside --base, or the bundled one"
+        "--encoder",
+        help="encoder file (encoder); default: the one beside --base, or the bundled one",
     )
     add_base(evaluate)
     evaluate.add_argument("--limit", type=int, help="use so many test photos")
-    evaluate.add_argument("--optimise", type=int, default=24, help="photos for the optimised rows")
+    evaluate.add_argument(
+        "--optimise",
+        type=int,
+        default=24,
+        help="photos for the optimised rows, 1 or more (encoder)",
+    )
     evaluate.add_argument("--count", type=int, default=100, help="samples of G to measure (style)")
     evaluate.add_argument(
         "--values",
@@ -66,7 +72,15 @@ def add_parser(commands: Any) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
+    from facestyle.evaluation.judges import check_judge
 
+    check_judge(args.judge)
+    if args.encoder and args.what != "encoder":
+        raise ConfigError(
+            f"--encoder is of evaluate encoder; a style brings its own, so leave it out of {args.what}"
+        )
+    if args.refine and args.what not in ("psi", "strength"):
+        raise ConfigError(f"--refine is of evaluate psi and strength; leave it out of {args.what}")
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
 
@@ -79,6 +93,7 @@ def _encoder(args: argparse.Namespace, folder: Path) -> Path:
     encoder_report(
         args.faces, folder, encoder=args.encoder, generator=load_base(args), limit=args.limit,
         optimise=args.optimise, judge_name=args.judge, perceptual_name=args.perceptual,
+        device=args.device,
     )  # fmt: skip
     return folder / "report.md"
 
@@ -121,7 +136,7 @@ def _gallery(args: argparse.Namespace, folder: Path) -> Path:
 def _styles(args: argparse.Namespace, folder: Path) -> Path:
     from facestyle.evaluation.gallery import styles_gallery
 
-    styles_gallery(folder, generator=load_base(args))
+    styles_gallery(folder, generator=load_base(args), device=args.device, dtype=args.dtype)
     return folder / "report.md"
 
 

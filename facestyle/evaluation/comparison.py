@@ -40,7 +40,8 @@ from facestyle.evaluation.comparison_methods import (
     settings_of,
 )
 from facestyle.evaluation.comparison_report import comparison_report
-from facestyle.evaluation.features import Pictures, iter_pictures
+from facestyle.evaluation.features import Pictures, iter_pictures, pictures_digest
+from facestyle.evaluation.judges import check_judge, judging_device
 from facestyle.evaluation.metrics import (
     StyleJudge,
     portrait_metrics,
@@ -59,6 +60,8 @@ from facestyle.image import load_image, save_png, to_tensor
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
+from facestyle.runtime import choose_device
+from facestyle.styles import find_style
 from facestyle.training.state import TrainingState, logged_seconds
 
 __all__ = ["compare"]
@@ -95,12 +98,15 @@ class _Judges:
         folder: Path,
         measures: Sequence[str],
         judge_name: str,
+        device: torch.device,
     ) -> None:
         self.styles = styles
         self.folder = folder
         self.measures = measures
         self.judge_name = judge_name
+        self.device = device
         self._known: dict[str, StyleJudge] = {}
+        self._digests: dict[str, str] = {}
 
     def of(self, style: str) -> StyleJudge:
         if style in self._known:
@@ -111,9 +117,20 @@ class _Judges:
             self._known[style] = other.of_style(pictures, cache=cache)
         else:
             self._known[style] = StyleJudge.load(
-                pictures, measures=self.measures, judge_name=self.judge_name, cache=cache
-            )
+                pictures, measures=self.measures, judge_name=self.judge_name, cache=cache,
+                device=self.device,
+            )  # fmt: skip
         return self._known[style]
+
+    def asked(self, style: str) -> dict[str, Any]:
+        """What a style's rows are measured by and against, JSON-able."""
+        if style not in self._digests:
+            self._digests[style] = pictures_digest(self.styles[style])
+        return {
+            "judge": self.judge_name,
+            "measures": sorted(self.measures),
+            "pictures": self._digests[style],
+        }
 
 
 def compare(
@@ -165,12 +182,19 @@ def compare(
     photos = _photos(faces, base, config)
     described = {"config": dataclasses.asdict(config), "photos": photos.digest()}
     TrainingState(folder, described | base_entry(base))
-    judges = _Judges(styles, folder, measures, judge_name)
+    check_judge(judge_name)
+    judges = _Judges(styles, folder, measures, judge_name, judging_device(choose_device(device)))
 
     def row_of(style: str, name: str, diffusion: SharedDiffusion) -> dict[str, Any]:
         here = folder / style / name
+        asked = judges.asked(style) | {"weights": _weights(name, style, runs)}
         if (here / "metrics.json").is_file():
-            return read_metrics(here / "metrics.json")
+            standing = read_metrics(here / "metrics.json")
+            if standing.get("asked") == asked:
+                return standing
+            _log.warning(
+                "%s in %s is measured anew: judge, pictures or weights changed", name, style
+            )
         try:
             method = make_method(
                 name, style, styles[style], runs, config, base, device=device, diffusion=diffusion
@@ -191,6 +215,7 @@ def compare(
             "seconds_per_photo": seconds,
             "training_seconds": _training_seconds(name, style, runs),
             "settings": _described(settings_of(name, config)),
+            "asked": asked,
         }
         shown = pil_pictures(portraits[_shown(len(portraits), config)])
         for i, picture in enumerate(shown):
@@ -278,14 +303,26 @@ def _absent(name: str, style: str, photos: _Photos, why: str) -> dict[str, Any]:
     return {"style": style, "variant": name, "why": why, "photos": {"who": photos.who}}
 
 
+def _weights(name: str, style: str, runs: str | Path | None) -> str | None:
+    """Digest of the files that hold what a method knows of a style; None where it has none."""
+    run = Path(runs or ".") / name.partition("-")[0] / style
+    if runs is None or not run.is_dir():
+        if not name.startswith("ours"):
+            return None
+        run = find_style(style)
+    total = hashlib.sha256()
+    for path in sorted(run.rglob("*.safetensors")):
+        total.update(path.relative_to(run).as_posix().encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()
+
+
 def _training_seconds(name: str, style: str, runs: str | Path | None) -> float | None:
     """What the style's own weights took to train, if that is known."""
     run = Path(runs or ".") / name.partition("-")[0] / style
     if not name.startswith("ours"):
         found = [logged_seconds(log.parent) for log in run.rglob("log.jsonl")]
         return sum(found) if found else None
-    from facestyle.styles import find_style
-
     origin = find_style(run if runs is not None and run.is_dir() else style) / "training.json"
     if not origin.is_file():
         return None

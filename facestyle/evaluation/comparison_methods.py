@@ -20,7 +20,7 @@ from facestyle.baselines.inst import InstConfig
 from facestyle.baselines.ntc import NtcConfig
 from facestyle.baselines.registry import DIFFUSION, DiffusionModel, make_baseline
 from facestyle.baselines.styleid import StyleIdConfig
-from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.baselines.toonify import ToonifyConfig, own_parameters
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
@@ -46,6 +46,7 @@ __all__ = [
     "SharedDiffusion",
     "make_method",
     "model_of",
+    "our_parameters",
     "settings_of",
 ]
 
@@ -189,8 +190,8 @@ class Ours:
 
     @property
     def parameters(self) -> int:
-        """Numbers in encoder and G'."""
-        return count_parameters(self.stylizer.encoder, self.stylizer.generator.synthesis)
+        """Numbers in the encoder, in G, which draws what the encoder corrects its code by, and in G'."""
+        return our_parameters(self.stylizer)
 
     def stylize(self, crops: Tensor, *, first: int = 0) -> Tensor:
         """Search, then draw; see `Method.stylize`."""
@@ -217,6 +218,12 @@ class Ours:
             )
             for photo, crop, code in zip(photos, crops, codes, strict=True)
         ]  # fmt: skip
+
+
+def our_parameters(stylizer: FaceStylizer) -> int:
+    """Numbers in the encoder and in both synthesis networks; what G' has of G counts once."""
+    drawing = own_parameters(stylizer.base, stylizer.generator)
+    return count_parameters(stylizer.encoder) + drawing
 
 
 class _OursLikeReferences(Ours):

@@ -19,7 +19,14 @@ from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.picture_files import iter_images
 
-__all__ = ["FeatureNet", "Pictures", "in_batches", "iter_pictures", "set_features"]
+__all__ = [
+    "FeatureNet",
+    "Pictures",
+    "in_batches",
+    "iter_pictures",
+    "pictures_digest",
+    "set_features",
+]
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +109,7 @@ def set_features(
     """
     if cache is None:
         return {key: net(iter_pictures(pictures)) for key, net in networks.items()}
-    digest = _digest(pictures)
+    digest = pictures_digest(pictures)
     known = _read(Path(cache), digest)
     names = {key: name for key, (name, _) in known.items()}
     features = {key: known[key][1] for key, net in networks.items() if names.get(key) == net.name}
@@ -118,7 +125,7 @@ def set_features(
     return features
 
 
-def _digest(pictures: Pictures) -> str:
+def pictures_digest(pictures: Pictures) -> str:
     """Of every picture's size and pixels, in order."""
     total = hashlib.sha256()
     for image in iter_pictures(pictures):

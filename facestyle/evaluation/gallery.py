@@ -52,6 +52,8 @@ def styles_gallery(
     *,
     people: Sequence[int] = PEOPLE,
     generator: Generator | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
 ) -> None:
     """The same faces in every style: the astronaut and ``people``, through the whole way a photo takes.
 
@@ -62,6 +64,8 @@ def styles_gallery(
         styles: names or folders; the bundled ones when None.
         people: seeds of samples of G.
         generator: which draws them; the bundled G when None.
+        device: where styles are drawn; the best there is when None.
+        dtype: in which number type, see ``FaceStylizer.from_pretrained``.
 
     Raises:
         MissingDependencyError: scikit-image, which has the astronaut, is not installed.
@@ -75,7 +79,7 @@ def styles_gallery(
     rows: dict[str, list[Image.Image]] = {}
     before: list[Image.Image] = []
     for name in styles if styles is not None else bundled_styles():
-        stylizer = FaceStylizer.from_pretrained(name)
+        stylizer = FaceStylizer.from_pretrained(name, device=device, dtype=dtype)
         first = stylizer(_astronaut(), refine=QUICK_STEPS).faces[0]
         drawn = [
             result.image

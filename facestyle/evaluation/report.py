@@ -22,7 +22,7 @@ from tqdm import tqdm
 from facestyle.bench import machine
 from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
-from facestyle.evaluation.judges import IdentityJudge, load_judge
+from facestyle.evaluation.judges import IdentityJudge, judging_device, load_judge
 from facestyle.evaluation.metrics import MEASURES, StyleJudge, save_metrics, style_metrics
 from facestyle.evaluation.people import SAMPLE_PSI, encode_people, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
@@ -38,6 +38,7 @@ from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator, sha256_of
 from facestyle.picture_files import read_images
+from facestyle.runtime import choose_device
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -60,6 +61,7 @@ def encoder_report(
     ceiling_steps: int = 200,
     judge_name: str = "auto",
     perceptual_name: str = "auto",
+    device: str | None = None,
 ) -> dict[str, Any]:
     """How close G(E(x)) comes to x: the encoder beside the mean face, ``refine`` and direct optimisation.
 
@@ -74,17 +76,24 @@ def encoder_report(
         ceiling_steps: of the optimised row, which starts from the mean face.
         judge_name: identity network, see ``load_judge``.
         perceptual_name: perceptual network, see ``load_perceptual``.
+        device: where the networks run; the best there is when None.
+
+    Raises:
+        ConfigError: ``optimise`` is below 1, or a network is unknown.
 
     Returns:
         The report: "rows" (method -> identity similarity, perceptual distance, photos) and "gap_closed", the share of
         the way from the encoder to the ceiling that ``refine`` goes, for either measure.
     """
-    folder = Path(folder)
-    generator = generator or load_base_generator()
-    net = encoder_for(generator, "w", encoder)
-    judge, perceptual = load_judge(judge_name), load_perceptual(perceptual_name)
-    photos = [to_tensor(image) for _, image in read_images(faces, limit=limit)]
-    step = max(1, len(photos) // max(1, optimise))
+    if optimise < 1:
+        raise ConfigError(f"optimise must be 1 photo or more, got {optimise}")
+    folder, place = Path(folder), choose_device(device)
+    generator = (generator or load_base_generator()).to(place)
+    net = encoder_for(generator, "w", encoder).to(place)
+    judging = judging_device(place)
+    judge, perceptual = load_judge(judge_name, judging), load_perceptual(perceptual_name, judging)
+    photos = [to_tensor(image, device=place) for _, image in read_images(faces, limit=limit)]
+    step = max(1, len(photos) // optimise)
     subset = list(range(0, len(photos), step))[:optimise]
     everybody = list(range(len(photos)))
     with torch.inference_mode():

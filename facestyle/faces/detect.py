@@ -91,7 +91,7 @@ class FaceDetector:
     """Finds faces and their landmarks with MTCNN; the networks load on first use and are shared.
 
     Args:
-        device: where the networks run.
+        device: where the networks run; the CPU in place of MPS, which lacks some of their operations.
         threshold: least mean score over the last windows, 0 to 1.
         min_face_px: boxes smaller than this, in pixels of the full photo, are not looked for.
 
@@ -110,7 +110,7 @@ class FaceDetector:
             raise ConfigError(f"threshold must be from 0 to 1, got {threshold}")
         if min_face_px < _PNET_PX:
             raise ConfigError(f"min_face_px must be at least {_PNET_PX}, got {min_face_px}")
-        self.device = str(device)
+        self.device = "cpu" if str(device).startswith("mps") else str(device)
         self.threshold = threshold
         self.min_face_px = min_face_px
 

@@ -36,7 +36,7 @@ from facestyle.styles import StyleConfig, bundled_style, bundled_styles, find_st
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-__all__ = ["BASE_REPOS", "HUB_LICENSES", "check_card", "render_card"]
+__all__ = ["BASE_REPOS", "HUB_LICENSES", "check_card", "is_license_stated", "render_card"]
 
 HUB_LICENSES = frozenset({
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause",
@@ -57,12 +57,20 @@ _REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
 _STAGES = {"star": "G\\*", "pairs": "pseudo-pairs", "style": "G'", "style before": "the run before"}
 
 
-def render_card(folder: str | Path, *, repo_id: str | None = None) -> str:
+def is_license_stated(text: str | None) -> bool:
+    """Whether a licence, of weights or of pictures, says anything."""
+    return (text or "").strip().lower() not in ("", "unknown")
+
+
+def render_card(
+    folder: str | Path, *, repo_id: str | None = None, config: StyleConfig | None = None
+) -> str:
     """The card of a style's folder, README.md of its repository.
 
     Args:
         folder: with ``config.json``; ``training.json`` and ``samples/`` where they are there.
         repo_id: "user/name" of the repository, if it is known.
+        config: what ``config.json`` is going to say; what it says when None.
 
     Raises:
         CheckpointError: a JSON file is absent or damaged.
@@ -71,7 +79,8 @@ def render_card(folder: str | Path, *, repo_id: str | None = None) -> str:
     import jinja2
 
     folder = Path(folder)
-    config, training = StyleConfig.from_file(folder / "config.json"), read_training(folder)
+    config = config or StyleConfig.from_file(folder / "config.json")
+    training = read_training(folder)
     is_bundled = (
         config.name in bundled_styles() and folder.resolve() == bundled_style(config.name).resolve()
     )
@@ -183,7 +192,7 @@ def _config_fields(config: StyleConfig, training: Mapping[str, Any]) -> dict[str
         "description": line(config.description),
         "name": config.name,
         "psi": config.psi,
-        "license": line(config.license),
+        "license": line(config.license) if is_license_stated(config.license) else None,
         "source": cell(source) or "not recorded",
         "count": cell(data.get("count") or "not recorded"),
         "side_px": cell(data.get("side_px") or ""),

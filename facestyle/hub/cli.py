@@ -23,6 +23,9 @@ def add_parsers(commands: Any) -> None:
         "--data-license", help="of the training pictures, where the style does not say it"
     )
     push.add_argument(
+        "--license", help="of the weights, where the style does not say it; else the card says so"
+    )
+    push.add_argument(
         "--include-pictures", action="store_true",
         help="also upload pictures that lie in the folder; only with the right to do so",
     )  # fmt: skip
@@ -63,12 +66,13 @@ def _planned_or_pushed(args: argparse.Namespace, data_license: str | None) -> st
 
     if args.dry_run:
         return plan_push(
-            args.folder, args.repo, data_license=data_license, include_pictures=args.include_pictures
+            args.folder, args.repo, license=args.license, data_license=data_license,
+            include_pictures=args.include_pictures,
         ).format()  # fmt: skip
     return push_style(
         args.folder, args.repo, private=args.private or None, create_pr=args.create_pr,
-        revision=args.revision, commit_message=args.message, data_license=data_license,
-        include_pictures=args.include_pictures,
+        revision=args.revision, commit_message=args.message, license=args.license,
+        data_license=data_license, include_pictures=args.include_pictures,
     )  # fmt: skip
 
 

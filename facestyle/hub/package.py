@@ -79,12 +79,13 @@ def write_package(
     include_encoder: bool = False,
     samples: bool = True,
     repo_id: str | None = None,
+    config: StyleConfig | None = None,
 ) -> None:
     """Write all that a repository of the style should hold; what is there of the card and samples is kept.
 
     ``config.json``, ``generator.safetensors``, ``LICENSE.md``, ``training.json`` where its origin is known, the sample
     sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), the encoder where it is asked for or
-    the style's own, and the base generator where it is the style's own.
+    the style's own, and the base generator where it is the style's own. ``config`` stands in place of the style's.
 
     Raises:
         ConfigError: the stylizer draws with an imported generator, which is no style.
@@ -96,7 +97,7 @@ def write_package(
             f"{stylizer.folder} is an imported generator, not a style; copy that folder to keep it elsewhere, under "
             "its own licence, or train a style from it with facestyle train --base"
         )
-    folder, config = Path(folder), stylizer.config
+    folder, config = Path(folder), config or stylizer.config
     if include_encoder or config.encoder != "base":
         config = dataclasses.replace(config, encoder=OWN_ENCODER)
         save_encoder(stylizer.encoder, folder / OWN_ENCODER)

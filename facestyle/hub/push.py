@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import shlex
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-from facestyle.errors import CheckpointError, ConfigError
-from facestyle.hub.cards import check_card, render_card
+from facestyle.errors import ConfigError
+from facestyle.hub.cards import check_card, is_license_stated, render_card
 from facestyle.hub.client import uploading
 from facestyle.hub.download import FILES
 from facestyle.hub.package import complete
 from facestyle.image import IMAGE_SUFFIXES
 from facestyle.models.zoo import load_encoder, load_style_base, load_style_generator
-from facestyle.styles import StyleConfig
+from facestyle.styles import StyleConfig, style_folder
 
-__all__ = ["PushPlan", "plan_push", "push_style", "style_folder"]
-
-_UNSTATED = ("", "unknown")
+__all__ = ["PushPlan", "licensed", "plan_push", "push_style"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,26 +55,11 @@ class PushPlan:
         return "\n".join([*lines, "", "README.md:", "", self.card])
 
 
-def style_folder(folder: str | Path) -> Path:
-    """The style's folder, also where that of its training run is named.
-
-    Raises:
-        CheckpointError: there is no style.
-    """
-    folder = Path(folder)
-    for found in (folder, folder / "style"):
-        if (found / "config.json").is_file() and (found / "generator.safetensors").is_file():
-            return found
-    raise CheckpointError(
-        "holds no style (config.json and generator.safetensors); train one, or save one with save_pretrained",
-        path=folder,
-    )
-
-
 def plan_push(
     folder: str | Path,
     repo_id: str,
     *,
+    license: str | None = None,
     data_license: str | None = None,
     include_pictures: bool = False,
 ) -> PushPlan:
@@ -84,25 +68,29 @@ def plan_push(
     Args:
         folder: of the style, or of its training run.
         repo_id: "user/name".
+        license: of the weights, where the style does not say it.
         data_license: of the training pictures, where the style does not say it.
         include_pictures: also upload pictures that lie in the folder.
 
     Raises:
         CheckpointError: there is no style, or it is damaged.
-        ConfigError: the licence of the training pictures is not known, or the card claims what was not measured.
+        ConfigError: the licence of the training pictures is not known, the style says another licence of its weights
+            than ``license``, or the card claims what was not measured.
     """
     folder = style_folder(folder)
     load_style_generator(folder, load_style_base(folder))
     config = StyleConfig.from_file(folder / "config.json")
     if config.encoder != "base":
         load_encoder(folder / config.encoder)
-    _licensed(config, data_license)
+    stated = licensed(config, license, data_license)
+    if stated.license != config.license:
+        _refuse_old_texts(folder)
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if card:
         check_card(card, folder)
     else:
-        card = render_card(folder, repo_id=repo_id)
+        card = render_card(folder, repo_id=repo_id, config=stated)
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     chosen = [path for path in inside if _goes(path.relative_to(folder))]
     pictures = [
@@ -132,6 +120,7 @@ def push_style(
     revision: str | None = None,
     token: str | bool | None = None,
     commit_message: str | None = None,
+    license: str | None = None,
     data_license: str | None = None,
     include_pictures: bool = False,
     again: str | None = None,
@@ -149,6 +138,8 @@ def push_style(
         revision: branch that is written to.
         token: Hub token; the stored one when None.
         commit_message: title of the commit.
+        license: of the weights, an SPDX id or words, where the style does not say it; kept in its config. Without it
+            the card says that it is not stated.
         data_license: of the training pictures, where the style does not say it; kept in its config.
         include_pictures: also upload pictures that lie in the folder.
         again: what an error says to do once more; the command `facestyle push` when None.
@@ -162,12 +153,14 @@ def push_style(
 
     from facestyle.stylizer import FaceStylizer
 
-    plan = plan_push(folder, repo_id, data_license=data_license, include_pictures=include_pictures)
+    plan = plan_push(
+        folder, repo_id, license=license, data_license=data_license, include_pictures=include_pictures
+    )  # fmt: skip
     folder = plan.folder
     config = StyleConfig.from_file(folder / "config.json")
-    licensed = _licensed(config, data_license)
-    if licensed != config:
-        licensed.save(folder / "config.json")
+    stated = licensed(config, license, data_license)
+    if stated != config:
+        stated.save(folder / "config.json")
     has_samples = (folder / "samples").is_dir()
     complete(folder, None if has_samples else FaceStylizer.from_pretrained(folder), repo_id=repo_id)
     plan = plan_push(folder, repo_id, include_pictures=include_pictures)
@@ -187,7 +180,7 @@ def push_style(
         commit = api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            allow_patterns=list(plan.files),
+            allow_patterns=[glob.escape(name) for name in plan.files],
             revision=revision,
             create_pr=create_pr,
             commit_message=commit_message or f"Style {config.name}",
@@ -195,20 +188,53 @@ def push_style(
     return commit.pr_url or str(commit.commit_url)
 
 
-def _licensed(config: StyleConfig, data_license: str | None) -> StyleConfig:
-    """The config with the licence of its training pictures.
+def licensed(config: StyleConfig, license: str | None, data_license: str | None) -> StyleConfig:
+    """The config with the licences of its weights, if it is known, and of its training pictures.
 
     Raises:
-        ConfigError: it is not known.
+        ConfigError: the latter is not known, or the config says another licence of either.
     """
-    if data_license:
+    if license:
+        if not is_license_stated(config.license):
+            config = dataclasses.replace(config, license=license)
+        elif config.license.lower() != license.lower():
+            raise ConfigError(
+                f"the style says that its weights are under {config.license}, and {license} was asked for; leave "
+                "--license out, or change the license in its config.json"
+            )
+    known = str(config.data.get("license") or "")
+    if data_license and not is_license_stated(known):
         return dataclasses.replace(config, data={**config.data, "license": data_license})
-    if (config.data.get("license") or "") in _UNSTATED:
+    if data_license and known.lower() != data_license.lower():
+        raise ConfigError(
+            f"the style says that its training pictures are under {known}, and {data_license} was asked for; leave "
+            "--data-license out, or change it in its config.json"
+        )
+    if not is_license_stated(known):
         raise ConfigError(
             "the licence of the training pictures is not known, and who uses the style must know it; state it with "
             "--data-license (an SPDX id such as CC0-1.0, or words)"
         )
     return config
+
+
+def _refuse_old_texts(folder: Path) -> None:
+    """Texts that were written before the licence was stated must not go with it.
+
+    Raises:
+        ConfigError: the card, or the licence file that facestyle wrote, says that it is unknown.
+    """
+    said = (("README.md", "\nlicense: unknown\n"), ("LICENSE.md", "**unknown**"))
+    old = [
+        name
+        for name, text in said
+        if (folder / name).is_file() and text in (folder / name).read_text(encoding="utf-8")
+    ]
+    if old:
+        raise ConfigError(
+            f"{' and '.join(old)} in {folder} say that a licence is unknown; delete them and push again, they are made "
+            "anew, or correct them"
+        )
 
 
 def _goes(path: Path) -> bool:

@@ -90,4 +90,4 @@ def weights_between(base: nn.Module, styled: nn.Module, share: float) -> dict[st
 
 
 def _exact(tensor: Tensor) -> Tensor:
-    return tensor.to("cpu", torch.float64)
+    return tensor.cpu().double()  # in this order: MPS has no float64

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facestyle.models.generator import Noise
-from facestyle.models.stylegan2_generator import EqualLinear, StyleGAN2Synthesis
+from facestyle.models.stylegan2_generator import CUT, EqualLinear, StyleGAN2Synthesis
 
 __all__ = ["SettledStyleGAN2"]
 
@@ -209,18 +209,20 @@ class _SettledHead(_Settled):
         self.gain: float = layer.gain
 
     def settle(self, w: Tensor) -> Tensor:
-        """The weights of one sample, [3, before, 1, 1]."""
+        """The weights of one sample, [3, before, 1, 1]; float32 for float16, as nothing holds them within its range."""
         style = self.style(w) * self.gain
-        return self.weight * style[:, None, None].to(self.weight.dtype)
+        weight = self.weight.float() if self.weight.dtype == torch.float16 else self.weight
+        return weight * style[:, None, None].to(weight.dtype)
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """[1, before, H, W] -> [1, 3, H, W]."""
-        return F.conv2d(x, weight, self.bias).float()
+        return F.conv2d(x.to(weight.dtype), weight, self.bias.to(weight.dtype)).float()
 
 
 def _activated(x: Tensor, noise: Tensor | None) -> Tensor:
-    """Noise and leaky ReLU, in place."""
-    return F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
+    """Noise and leaky ReLU, in place; in float16 cut as in `StyleGAN2Synthesis`."""
+    x = F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
+    return x.clamp_(-CUT, CUT) if x.dtype == torch.float16 else x
 
 
 def _rows(noise: Tensor | None, rows: slice) -> Tensor | None:

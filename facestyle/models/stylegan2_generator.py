@@ -5,6 +5,10 @@ input, run one convolution for the whole batch, and scale their output, which is
 
 Rows of w_plus: ``b4.conv1`` reads row 0 and ``b4.torgb`` row 1; with r = 8 << i, ``b{r}.conv0`` reads row 2i+1,
 ``b{r}.conv1`` 2i+2 and ``b{r}.torgb`` 2i+3, so that a head shares its row with the first convolution of the next block.
+
+In half precision styles, demodulation and the sum of the heads are float32 all the same, and so is everything up to
+64 px. float16 ends at 65504: there weights and styles are divided by their largest, which demodulation takes back, and
+features are cut at +-256. In float32 nothing is divided or cut.
 """
 
 from __future__ import annotations
@@ -12,16 +16,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
 from facestyle.models.generator import Generator, Noise, sample_z
 
 __all__ = [
+    "CUT",
     "EqualLinear",
     "StyleGAN2Generator",
     "StyleGAN2Mapping",
@@ -34,6 +40,11 @@ __all__ = [
 
 AfterConv = Callable[[int, Tensor], Tensor]
 """Changes the features behind the convolution that reads row i: (i, [B, C, H, W]) -> the same shape."""
+
+_WHOLE_PX = 64
+"""Largest side whose features are float32 in a network of half precision: most of the time goes into larger ones."""
+CUT = 256.0
+"""What features of a float16 network are cut at, with either sign."""
 
 
 def scaled_leaky_relu(x: Tensor) -> Tensor:
@@ -65,8 +76,10 @@ class EqualLinear(nn.Module):
         self.gain = rate / math.sqrt(before)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., before] -> [..., after]."""
-        return F.linear(x, self.weight * self.gain, self.bias * self.rate)
+        """[..., before] -> [..., after], in the wider number type of ``x`` and the weights."""
+        dtype = torch.promote_types(x.dtype, self.weight.dtype)
+        weight, bias = self.weight.to(dtype) * self.gain, self.bias.to(dtype) * self.rate
+        return F.linear(x.to(dtype), weight, bias)
 
 
 class StyleGAN2Mapping(nn.Module):
@@ -91,11 +104,102 @@ class StyleGAN2Mapping(nn.Module):
         return x
 
 
+class _Kernel(NamedTuple):
+    """What a modulated convolution needs of its weight.
+
+    Attributes:
+        weight: [after, before, 3, 3] in the number type of the features.
+        power: [after, before], float32 or wider, the undivided weight's sums of squares over its 3x3 places.
+        divisor: [after], what each output's weights were divided by; None for nothing.
+    """
+
+    weight: Tensor
+    power: Tensor
+    divisor: Tensor | None
+
+
+class _Kept(NamedTuple):
+    """A kernel beside what it was made of: it holds as long as the weight is the same memory, not written to since.
+
+    Attributes:
+        source: the weight's memory, which cannot be given to another tensor while it is held here.
+        version: of ``source`` when the kernel was made.
+        stream: of CUDA, in whose order it was made; None elsewhere.
+    """
+
+    source: Tensor
+    version: int
+    stream: torch.cuda.Stream | None
+    kernel: _Kernel
+
+    def is_of(self, weight: Tensor) -> bool:
+        """Whether the kernel is still that of ``weight``."""
+        return (
+            self.source.data_ptr() == weight.data_ptr()
+            and self.source.dtype == weight.dtype
+            and self.source.device == weight.device
+            and self.version == weight._version
+            and self.stream == _stream_of(weight)
+        )
+
+
+def _kernel_of(weight: Tensor, resolution: int) -> _Kernel:
+    """The kernel of a weight [after, before, 3, 3] whose output has side ``resolution``."""
+    dtype = _features_dtype(weight, resolution)
+    exact = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    power = exact.square().sum((2, 3))
+    if dtype != torch.float16:
+        return _Kernel(weight.to(dtype), power, None)
+    # Features are cut at 256 and styles at 1, so 512 channels sum up to 256 * sqrt(4608) at most.
+    divisor = exact.detach().abs().amax((1, 2, 3)) * math.sqrt(exact[0].numel())
+    divisor = divisor.clamp(min=1e-8)
+    return _Kernel((exact / divisor[:, None, None, None]).to(dtype), power, divisor)
+
+
+def _features_dtype(weight: Tensor, resolution: int) -> torch.dtype:
+    """Number type of the features at a side, in a network whose weights are of that of ``weight``."""
+    is_half = weight.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if is_half and resolution <= _WHOLE_PX else weight.dtype
+
+
+def _can_be_kept(weight: Tensor) -> bool:
+    """Whether a kernel may outlive the call: not what a graph records, nor of a weight whose changes go unnoticed.
+
+    A recorded graph must read the weight itself. Training changes weights, some optimisers without counting it as a
+    version, and tensors of inference mode count none.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined,no-untyped-call]
+        return False
+    if weight.requires_grad or weight.is_inference() or not isinstance(weight, nn.Parameter):
+        return False
+    return not (weight.is_cuda and torch.cuda.is_current_stream_capturing())
+
+
+def _stream_of(weight: Tensor) -> torch.cuda.Stream | None:
+    return torch.cuda.current_stream(weight.device) if weight.is_cuda else None
+
+
+def _style(affine: EqualLinear, w: Tensor) -> Tensor:
+    """[B, before], how much each channel counts, in float32 at least."""
+    style: Tensor = affine(w.to(torch.promote_types(w.dtype, torch.float32)))
+    return style
+
+
+def _largest(style: Tensor) -> Tensor:
+    """[B, 1], each sample's largest, which is divided out and multiplied in again: gradients see a constant."""
+    return style.detach().abs().amax(1, keepdim=True).clamp(min=1e-8)
+
+
 class _StyledConv(nn.Module):
-    """Modulated, demodulated 3x3 convolution, to twice the side where ``up``; then noise, bias, activation."""
+    """Modulated, demodulated 3x3 convolution, to twice the side where ``up``; then noise, bias, activation.
+
+    What demodulation needs of a frozen weight is kept from call to call. A weight changed through its ``.data`` in
+    place is not noticed; through itself, by loading, moving or converting it is.
+    """
 
     noise_const: Tensor
     fir: Tensor
+    _kept: _Kept | None = None
 
     def __init__(
         self, before: int, after: int, w_dim: int, resolution: int, *, up: bool = False
@@ -107,37 +211,75 @@ class _StyledConv(nn.Module):
         self.noise_strength = nn.Parameter(torch.zeros(()))
         self.register_buffer("noise_const", torch.randn(resolution, resolution))
         self.register_buffer("fir", _fir(), persistent=False)
+        self.resolution = resolution
         self.up = up
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
-        style = self.affine(w)
-        power = self.weight.square().sum((2, 3))
+        weight, power, divisor = self._kernel()
+        dtype = weight.dtype
+        style = _style(self.affine, w)
         scale = torch.rsqrt(style.square() @ power.T + 1e-8)
-        x = x * style[:, :, None, None]
+        if divisor is not None:
+            largest = _largest(style)
+            style, scale = style / largest, scale * largest * divisor
+        x = x.to(dtype) * style.to(dtype)[:, :, None, None]
         if self.up:
-            x = F.conv_transpose2d(x, self.weight.transpose(0, 1), stride=2)
-            x = F.conv2d(x, self.fir.expand(x.shape[1], 1, 4, 4), padding=1, groups=x.shape[1])
+            x = F.conv_transpose2d(x, weight.transpose(0, 1), stride=2)
+            fir = self.fir.to(dtype).expand(x.shape[1], 1, 4, 4)
+            x = F.conv2d(x, fir, padding=1, groups=x.shape[1])
         else:
-            x = F.conv2d(x, self.weight, padding=1)
-        x = x * scale[:, :, None, None]
+            x = F.conv2d(x, weight, padding=1)
+        x = x * scale.to(dtype)[:, :, None, None]
         if noise == "const":
-            x = x + self.noise_const * self.noise_strength
-        return scaled_leaky_relu(x + self.bias[:, None, None])
+            x = x + self.noise_const.to(dtype) * self.noise_strength.to(dtype)
+        x = scaled_leaky_relu(x + self.bias.to(dtype)[:, None, None])
+        return x.clamp(-CUT, CUT) if self.weight.dtype == torch.float16 else x
+
+    def _kernel(self) -> _Kernel:
+        """The weight's kernel, kept where it can be; threads that come at once make the same one."""
+        weight = self.weight
+        if not _can_be_kept(weight):
+            if not torch.compiler.is_compiling():
+                self._kept = None  # a weight in training may come back frozen, changed unnoticed
+            return _kernel_of(weight, self.resolution)
+        kept = self._kept
+        if kept is None or not kept.is_of(weight):
+            with torch.inference_mode(False), torch.no_grad():
+                source, version = weight.detach(), weight._version
+                kernel = _kernel_of(source, self.resolution)
+                kept = self._kept = _Kept(source, version, _stream_of(weight), kernel)
+        return kept.kernel
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        self._kept = None  # so that the memory of weights that move is free at once
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
 
 class _ToRgb(nn.Module):
     """Modulated 1x1 convolution to colours, not demodulated, without activation."""
 
-    def __init__(self, before: int, w_dim: int) -> None:
+    def __init__(self, before: int, w_dim: int, resolution: int) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, before, bias=1.0)
         self.weight = nn.Parameter(torch.randn(3, before, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
         self.gain = 1 / math.sqrt(before)
+        self.resolution = resolution
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        style = self.affine(w) * self.gain
-        return F.conv2d(x * style[:, :, None, None], self.weight, self.bias)
+        dtype = _features_dtype(self.weight, self.resolution)
+        style, weight = _style(self.affine, w), self.weight.to(dtype)
+        if dtype == torch.float16:
+            largest = _largest(style)
+            style = (style / largest * self.gain).to(dtype)
+            color = F.conv2d(x.to(dtype) * style[:, :, None, None], weight).float()
+            return color * largest[:, :, None, None] + self.bias.float()[:, None, None]
+        style = (style * self.gain).to(dtype)
+        return F.conv2d(x.to(dtype) * style[:, :, None, None], weight, self.bias.to(dtype))
 
 
 class _Block(nn.Module):
@@ -148,7 +290,7 @@ class _Block(nn.Module):
         if resolution > 4:
             self.conv0 = _StyledConv(before, after, w_dim, resolution, up=True)
         self.conv1 = _StyledConv(after, after, w_dim, resolution)
-        self.torgb = _ToRgb(after, w_dim)
+        self.torgb = _ToRgb(after, w_dim, resolution)
 
 
 class StyleGAN2Synthesis(nn.Module):
@@ -190,7 +332,7 @@ class StyleGAN2Synthesis(nn.Module):
             w_plus: one row a layer, coarse first.
             noise: "const" adds the stored noise planes, "none" leaves them out.
             resolution: None for the full side, or the side of an earlier block.
-            after_conv: changes the features behind each convolution.
+            after_conv: changes the features behind each convolution, given in the weights' number type.
 
         Raises:
             LatentShapeError: ``w_plus`` has another shape.
@@ -198,7 +340,7 @@ class StyleGAN2Synthesis(nn.Module):
         """
         last = self.check_request(w_plus, noise, resolution)
         rows = w_plus.unbind(1)
-        x = self.const.expand(len(w_plus), -1, -1, -1)
+        x = self.const.expand(w_plus.shape[0], -1, -1, -1)
         img: Tensor | None = None
         for side in self.sides[: self.sides.index(last) + 1]:
             block = self.get_submodule(f"b{side}")
@@ -208,7 +350,7 @@ class StyleGAN2Synthesis(nn.Module):
             for row, conv in enumerate(convs, start=first):
                 x = conv(x, rows[row], noise)
                 if after_conv is not None:
-                    x = after_conv(row, x)
+                    x = after_conv(row, x.to(self.const.dtype))
             color = block.torgb(x, rows[first + len(convs)]).float()
             img = color if img is None else self._doubled(img) + color
         assert img is not None

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from facestyle.errors import ConfigError
+from facestyle.evaluation.judges import check_judge, judging_device
 from facestyle.evaluation.metrics import (
     QUICK,
     StyleJudge,
@@ -110,6 +111,7 @@ def ablate(
         CheckpointError: there is no encoder that goes with G.
         OutputError: ``out`` cannot be written.
     """
+    check_judge(judge_name)
     processes = processes or Processes("cpu")
     plans = {name: variant_config(config.style, name) for name in variants}
     level = max([plan.pair_level for plan in plans.values() if plan.pair_weight], default=0)
@@ -153,8 +155,9 @@ def ablate(
                     judge = networks.of_style(source, cache=cache)
                 if judge is None:
                     judge = networks = StyleJudge.load(
-                        source, measures=measures, judge_name=judge_name, cache=cache
-                    )
+                        source, measures=measures, judge_name=judge_name, cache=cache,
+                        device=judging_device(processes.device),
+                    )  # fmt: skip
                 save_metrics(
                     style_metrics(
                         judge, net, {"samples": people}, style=style, variant=variant,

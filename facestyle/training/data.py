@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -73,6 +74,14 @@ class PictureSet(Sequence[Tensor]):
         if side != self.side_px:
             image = image.resize((self.side_px, self.side_px), Image.Resampling.LANCZOS)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def digest(self) -> str:
+        """Sha256 of all names and files, in order."""
+        total = hashlib.sha256()
+        for name, data in zip(self.names, self._bytes, strict=True):
+            total.update(f"{name} {len(data)} ".encode())
+            total.update(data)
+        return total.hexdigest()
 
     def batch(self, indices: Sequence[int]) -> Tensor:
         """[B, 3, side, side] float in [-1, 1], channels last in memory."""

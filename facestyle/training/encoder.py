@@ -32,9 +32,9 @@ from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.encode import corrected
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
-from facestyle.runtime import parse_dtype
+from facestyle.runtime import choose_device, parse_dtype
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
-from facestyle.training.state import TrainingState
+from facestyle.training.state import TrainingState, write_json
 
 __all__ = ["EncoderConfig", "train_encoder"]
 
@@ -111,6 +111,7 @@ def _build_pool(
 ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Memory-mapped pictures [N, 3, S, S] uint8 and codes [N, 512] float32; drawn where not there yet."""
     side, count, chunk = generator.preview_resolution, config.pool_size, 8
+    device = generator.w_avg.device
     folder.mkdir(parents=True, exist_ok=True)
     done_file = folder / "done.json"
     shape = {"size": count, "seed": config.seed, "psi_min": config.psi_min, "side": side}
@@ -130,16 +131,18 @@ def _build_pool(
         for start in range(done, count, chunk):
             stop = min(start + chunk, count)
             rng = torch.Generator().manual_seed(config.seed * 1_000_003 + start)
-            z = torch.randn(stop - start, generator.w_dim, generator=rng)
+            z = torch.randn(stop - start, generator.w_dim, generator=rng).to(device)
             psi = config.psi_min + (1 - config.psi_min) * torch.rand(stop - start, 1, generator=rng)
+            psi = psi.to(device)
             w = generator.w_avg + psi * (generator.mapping(z) - generator.w_avg)
             img = generator.synthesis(broadcast(w, generator.num_ws), resolution=side)
-            images[start:stop] = ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).numpy()
-            codes[start:stop] = w.numpy()
+            levels = ((img + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+            images[start:stop] = levels.cpu().numpy()
+            codes[start:stop] = w.cpu().numpy()
             if (start // chunk) % 16 == 0 or stop == count:
                 images.flush()
                 codes.flush()
-                done_file.write_text(json.dumps({"done": stop, "shape": shape}))
+                write_json(done_file, {"done": stop, "shape": shape})
             bar.update(stop - start)
     bar.close()
     return images, codes
@@ -177,6 +180,7 @@ def _run_stage(
     )
     parts = {"encoder": encoder, "optimizer": optimizer, "scheduler": scheduler}
     first = state.resume(name, parts)
+    state.forget_after(name, first)
     bar = tqdm(range(first, steps), initial=first, total=steps, desc=name, disable=not progress)
     began = time.monotonic()
     for step in bar:
@@ -220,6 +224,7 @@ def train_encoder(
     config: EncoderConfig | None = None,
     *,
     init: str | Path | None = None,
+    device: str | None = None,
     progress: bool = True,
 ) -> Encoder:
     """The trained encoder E_w, E_w+ or E_z+.
@@ -234,6 +239,7 @@ def train_encoder(
         config: what to do.
         init: encoder file to start from, instead of ImageNet features; ``code_steps`` may then be 0. An E_w starts
             an E_w+ of the same codes, and gives an E_z+ all but its last layer.
+        device: where it is trained, and G ends up; the best there is when None.
         progress: show progress bars.
 
     Raises:
@@ -246,10 +252,11 @@ def train_encoder(
     state = TrainingState(folder, described)
     torch.manual_seed(config.seed)
     side = generator.preview_resolution
-    generator = generator.eval().requires_grad_(False)
+    place = choose_device(device)
+    generator = generator.eval().requires_grad_(False).to(place)
     photos = PictureSet(list(faces), side)
     held_out = PictureSet(val_faces, side, limit=24)
-    val = held_out.batch(range(len(held_out)))
+    val = held_out.batch(range(len(held_out))).to(place)
     pool_images, pool_codes = _build_pool(generator, config, folder / "pool", progress)
     w_std = torch.from_numpy(np.array(pool_codes)).std(0).mean()
 
@@ -260,7 +267,8 @@ def train_encoder(
         input_px=side,
         corrections=config.corrections,
         pretrained_trunk=True,
-    ).to(memory_format=torch.channels_last)
+    )
+    encoder.to(place, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.space != "z_plus":
         encoder.start.copy_(generator.w_avg)
         torch.nn.init.normal_(encoder.out.weight, std=0.01)
@@ -271,6 +279,7 @@ def train_encoder(
         perceptual_weight=config.perceptual_weight,
         identity_weight=config.identity_weight,
         pixel_weight=config.pixel_weight,
+        device=place,
     )
 
     dtype = parse_dtype(config.dtype)
@@ -320,7 +329,7 @@ def train_encoder(
         rows = sorted(indices)
         img = torch.from_numpy(pool_images[rows]).float() / 127.5 - 1
         rng = torch.Generator().manual_seed(config.seed * 7919 + step)
-        return jitter(img, rng), torch.from_numpy(pool_codes[rows])
+        return jitter(img, rng).to(place), torch.from_numpy(pool_codes[rows]).to(place)
 
     def code_step(step: int) -> dict[str, float]:
         img, w = pool_batch(next(pool_order), step)
@@ -353,7 +362,8 @@ def train_encoder(
         flips = torch.rand(photo.shape[0], generator=rng) < 0.5
         photo[flips] = photo[flips].flip(-1)
         corrections = int(np.random.default_rng((config.seed, step)).choice(len(turns), p=turns))
-        jittered = [jitter(photo, rng, strength=0.25)]
+        jittered = [jitter(photo, rng, strength=0.25).to(place)]
+        photo = photo.to(place)
         if config.pool_batch:
             img, codes = pool_batch(next(mixed_order), step)
             jittered.append(img)

@@ -40,7 +40,13 @@ from facestyle.faces.align import full_image_quad, quad_side_px, to_photo
 from facestyle.faces.detect import Face, FaceDetector
 from facestyle.image import MIN_SIDE_PX, load_image
 from facestyle.picture_files import iter_picture_files, no_pictures
-from facestyle.training.folder_report import Aligned, CheckedPicture, FolderReport, Verdict
+from facestyle.training.folder_report import (
+    LEAST_PX,
+    Aligned,
+    CheckedPicture,
+    FolderReport,
+    Verdict,
+)
 
 __all__ = ["COPY_LEVELS", "FEW_PICTURES", "MIN_PICTURES", "check_folder"]
 
@@ -53,6 +59,8 @@ FEW_PICTURES = 20
 COPY_LEVELS = 4.5
 """Near-copies: 32 x 32 colour copies differ by less than this, root mean square, in levels of 255."""
 
+_AS_YES, _AS_NO = (f'--aligned {word}, in Python aligned="{word}"' for word in ("yes", "no"))
+_HEIC = (".heic", ".heif")  # broken without a package that reads them
 _COPY_PX = 32
 _LARGER = 1.1  # a near-copy with so many times the pixels is preferred
 _SQUARE = 0.02  # sides that differ by at most this share make a square
@@ -79,7 +87,7 @@ def check_folder(
     sources: str | Path | Sequence[str | Path],
     *,
     aligned: Aligned = "auto",
-    min_side_px: int = 192,
+    min_side_px: int = LEAST_PX,
     min_pictures: int = MIN_PICTURES,
     detector: FaceDetector | None = None,
     progress: bool = True,
@@ -103,7 +111,9 @@ def check_folder(
     if aligned not in get_args(Aligned):
         raise ConfigError(f'aligned must be "auto", "yes" or "no", got {aligned!r}')
     if min_side_px < MIN_SIDE_PX:
-        raise ConfigError(f"min_side_px must be {MIN_SIDE_PX} or more, got {min_side_px}")
+        raise ConfigError(
+            f"min_side_px (--min-side) must be {MIN_SIDE_PX} or more, got {min_side_px}"
+        )
     listed = [Path(one) for one in ([sources] if isinstance(sources, str | Path) else sources)]
     if not listed:
         raise ConfigError("no folder of style pictures was given")
@@ -334,7 +344,7 @@ def _planned(looks: Sequence[_Look], asked: Aligned) -> _Plan:
         )
         warning = (
             f"most of the {len(found)} faces found are not where heads should be; unless these are pictures of heads "
-            'alone, crop them, or have the faces cut out (aligned="no")'
+            f"alone, crop them, or have the faces cut out ({_AS_NO})"
         )
         warnings = (warning,) if len(found) >= MIN_PICTURES and is_misplaced else ()
         return _Plan(is_aligned=True, trusts_faces=False, square=square, why=why, warnings=warnings)
@@ -433,12 +443,17 @@ def _too_few(report: FolderReport, min_pictures: int) -> DatasetError:
     counts = report.counts
     advice = []
     if counts.get("no face"):
-        advice.append('if they are drawn heads, crop them to squares and say so (aligned="yes")')
+        advice.append(f"if they are drawn heads, crop them to squares and say so ({_AS_YES})")
     if counts.get("too small", 0) + counts.get("face too small", 0):
-        advice.append(f"find larger ones, or allow less than {report.min_side_px} px (min_side_px)")
+        advice.append(
+            f"find larger ones, or allow less than {report.min_side_px} px (--min-side PX, in Python min_side_px)"
+        )
     if counts.get("face cut off"):
-        advice.append('cut less closely, or use them as they are (aligned="yes")')
-    if counts.get("broken"):
+        advice.append(f"cut less closely, or use them as they are ({_AS_YES})")
+    broken = [Path(p.name).suffix.lower() for p in report.pictures if p.verdict == "broken"]
+    if any(suffix in _HEIC for suffix in broken):
+        advice.append("save HEIC photos as JPEG or PNG, or pip install pillow-heif")
+    if any(suffix not in _HEIC for suffix in broken):
         advice.append("copy or download the broken ones again")
     advice.append("add more pictures; 30 to 300 are good")
     used, total = len(report.used), len(report.pictures)

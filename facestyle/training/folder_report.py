@@ -10,7 +10,10 @@ from typing import Any, Literal, get_args
 
 from facestyle.errors import ConfigError
 
-__all__ = ["Aligned", "CheckedPicture", "FolderReport", "Verdict"]
+__all__ = ["LEAST_PX", "Aligned", "CheckedPicture", "FolderReport", "Verdict"]
+
+LEAST_PX = 192
+"""Least side, if no other is asked for, of what is used of a picture."""
 
 Verdict = Literal[
     "used", "broken", "too large", "too small", "copy", "no face", "face too small", "face cut off"

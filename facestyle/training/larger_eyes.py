@@ -37,7 +37,8 @@ def find_eyes(pictures: Tensor) -> Tensor:
     Args:
         pictures: [B, 3, S, S] in [-1, 1].
     """
-    detector = FaceDetector()
+    on_gpu = pictures.device.type == "cuda"
+    detector = FaceDetector(device=str(pictures.device) if on_gpu else "cpu")
     levels = ((pictures + 1) * 127.5).round().clamp(0, 255).byte().permute(0, 2, 3, 1).cpu()
     found = [_eyes_of(Image.fromarray(level.numpy()), detector) for level in levels]
     return torch.tensor(found, dtype=torch.float32)

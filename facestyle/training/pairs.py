@@ -4,7 +4,7 @@ Three levels, each made from the one before (eqs. 4 to 6, the last as its text a
 
 1. z_plus = E_z+(S), every row through the mapping network: a natural face, loosely like S.
 2. z_plus optimised until G*, the generator finetuned without constraints, draws S. The same code in G is P2.
-3. w_plus = E_w+(P2): realistic detail that Z+ cannot hold.
+3. w_plus = E_w+(P2): realistic detail that Z+ cannot hold. E_w+(S), as the formula has it, can be had to compare.
 
 Codes of levels 1 and 2 are truncated before they are kept, which makes the faces natural.
 """
@@ -15,18 +15,16 @@ import dataclasses
 import json
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
-from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.image import save_png, to_pil
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast, truncate
 from facestyle.models.bases import base_entry
@@ -37,14 +35,16 @@ from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.processes import Processes
 from facestyle.training.data import PictureSet
+from facestyle.training.pair_report import REPORT, draw_pairs, measure_pairs, write_report
 from facestyle.training.style_pictures import StylePictures
 
-__all__ = ["PairStore", "PairsConfig", "given_pairs", "make_pairs", "pair_sheet"]
+__all__ = ["PairStore", "PairsConfig", "given_pairs", "make_pairs"]
 
 _log = logging.getLogger(__name__)
 
 LEVELS = (1, 2, 3)
 FILE = "pairs.safetensors"
+_KINDS = ("w_plus", "likeness", "identity", "star_likeness")
 _FORMAT = {"format": "facestyle-pairs", "version": "1"}
 
 
@@ -63,6 +63,7 @@ class PairsConfig:
         pixel_weight: level 2: weight of the mean absolute difference at 32 px (paper: 0).
         row_weight: level 2: weight of the rows' standard deviation, which holds z_plus near Z.
         psi: codes of levels 1 and 2 are truncated by it.
+        refine_from: what level 3 encodes: "P2", or "S" for the comparison in the paper's Figure 13.
         replace_background: cut pictures out of plain grounds: "yes", "no", or "auto" where most of the set has one.
     """
 
@@ -75,6 +76,7 @@ class PairsConfig:
     pixel_weight: float = 1.0
     row_weight: float = 1.0
     psi: float = 0.7
+    refine_from: str = "P2"
     replace_background: str = "auto"
 
     def __post_init__(self) -> None:
@@ -86,6 +88,8 @@ class PairsConfig:
         for name in ("count", "identity_weight", "pixel_weight", "row_weight", "psi"):
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        if self.refine_from not in ("P2", "S"):
+            raise ConfigError(f'refine_from must be "P2" or "S", got {self.refine_from!r}')
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,10 @@ class PairStore:
         w_plus: level -> [N, num_ws, w_dim]; level 0 holds codes that were given, not found.
         likeness: level -> [N], perceptual distance of P to S, in the training loss's units; lower is more alike.
         identity: level -> [N], cosine of the identity embeddings of P and S, in [-1, 1].
+        star_likeness: level -> [N], perceptual distance of G*'s picture of the same code to S; empty where there was no
+            G*, and in older files.
+        settings: what made them, as in the run's ``config.json``: psi, steps and so on, and digests of G* and of a G of
+            one's own; empty for given codes, and in older files.
     """
 
     indices: tuple[int, ...]
@@ -105,6 +113,8 @@ class PairStore:
     w_plus: dict[int, Tensor]
     likeness: dict[int, Tensor]
     identity: dict[int, Tensor]
+    star_likeness: dict[int, Tensor] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -123,12 +133,13 @@ class PairStore:
             if metadata["format"] != _FORMAT["format"]:
                 raise KeyError(metadata["format"])
             names = tuple(json.loads(metadata["names"]))
-            by_kind: dict[str, dict[int, Tensor]] = {"w_plus": {}, "likeness": {}, "identity": {}}
+            settings = json.loads(metadata.get("settings", "{}"))
+            by_kind: dict[str, dict[int, Tensor]] = {kind: {} for kind in _KINDS}
             for key, value in tensors.items():
                 kind, _, level = key.partition(".")
                 if kind != "indices":
                     by_kind[kind][int(level)] = value.float()
-            return cls(tuple(tensors["indices"].tolist()), names, **by_kind)
+            return cls(tuple(tensors["indices"].tolist()), names, **by_kind, settings=settings)
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"holds no pairs ({error})", path=path) from error
 
@@ -139,9 +150,10 @@ class PairStore:
             OutputError: it cannot be written.
         """
         tensors = {"indices": torch.tensor(self.indices)}
-        for kind in ("w_plus", "likeness", "identity"):
+        for kind in _KINDS:
             tensors |= {f"{kind}.{level}": t for level, t in getattr(self, kind).items()}
-        save_tensors(tensors, path, metadata={**_FORMAT, "names": list(self.names)})
+        metadata = {**_FORMAT, "names": list(self.names), "settings": self.settings}
+        save_tensors(tensors, path, metadata=metadata)
 
     def codes(self, level: int) -> Tensor:
         """[N, num_ws, w_dim] of a level.
@@ -150,7 +162,10 @@ class PairStore:
             ConfigError: the store lacks the level.
         """
         if level not in self.w_plus:
-            raise ConfigError(f"these pairs have levels {sorted(self.w_plus)}, not {level}")
+            raise ConfigError(
+                f"these pairs have levels {sorted(self.w_plus)}, not {level}; choose one of them: --set "
+                f"style.pair_level={max(self.w_plus)}"
+            )
         return self.w_plus[level]
 
 
@@ -162,7 +177,8 @@ def given_pairs(pictures: PictureSet, w: Tensor, num_ws: int) -> PairStore:
     """
     if w.shape[0] != len(pictures):
         raise LatentShapeError(
-            f"{w.shape[0]} codes for {len(pictures)} pictures; one each, in name order"
+            f"{w.shape[0]} codes for {len(pictures)} pictures; give a code for every picture, in the order of their "
+            "names, or take away the pictures that have none"
         )
     codes = broadcast(w.float(), num_ws).contiguous()
     return PairStore(tuple(range(len(pictures))), tuple(pictures.names), {0: codes}, {}, {})
@@ -180,9 +196,10 @@ def make_pairs(
     processes: Processes | None = None,
     progress: bool = True,
 ) -> PairStore:
-    """The pairs; ``OUT/pairs.safetensors``, a folder of pictures a level, and ``OUT/sheet.png`` are left behind.
+    """The pairs; left behind are ``OUT/pairs.safetensors``, a folder of pictures a level, a sheet and a report.
 
-    Work is kept after every batch: an unfinished run found in ``out`` goes on and ends in the same pairs.
+    ``OUT/sheet.png`` shows S beside P; ``OUT/report.md`` and ``report.json`` say how like S and how natural P is. Work
+    is kept after every batch: an unfinished run found in ``out`` goes on and ends in the same pairs.
 
     Args:
         generator: G.
@@ -211,7 +228,8 @@ def make_pairs(
     chunks = folder / "chunks"
     total = min(config.count or len(pictures), len(pictures))
     indices = [round(i * len(pictures) / total) for i in range(total)]
-    _claim(folder, config, [pictures.names[i] for i in indices], generator, star)
+    names = [pictures.names[i] for i in indices]
+    settings = _claim(folder, config, names, generator, star)
     maker = _Maker(generator, config, encoder_z, encoder_w_plus, star, processes.device)
     shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
 
@@ -235,21 +253,24 @@ def make_pairs(
     for start in starts:
         for key, value in read_tensors(chunks / f"{start:05d}.safetensors").items():
             columns.setdefault(key, []).append(value)
-    joined = {key: torch.cat(values) for key, values in columns.items()}
+    # Chunks of an older run may lack a measure; it is left out then.
+    joined = {k: torch.cat(values) for k, values in columns.items() if len(values) == len(starts)}
 
     def by_level(kind: str) -> dict[int, Tensor]:
         return {k: joined[f"{kind}.{k}"] for k in LEVELS if f"{kind}.{k}" in joined}
 
     store = PairStore(
-        tuple(indices),
-        tuple(pictures.names[i] for i in indices),
-        by_level("w_plus"),
-        by_level("likeness"),
-        by_level("identity"),
-    )
-    if processes.is_main and not (folder / "sheet.png").is_file():
-        store.save(folder / FILE)
-        _draw_all(generator, store, pictures, folder, processes.device)
+        tuple(indices), tuple(names), **{kind: by_level(kind) for kind in _KINDS}, settings=settings
+    )  # fmt: skip
+    if processes.is_main:
+        if not (folder / "sheet.png").is_file():
+            store.save(folder / FILE)
+            draw_pairs(generator, store, pictures, folder, processes.device)
+        if not (folder / REPORT).is_file():
+            report = measure_pairs(
+                generator, store, pictures, psi=config.psi, device=processes.device
+            )
+            write_report(report, folder)
     processes.wait()
     return store
 
@@ -304,7 +325,8 @@ class _Maker:
             faces[2] = self._draw(self.generator, w_plus[2])
         if self.encoder_w_plus is not None and self.config.level >= 3:
             with torch.no_grad():
-                w_plus[3] = encode(self.encoder_w_plus, faces[2].clamp(-1, 1), self.generator)
+                shown = faces[2].clamp(-1, 1) if self.config.refine_from == "P2" else pictures
+                w_plus[3] = encode(self.encoder_w_plus, shown, self.generator)
             faces[3] = self._draw(self.generator, w_plus[3])
         wanted = self.loss.target(target)
         found = {f"w_plus.{level}": codes for level, codes in w_plus.items()}
@@ -313,6 +335,11 @@ class _Maker:
                 parts = self.loss.parts(face, wanted)
                 found[f"likeness.{level}"] = parts["perceptual"]
                 found[f"identity.{level}"] = 1 - parts["identity"]
+                if self.star is not None:
+                    drawn = self.loss.perceptual.describe(self._draw(self.star, w_plus[level]))
+                    found[f"star_likeness.{level}"] = self.loss.perceptual.between(
+                        drawn, wanted.maps
+                    )
         return found
 
     def _draw(self, generator: Generator, w_plus: Tensor) -> Tensor:
@@ -359,54 +386,23 @@ class _Maker:
         return best
 
 
-def pair_sheet(
-    pictures: Sequence[Image.Image],
-    faces: dict[int, Sequence[Image.Image]],
-    *,
-    per_row: int = 2,
-    cell_px: int = 160,
-) -> Image.Image:
-    """Sheet of S beside P of every level, ``per_row`` groups to a row, from which a person chooses a level."""
-    levels = sorted(faces)
-    cells: list[list[Image.Image]] = []
-    for i, picture in enumerate(pictures):
-        cells.append([picture, *(faces[level][i] for level in levels)])
-    groups = [cells[i : i + per_row] for i in range(0, len(cells), per_row)]
-    rows = [[cell for group in row for cell in group] for row in groups]
-    titles = ["S", *(f"P{level}" for level in levels)] * min(per_row, len(cells))
-    return contact_sheet(rows, cell_px=cell_px, titles=titles)
-
-
-def _draw_all(
-    generator: Generator, store: PairStore, pictures: PictureSet, folder: Path, device: torch.device
-) -> None:
-    """Every P as a PNG, and the sheet of at most 24 of them."""
-    faces: dict[int, list[Image.Image]] = {level: [] for level in store.w_plus}
-    for level, codes in store.w_plus.items():
-        with torch.no_grad():
-            for start in range(0, len(store), 8):
-                w_plus = codes[start : start + 8].to(device)
-                img = generator.synthesis(w_plus, resolution=generator.preview_resolution)
-                faces[level] += [to_pil(one) for one in img.cpu()]
-        for i, face in enumerate(faces[level]):
-            save_png(face, folder / f"p{level}" / f"{i:04d}_{Path(store.names[i]).stem}.png")
-    shown = [round(i * len(store) / min(24, len(store))) for i in range(min(24, len(store)))]
-    styles = [to_pil(pictures[store.indices[i]].float() / 127.5 - 1) for i in shown]
-    sheet = pair_sheet(styles, {k: [row[i] for i in shown] for k, row in faces.items()})
-    save_sheet(sheet, folder / "sheet.png")
-
-
 def _claim(
     folder: Path,
     config: PairsConfig,
     names: Sequence[str],
     generator: Generator,
     star: Generator | None,
-) -> None:
-    """Make the folder this run's; an unfinished run must have the same settings, pictures, G and G*."""
+) -> dict[str, Any]:
+    """Make the folder this run's; an unfinished run must have the same settings, pictures, G and G*.
+
+    Returns:
+        All of these but the pictures.
+    """
     from facestyle.training.state import TrainingState
 
-    described = dataclasses.asdict(config) | {"pictures": list(names)} | base_entry(generator)
+    settings: dict[str, Any] = dataclasses.asdict(config) | base_entry(generator)
     if star is not None:
-        described["star"] = weights_sha256(star.synthesis)
-    TrainingState(folder, described)
+        settings["star"] = weights_sha256(star.synthesis)
+    defaults = dataclasses.asdict(PairsConfig())
+    TrainingState(folder, settings | {"pictures": list(names)}, defaults=defaults)
+    return settings

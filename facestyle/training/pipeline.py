@@ -4,9 +4,9 @@
 
     OUT/pictures/   the aligned pictures that are used; OUT/pictures.png shows which are not, and why
     OUT/star/       run of G*, finetuned without constraints
-    OUT/pairs/      pseudo-pairs, with a sheet to look at
+    OUT/pairs/      pseudo-pairs, with a sheet to look at and a report of how good they are
     OUT/run/        run of G', previews, scored snapshots
-    OUT/style/      the finished style, for FaceStylizer.from_pretrained
+    OUT/style/      the finished style; FaceStylizer.from_pretrained takes OUT, too
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from facestyle.models.checkpoints import read_metadata
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import sha256_of
 from facestyle.processes import Processes
-from facestyle.styles import OWN_ENCODER, StyleConfig
+from facestyle.styles import OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
-from facestyle.training.folder_report import Aligned
+from facestyle.training.folder_report import LEAST_PX, Aligned
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
-from facestyle.training.state import TrainingState, write_json
+from facestyle.training.state import TrainingState, logged_seconds, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -185,10 +185,12 @@ def train_style(
     *,
     name: str,
     data_license: str,
+    license: str | None = None,
     psi: float = 1.0,
     title: str | None = None,
     description: str | None = None,
     aligned: Aligned = "auto",
+    min_side_px: int = LEAST_PX,
     pairs: PairStore | None = None,
     init: str | Path | None = None,
     encoder: str | Path | None = None,
@@ -197,7 +199,7 @@ def train_style(
     processes: Processes | None = None,
     progress: bool = True,
 ) -> Path:
-    """Train and package: the folder ``OUT/style`` that ``FaceStylizer.from_pretrained`` reads.
+    """Train and package: the folder ``OUT/style``; ``FaceStylizer.from_pretrained`` reads it, by ``OUT`` too.
 
     A G other than the bundled one, and an encoder E_w other than the bundled one, go into that folder too.
 
@@ -208,12 +210,14 @@ def train_style(
         config: what to do.
         name: short name of the style, lower case.
         data_license: licence of the pictures, kept with the style.
+        license: licence of the weights, an SPDX id or words; where it is None the card says that it is not stated.
         psi: its default truncation.
         title: shown to people; made from ``name`` when None.
         description: one line.
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
+        min_side_px: least side of what is used of a picture, likewise.
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
-        init: a style's folder or ``generator.safetensors`` that G' starts from, instead of G.
+        init: folder of a style or of its run, or a ``generator.safetensors``, that G' starts from, instead of G.
         encoder: file of E_w, by which the style reads photos; the one that goes with G when None, see
             ``models.bases.find_encoder``.
         encoder_z: file of E_z+; likewise.
@@ -231,7 +235,7 @@ def train_style(
     processes = processes or Processes("cpu")
     folder = Path(out)
     if init is not None:
-        init = Path(init) / "generator.safetensors" if Path(init).is_dir() else Path(init)
+        init = style_folder(init) / "generator.safetensors" if Path(init).is_dir() else Path(init)
         made_from = read_metadata(init).get("base_sha256", sha256_of(generator))
         if made_from != sha256_of(generator):
             raise CheckpointError(
@@ -244,7 +248,9 @@ def train_style(
     sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     names = [Path(source).name for source in sources]
     if pairs is None:
-        sources = [_prepared(sources, folder / "pictures", aligned, processes, progress)]
+        sources = [
+            _prepared(sources, folder / "pictures", aligned, min_side_px, processes, progress)
+        ]
     shown = PictureSet(sources, generator.preview_resolution)
     card = StyleConfig(
         name=name,
@@ -254,6 +260,7 @@ def train_style(
         generator=generator.config(),
         base_sha256=sha256_of(generator),
         psi=psi,
+        license=license or "unknown",
         data={
             "sources": names,
             "count": len(shown),
@@ -261,7 +268,8 @@ def train_style(
         },
         encoder="base" if own_encoder is None else OWN_ENCODER,
     )
-    TrainingState(folder, dataclasses.asdict(config) | {"name": name} | base_entry(generator))
+    described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
+    TrainingState(folder, described, defaults=dataclasses.asdict(TrainConfig()))
     seconds: dict[str, float] = {}
 
     def timed(stage: str, began: float) -> None:
@@ -280,12 +288,18 @@ def train_style(
     )  # fmt: skip
     timed("style", began)
     if processes.is_main:
+        known = _known(folder / "style", card)
         if own_encoder is not None:
             own = encoder_for(generator, "w", own_encoder)
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
+        weights = folder / "style" / "generator.safetensors"
+        before = weights.read_bytes() if weights.is_file() else b""
+        card = replace(card, share=known.get("share", card.share))
         write_style(net.cpu(), card, folder / "style", generator.cpu())
-        origin = _origin(config, card, folder, seconds, processes.count)
+        measured = known.get("scores") if weights.read_bytes() == before else None
+        origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
+        origin |= {} if measured is None else {"scores": measured}
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
@@ -313,16 +327,19 @@ def _prepared(
     sources: Sequence[str | Path],
     folder: Path,
     aligned: Aligned,
+    min_side_px: int,
     processes: Processes,
     progress: bool,
 ) -> Path:
     """Folder of the pictures that are used, with a sheet of what was found; what is left out is logged."""
     if processes.is_main:
-        known = recall_report(folder, sources, aligned=aligned)
-        report = known or check_folder(sources, aligned=aligned, progress=progress)
+        known = recall_report(folder, sources, aligned=aligned, min_side_px=min_side_px)
+        report = known or check_folder(
+            sources, aligned=aligned, min_side_px=min_side_px, progress=progress
+        )
         for line in report.format().splitlines():
             _log.warning(line) if report.left_out else _log.info(line)
-        prepare_pictures(report, folder, progress=progress)
+        prepare_pictures(report, folder, side_px=max(512, min_side_px), progress=progress)
         sheet = folder.parent / "pictures.png"
         if known is None or not sheet.is_file():
             save_sheet(folder_sheet(report), sheet)
@@ -330,11 +347,37 @@ def _prepared(
     return folder
 
 
+def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
+    """What a style that was finished before keeps: seconds, the share set by hand, scores measured at the same psi."""
+    try:
+        config = StyleConfig.from_file(folder / "config.json")
+        origin: dict[str, Any] = json.loads((folder / "training.json").read_text())
+    except (OSError, ValueError, CheckpointError):
+        return {}
+    kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
+    return {name: origin[name] for name in kept if name in origin} | {"share": config.share}
+
+
 def _origin(
-    config: TrainConfig, card: StyleConfig, folder: Path, seconds: dict[str, float], count: int
+    config: TrainConfig,
+    card: StyleConfig,
+    folder: Path,
+    seconds: dict[str, float],
+    count: int,
+    before: dict[str, float],
 ) -> dict[str, Any]:
-    """How the style came to be: settings, data, chosen snapshot, machine."""
+    """How the style came to be: settings, data, chosen snapshot, machine.
+
+    Seconds are those of all sittings: the steps', by the runs' logs, and of a sitting its own where that is more.
+    """
     choice = folder / "run" / "choice.json"
+    logs = {"star": folder / "star", "style": folder / "run"}
+    seconds = {
+        stage: round(
+            max(took, before.get(stage, 0.0), logged_seconds(logs[stage]) if stage in logs else 0.0), 1
+        )
+        for stage, took in seconds.items()
+    }
     return {
         "settings": dataclasses.asdict(config),
         "data": card.data,

@@ -26,13 +26,20 @@ class TrainingState:
     Args:
         folder: of the run; made when absent.
         config: what the run does, JSON-able; written to ``config.json``.
+        defaults: of settings that a run found there may be too old to know: those that it lacks, it has by default.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
         OutputError: the folder cannot be written.
     """
 
-    def __init__(self, folder: str | Path, config: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        config: Mapping[str, Any],
+        *,
+        defaults: Mapping[str, Any] | None = None,
+    ) -> None:
         self.folder = Path(folder)
         self._board: Any = None
         path = self.folder / "config.json"
@@ -41,7 +48,7 @@ class TrainingState:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.is_file():
                 write_json(path, wanted)
-            elif (before := json.loads(path.read_text())) != wanted:
+            elif (before := _filled(json.loads(path.read_text()), defaults or {})) != wanted:
                 keys = sorted(before.keys() | wanted.keys())
                 differing = [key for key in keys if before.get(key) != wanted.get(key)]
                 raise ConfigError(
@@ -166,6 +173,15 @@ def write_json(path: str | Path, content: Any) -> None:
         OutputError: it cannot be written.
     """
     write_whole((json.dumps(content, indent=2) + "\n").encode(), Path(path))
+
+
+def _filled(settings: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, and in them the defaults of those that they lack, at every depth."""
+    filled = {**json.loads(json.dumps(dict(defaults))), **settings}
+    for name, default in defaults.items():
+        if isinstance(default, Mapping) and isinstance(settings.get(name), dict):
+            filled[name] = _filled(settings[name], default)
+    return filled
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

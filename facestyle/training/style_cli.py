@@ -15,6 +15,7 @@ from facestyle.cli_common import (
     named_pictures,
 )
 from facestyle.errors import ConfigError
+from facestyle.training.folder_report import LEAST_PX
 
 __all__ = ["add_parsers"]
 
@@ -45,16 +46,23 @@ def add_parsers(commands: Any) -> None:
         default="auto",
         help="are they squares around one head each? no: faces are looked for and cut out",
     )
+    train.add_argument(
+        "--min-side", type=int, metavar="PX", default=LEAST_PX,
+        help="least side of what is used of a picture; smaller ones are left out; default: %(default)s",
+    )  # fmt: skip
     train.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
     train.add_argument("--name", required=True, help="short name of the style, lower case")
     train.add_argument(
         "--data-license", required=True, help="licence of the pictures, kept with the style"
     )
+    train.add_argument(
+        "--license", help="licence of the style's weights, such as CC-BY-4.0, kept with the style"
+    )
     train.add_argument("--psi", type=float, default=1.0, help="default truncation of the style")
     train.add_argument(
         "--preset", choices=["fast", "default", "quality", "faithful", "patches"], default="default"
     )
-    train.add_argument("--init", help="style's folder or weights to start from, instead of G")
+    train.add_argument("--init", help="style's folder, run or weights to start from, instead of G")
     train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
     train.add_argument("--encoder", help="file of E_w, which reads photos; kept with the style")
     add_base(train)
@@ -115,6 +123,7 @@ def _train_encoder(args: argparse.Namespace) -> int:
 def _train(args: argparse.Namespace) -> int:
     from facestyle.processes import Processes
     from facestyle.training.folder import check_folder
+    from facestyle.training.pair_report import pair_table, read_report
     from facestyle.training.pairs import PairStore
     from facestyle.training.pipeline import PRESETS, train_style
 
@@ -123,15 +132,22 @@ def _train(args: argparse.Namespace) -> int:
     print(listed(config))
     if args.dry_run:
         if known is None:
-            print(check_folder(args.pictures, aligned=args.aligned).format(examples=40))
+            found = check_folder(args.pictures, aligned=args.aligned, min_side_px=args.min_side)
+            print(found.format(examples=40))
         return 0
+    processes = Processes(args.device)
     folder = train_style(
         load_base(args), args.pictures, args.output, config,
-        name=args.name, psi=args.psi, data_license=args.data_license, aligned=args.aligned, pairs=known,
-        init=args.init, encoder=args.encoder, encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
-        processes=Processes(args.device),
+        name=args.name, psi=args.psi, data_license=args.data_license, license=args.license, aligned=args.aligned,
+        min_side_px=args.min_side, pairs=known, init=args.init, encoder=args.encoder, encoder_z=args.encoder_z,
+        encoder_w_plus=args.encoder_w_plus, processes=processes,
     )  # fmt: skip
-    name = folder if folder.is_absolute() else f"./{folder}"
+    if not processes.is_main:
+        return 0
+    run = folder.parent
+    if known is None and config.uses_pairs and (report := read_report(run / "pairs")):
+        print(f"{pair_table(report)}\n")
+    name = run if run.is_absolute() else f"./{run}"
     print(f'{folder}  load it with FaceStylizer.from_pretrained("{name}")')
     return 0
 
@@ -140,6 +156,7 @@ def _pairs(args: argparse.Namespace) -> int:
     from facestyle.models.checkpoints import read_tensors
     from facestyle.processes import Processes
     from facestyle.training.data import PictureSet
+    from facestyle.training.pair_report import pair_table, read_report
     from facestyle.training.pairs import FILE, PairsConfig, given_pairs
     from facestyle.training.pipeline import find_pairs
 
@@ -158,11 +175,15 @@ def _pairs(args: argparse.Namespace) -> int:
         given_pairs(pictures, codes, generator.num_ws).save(folder / FILE)
         print(folder / FILE)
         return 0
+    processes = Processes(args.device)
     find_pairs(
         generator, args.pictures, folder, config, star=args.star or folder / "star",
-        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus,
-        processes=Processes(args.device),
+        encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, processes=processes,
     )  # fmt: skip
+    if not processes.is_main:
+        return 0
+    if report := read_report(folder):
+        print(f"{pair_table(report)}\n")
     print(f"{folder / FILE}  look at {folder / 'sheet.png'}")
     return 0
 

@@ -34,7 +34,7 @@ from facestyle.errors import ConfigError, DeviceMemoryError
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.image import to_pil
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
-from facestyle.runtime import choose_device
+from facestyle.runtime import choose_device, cuda_has_bfloat16
 from facestyle.training.data import shuffled_batches
 from facestyle.training.ema import update_ema
 from facestyle.training.state import TrainingClock, TrainingState
@@ -375,7 +375,7 @@ class _Training:
 
 
 def _precision(device: torch.device) -> torch.dtype:
-    is_half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+    is_half = device.type == "cuda" and cuda_has_bfloat16()
     return torch.bfloat16 if is_half else torch.float32
 
 

@@ -1,27 +1,185 @@
-"""Loading a Stable Diffusion, its failures by name, and DDIM's arithmetic."""
+"""Loading a Stable Diffusion, its failures by name, DDIM's arithmetic, and the call that all methods share."""
 
 import importlib.util
+import inspect
 import json
 import shutil
 from importlib import metadata
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
 from facestyle.baselines.ddim import Ddim, adain, channel_statistics
-from facestyle.baselines.diffusion import LatentDiffusion, guarded
-from facestyle.baselines.diffusion_method import square_crop
+from facestyle.baselines.diffusion import LatentDiffusion, _check_room, guarded
+from facestyle.baselines.diffusion_method import crop_noise, latent_rng, square_crop, squashed
+from facestyle.baselines.inst import Inst, InstConfig, InstStyle
+from facestyle.baselines.inst_training import InstTraining
 from facestyle.baselines.ntc import Ntc, NtcConfig
 from facestyle.baselines.random_diffusion import random_pipeline
+from facestyle.baselines.styleid import StyleId, StyleIdConfig, Trajectory
 from facestyle.errors import (
     CheckpointError,
     ConfigError,
     DeviceMemoryError,
     DownloadError,
+    ImageError,
     MissingDependencyError,
 )
+from facestyle.image import load_image, to_pil, to_tensor
+
+METHODS = {"ntc": Ntc, "inst": Inst, "styleid": StyleId}
+
+
+def settings_of(name, tiny_clip_folder, **changes):
+    if name == "ntc":
+        return NtcConfig(**{"steps": 10, **changes})
+    if name == "styleid":
+        return StyleIdConfig(**{"steps": 3, **changes})
+    training = InstTraining(steps=2, save_every=2, clip=str(tiny_clip_folder))
+    return InstConfig(**{"steps": 5, "training": training, **changes})
+
+
+def with_a_style(name, model, **changes):
+    """A method whose style is made up."""
+    method = METHODS[name](model, settings_of(name, "", **changes))
+    rng = torch.Generator().manual_seed(1)
+    flat = torch.zeros(1, 4, 1, 1)
+    if name == "inst":
+        method.style = InstStyle(torch.randn(1, 32, generator=rng), flat, flat + 1)
+    if name == "styleid":
+        latents = torch.randn(4, 4, 8, 8, generator=rng)
+        method.style = Trajectory(latents[:3], latents[3:])
+    return method
+
+
+def test_the_call_is_the_same_for_every_method():
+    calls = [inspect.signature(method.stylize).parameters for method in METHODS.values()]
+    shared = [list(call.values())[:8] for call in calls]
+    assert shared[0] == shared[1] == shared[2]
+    names = ["self", "content", "style", "seed", "steps", "first", "progress", "on_step"]
+    assert [parameter.name for parameter in shared[0]] == names
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_call_runs_every_method(
+    name, tiny_diffusion_folder, tiny_clip_folder, style_picture, astronaut, tmp_path
+):
+    photo = tmp_path / "photo.png"
+    astronaut.resize((96, 64)).save(photo)
+    method = METHODS[name].from_pretrained(
+        model_id=tiny_diffusion_folder, config=settings_of(name, tiny_clip_folder),
+        cache=tmp_path / "cache", device="cpu",
+    )  # fmt: skip
+    style = "a photo of a face" if name == "ntc" else style_picture
+    steps = []
+    made = method.stylize(
+        photo, style, seed=3, steps=4, on_step=lambda done, total, x: steps.append((done, total))
+    )
+    assert made.shape == (1, 3, 64, 64) and made.isfinite().all()
+    assert steps[-1][0] == steps[-1][1] == len(steps) > 0
+    for same in (load_image(photo), square_crop(photo, 64), str(photo)):
+        assert torch.equal(method.stylize(same, style, seed=3, steps=4), made)
+    assert not torch.equal(method.stylize(photo, style, seed=3, steps=6), made)
+    other_seed = method.stylize(photo, style, seed=4, steps=4)
+    assert torch.equal(other_seed, made) == (name == "styleid")  # which draws nothing
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_content_that_is_no_picture_is_refused(name, tiny_model, tmp_path):
+    method = with_a_style(name, tiny_model)
+    with pytest.raises(ConfigError, match="expected crops"):
+        method.stylize(torch.zeros(1, 3, 64, 48))
+    with pytest.raises(ImageError, match="no such file"):
+        method.stylize(tmp_path / "photo.png")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_quirks_begin_with_a_sample_in_place_of_the_mean(name, tiny_model, crops, monkeypatch):
+    mean = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    drawn = {}
+    for quirks in (False, True):
+        method = with_a_style(name, tiny_model, official_quirks=quirks)
+        for std in (0.0, 3.0):
+            posterior = mean, torch.full_like(mean, std)
+            monkeypatch.setattr(tiny_model, "posterior", lambda img, found=posterior: found)
+            drawn[quirks, std] = method.stylize(crops[:1])
+    assert torch.equal(drawn[False, 0.0], drawn[False, 3.0])
+    assert not torch.equal(drawn[True, 0.0], drawn[True, 3.0])
+    again = with_a_style(name, tiny_model, official_quirks=True).stylize(crops[:1])
+    assert torch.equal(again, drawn[True, 3.0])
+
+
+def test_a_sample_lies_around_the_mean_and_is_not_the_photos_noise(tiny_model, crops):
+    img = torch.nn.functional.interpolate(crops[:1], (64, 64))
+    with torch.no_grad():
+        mean, std = tiny_model.posterior(img)
+        sample = tiny_model.encode(img, rng=latent_rng(7, 2))
+        assert torch.equal(tiny_model.encode(img), mean)
+    noise = torch.randn(mean.shape, generator=latent_rng(7, 2))
+    assert torch.equal(sample, mean + std * noise)
+    assert not torch.equal(noise, crop_noise(mean, 7, 2))
+    assert not torch.equal(noise, torch.randn(mean.shape, generator=latent_rng(7, 3)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_quirks_cut_levels_off_as_the_authors_savers_do(name, tiny_model, crops, monkeypatch):
+    level = torch.full((1, 3, 64, 64), 100.9 / 127.5 - 1)
+    monkeypatch.setattr(tiny_model, "decode", lambda latents: level)
+    for quirks, expected in ((False, 101), (True, 100)):
+        made = with_a_style(name, tiny_model, official_quirks=quirks).stylize(crops[:1])
+        assert to_pil(made).getextrema() == ((expected, expected),) * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "filter"),
+    [("ntc", Image.Resampling.BICUBIC), ("inst", Image.Resampling.LANCZOS), ("styleid", None)],
+)
+def test_quirks_squeeze_where_the_authors_do(name, filter, tiny_model, style_picture, monkeypatch):
+    encoded = []
+    posterior = tiny_model.posterior
+    monkeypatch.setattr(
+        tiny_model, "posterior", lambda img: encoded.append(img.clone()) or posterior(img)
+    )
+    for quirks in (False, True):
+        with_a_style(name, tiny_model, official_quirks=quirks).stylize(style_picture)
+    cut = square_crop(style_picture, 64)
+    whole = cut
+    if filter is not None:
+        whole = to_tensor(load_image(style_picture).resize((64, 64), filter))
+        assert not torch.equal(whole, cut)
+        assert torch.equal(squashed(style_picture, 64, filter), whole)
+    assert torch.equal(encoded[0], cut)
+    assert torch.equal(encoded[1], whole)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    ("dtype", "memory"),
+    [("float32", "all"), ("float16", "all"), ("bfloat16", "all"), ("float16", "low")],
+)
+@pytest.mark.parametrize("quirks", [False, True])
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_on_cuda(
+    name, quirks, dtype, memory, tiny_diffusion_folder, tiny_clip_folder, style_picture, crops, tmp_path
+):  # fmt: skip
+    """Near to what a CPU draws, of the same style; bfloat16 is too coarse for random weights to be compared."""
+    config = settings_of(name, tiny_clip_folder, official_quirks=quirks)
+
+    def method(**options):
+        return METHODS[name].from_pretrained(tiny_diffusion_folder, config=config, **options)
+
+    on_cpu = method(device="cpu").prepare(style_picture, tmp_path / "style", progress=False)
+    on_cuda = method(device="cuda", dtype=dtype, memory=memory).load(tmp_path / "style")
+    made = on_cuda.stylize(crops)
+    assert made.device.type == "cuda" and made.dtype is torch.float32 and made.isfinite().all()
+    if dtype != "bfloat16":
+        assert (made.cpu() - on_cpu.stylize(crops)).abs().mean() < 0.05
+    if memory == "all":
+        on_cuda.prepare(style_picture, tmp_path / "trained", progress=False)
+        assert on_cuda.stylize(crops[:1]).isfinite().all()
 
 
 def test_a_saved_folder_gives_the_same_pictures(tiny_diffusion_folder, tiny_model, crops):
@@ -140,6 +298,7 @@ def test_a_missing_package_names_the_extra(package, monkeypatch):
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB"),
         MemoryError(),
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate(handle)"),
     ],
 )
 def test_memory_that_runs_out_says_what_takes_less(tiny_model, crops, monkeypatch, error):
@@ -149,6 +308,41 @@ def test_memory_that_runs_out_says_what_takes_less(tiny_model, crops, monkeypatc
     monkeypatch.setattr(tiny_model.unet, "forward", fail)
     with pytest.raises(DeviceMemoryError, match=r'ntc took more memory.*dtype="float16"'):
         Ntc(tiny_model, NtcConfig(steps=4)).stylize(crops[:1])
+
+
+def test_memory_that_torch_holds_unused_counts_as_free(tiny_pipe, monkeypatch):
+    cuda = torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (0, 1 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 20)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 30)
+    _check_room(tiny_pipe, cuda, "all")
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 20)
+    with pytest.raises(DeviceMemoryError, match="loading the networks"):
+        _check_room(tiny_pipe, cuda, "all")
+
+
+def test_with_little_memory_networks_leave_the_device_when_done(tiny_model, crops, monkeypatch):
+    from accelerate.hooks import CpuOffload
+
+    moves = []
+
+    class Hook(CpuOffload):
+        def __init__(self, name):
+            super().__init__("cpu")
+            self.name = name
+
+        def pre_forward(self, net):
+            moves.append((self.name, "on"))
+
+        def init_hook(self, net):
+            moves.append((self.name, "off"))
+
+    for name in ("vae", "text_encoder"):
+        monkeypatch.setattr(getattr(tiny_model, name), "_hf_hook", Hook(name), raising=False)
+    with torch.no_grad():
+        tiny_model.text([""])
+        tiny_model.decode(tiny_model.encode(torch.nn.functional.interpolate(crops, (64, 64))))
+    assert moves == [("text_encoder", "off"), *[("vae", "on"), ("vae", "off")] * 2]
 
 
 def test_other_runtime_errors_pass_as_they_are():

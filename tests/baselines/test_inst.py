@@ -5,16 +5,19 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
-from facestyle.baselines.ddim import adain
+from facestyle.baselines.ddim import adain, channel_statistics
+from facestyle.baselines.diffusion_method import STYLE_NUMBER, latent_rng, squashed
 from facestyle.baselines.inst import Inst, InstConfig, InstStyle, stochastic_inversion
 from facestyle.baselines.inst_training import (
     InstInverter,
     InstTraining,
     clip_levels,
     style_token,
+    train_embedding,
     training_loss,
     view_style,
 )
@@ -138,6 +141,23 @@ def test_a_learned_picture_is_not_learned_again(
     assert torch.equal(again, run[0].stylize(crops[:1]))
 
 
+def test_a_method_out_of_a_folder_keeps_what_it_learns(
+    tiny_diffusion_folder, config, style_picture, crops, tmp_path, monkeypatch
+):
+    import facestyle.baselines.inst as module
+
+    def method():
+        return Inst.from_pretrained(
+            tiny_diffusion_folder, config=config, cache=tmp_path, device="cpu"
+        )
+
+    made = method().stylize(crops[:1], style_picture)
+    (folder,) = tmp_path.iterdir()
+    assert (folder / "embedding.safetensors").is_file()
+    monkeypatch.setattr(module, "train_embedding", None)
+    assert torch.equal(method().stylize(crops[:1], style_picture), made)
+
+
 def test_a_picture_needs_a_folder_to_keep_its_training(tiny_model, config, style_picture, crops):
     with pytest.raises(ConfigError, match="cache="):
         Inst(tiny_model, config).stylize(crops, style_picture)
@@ -164,6 +184,50 @@ def test_the_authors_noise_beyond_where_denoising_begins(run, tiny_model, seen, 
     seen.clear()
     quirky.stylize(crops[:1], strength=1.0)
     assert seen.times[0] == (999, 1)  # theirs asks for time 1000, which is not there
+
+
+def test_the_authors_dropout_is_on_when_the_vector_is_computed(
+    tiny_model, config, style_picture, tmp_path
+):
+    """By the same trained inverter: dropout is all that differs."""
+    img = squashed(style_picture, 64, Image.Resampling.LANCZOS)
+    views = view_style(img, tiny_model, config.training.clip, quirks=True)
+    vectors = []
+    for dropout in (False, True, True):
+        torch.rand(())  # random numbers outside have no part in it
+        vectors.append(
+            train_embedding(
+                tiny_model, views, tmp_path, config.training, {}, dropout=dropout, progress=False
+            )
+        )
+    assert not torch.equal(vectors[0], vectors[1])
+    assert torch.equal(vectors[1], vectors[2])
+    assert (vectors[0] - vectors[1]).abs().max() < vectors[0].abs().max()
+
+
+def test_quirks_learn_of_a_squeezed_picture_with_dropout_and_a_sample(
+    tiny_model, config, style_picture, tmp_path, monkeypatch
+):
+    import facestyle.baselines.inst as module
+
+    asked = {}
+
+    def train(*args, **options):
+        asked.update(options)
+        return torch.zeros(1, 32)
+
+    monkeypatch.setattr(module, "train_embedding", train)
+    for quirks in (False, True):
+        method = Inst(tiny_model, dataclasses.replace(config, official_quirks=quirks))
+        method.prepare(style_picture, tmp_path / str(quirks), progress=False)
+        assert asked["dropout"] is quirks
+    img = squashed(style_picture, 64, Image.Resampling.LANCZOS)
+    with torch.no_grad():
+        sample = tiny_model.encode(img, rng=latent_rng(config.training.seed, STYLE_NUMBER))
+        assert not torch.equal(sample, tiny_model.encode(img))
+    mean, std = channel_statistics(sample, eps=1e-5)
+    torch.testing.assert_close(method.style.mean, mean)
+    torch.testing.assert_close(method.style.std, std)
 
 
 def test_strength_0_draws_nothing(run, tiny_model, seen, crops):

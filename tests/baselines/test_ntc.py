@@ -5,11 +5,13 @@ import itertools
 
 import pytest
 import torch
+from PIL import Image
 
 pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
 from facestyle.baselines.ntc import Ntc, NtcConfig, noised_latents
 from facestyle.errors import ConfigError
+from facestyle.image import to_pil
 
 STEPS = 5
 
@@ -125,6 +127,31 @@ def test_settings_out_of_range_are_refused():
 def test_image_disturbance_needs_a_photo(tiny_model):
     with pytest.raises(ConfigError, match="needs a photo"):
         Ntc(tiny_model, NtcConfig(disturbance="image")).generate("a face")
+
+
+def test_its_style_is_a_text(tiny_model, seen, crops):
+    ntc = Ntc(tiny_model, NtcConfig(steps=STEPS))
+    ntc.stylize(crops[:1], "a photo of a cat")
+    assert torch.equal(seen[0][2], tiny_model.text(["", "a photo of a cat"]))
+    ntc.stylize(crops[:1])
+    assert torch.equal(seen[-1][2], tiny_model.text(["", NtcConfig().prompt]))
+
+
+@pytest.mark.parametrize("style", ["style.PNG", Image.new("RGB", (64, 64))])
+def test_a_style_picture_is_refused(tiny_model, crops, style, tmp_path):
+    for picture in (style, tmp_path):
+        with pytest.raises(ConfigError, match="its style is a text"):
+            Ntc(tiny_model).stylize(crops[:1], picture)
+
+
+def test_quirks_cut_the_levels_of_a_picture_from_text_too(tiny_model, monkeypatch):
+    monkeypatch.setattr(
+        tiny_model, "decode", lambda latents: torch.full((1, 3, 64, 64), 7.9 / 127.5 - 1)
+    )
+    made = Ntc(
+        tiny_model, NtcConfig(steps=STEPS, rollback_time=400, official_quirks=True)
+    ).generate("a face")
+    assert to_pil(made).getextrema() == ((7, 7),) * 3
 
 
 def test_a_photos_picture_depends_on_its_number_alone(tiny_model, crops):

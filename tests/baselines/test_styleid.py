@@ -8,8 +8,10 @@ import torch.nn.functional as F
 
 pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
+from facestyle.baselines.ddim import channel_statistics
+from facestyle.baselines.diffusion_method import latent_rng, square_crop
 from facestyle.baselines.style_injection import StyleInjection, injected_layers
-from facestyle.baselines.styleid import StyleId, StyleIdConfig, invert
+from facestyle.baselines.styleid import StyleId, StyleIdConfig, Trajectory, invert
 from facestyle.errors import CheckpointError, ConfigError
 
 LAYERS = (6, 7, 8, 9, 10, 11)
@@ -177,6 +179,50 @@ def test_a_run_of_50_steps_has_50_up_and_49_down_from_961(tiny_model):
     assert (len(up), len(down), down[0][0]) == (50, 49, 961)
 
 
+@pytest.mark.parametrize(("quirks", "end"), [(True, 999), (False, 751)])
+def test_the_authors_way_ends_at_999(tiny_model, quirks, end):
+    ddim = tiny_model.ddim
+    clean, noise = random_latents(2).split(1)
+    config = dataclasses.replace(CONFIG, official_quirks=quirks)
+    x = invert(lambda x, t: noise, ddim, clean, config).end
+    torch.testing.assert_close(x, ddim.move(clean, noise, 1, end), atol=1e-4, rtol=0)
+
+
+def test_the_authors_statistics_have_no_epsilon(tiny_model, seen, crops):
+    """A style without deviation leaves nothing of the photo's noise, where an epsilon leaves a thousandth."""
+    way = Trajectory(random_latents(4), torch.full((1, 4, 8, 8), 0.5))
+    left = []
+    for config in (CONFIG, QUIRKS):
+        method = StyleId(tiny_model, config)
+        method.style = way
+        seen.clear()
+        method.stylize(crops[:1])
+        first_down = next(latents for latents, _, _ in seen if len(latents) == 3)
+        left.append(channel_statistics(first_down[2:], eps=0.0)[1].max().item())
+    assert left[1] == 0 < left[0] < 2e-3
+
+
+def test_the_authors_samples_depend_on_seed_and_number(
+    tiny_model, seen, crops, style_picture, monkeypatch
+):
+    """Seen by the UNet at the first time up, which is that of the clean latent."""
+    method = StyleId(tiny_model, QUIRKS)
+    method.stylize(crops[:1], style_picture, seed=5, first=2)
+    method.stylize(crops[:1], style_picture, first=2)
+    clean = [latents for latents, time, _ in seen if time == 1 and len(latents) == 1]
+    assert len(clean) == 4  # style and photo, by either seed
+    photo = F.interpolate(crops[:1], (64, 64), mode="bilinear", antialias=True)
+    style = square_crop(style_picture, 64)
+    expected = [(style, 5, -1), (photo, 5, 2), (style, 22, -1), (photo, 22, 2)]
+    with torch.no_grad():
+        for latents, (img, seed, number) in zip(clean, expected, strict=True):
+            assert torch.equal(latents, tiny_model.encode(img, rng=latent_rng(seed, number)))
+
+
+def test_without_quirks_a_seed_changes_nothing(prepared, portrait, crops):
+    assert torch.equal(prepared.stylize(crops[:1], seed=5), portrait)
+
+
 def oracle_error(ddim, config):
     """Relative error of the way up and down again, if latents are Gaussian and the network knows."""
 
@@ -242,6 +288,32 @@ def test_a_style_is_inverted_once_and_read_back_exactly(
     again = StyleId(tiny_model, CONFIG).load(folder)
     assert torch.equal(again.style.latents, prepared.style.latents)
     assert torch.equal(again.stylize(crops[:1]), portrait)
+
+
+def test_a_method_out_of_a_folder_keeps_ways_by_their_steps(
+    tiny_diffusion_folder, crops, style_picture, tmp_path, monkeypatch
+):
+    import facestyle.baselines.styleid as module
+
+    def method():
+        return StyleId.from_pretrained(
+            tiny_diffusion_folder, config=CONFIG, cache=tmp_path, device="cpu"
+        )
+
+    made = [method().stylize(crops[:1], style_picture, steps=steps) for steps in (None, 3)]
+    assert len(list(tmp_path.iterdir())) == 2
+    saves = []
+    monkeypatch.setattr(module, "save_tensors", lambda *args, **options: saves.append(args))
+    again = [method().stylize(crops[:1], style_picture, steps=steps) for steps in (None, 3)]
+    assert saves == []
+    assert all(torch.equal(a, b) for a, b in zip(again, made, strict=True))
+
+
+def test_another_number_of_steps_is_inverted_once_too(tiny_model, seen, crops, style_picture):
+    method = StyleId(tiny_model, CONFIG)
+    for _ in range(2):
+        method.stylize(crops[:1], style_picture, steps=3)
+    assert len(seen) == 3 + 2 * (3 + 3)
 
 
 def test_a_way_of_other_settings_is_refused(tiny_model, prepared, style_picture, crops, tmp_path):

@@ -251,6 +251,9 @@ def test_a_style_that_nobody_measured_says_so(tmp_path, training):
     check_card(card, tmp_path)
     data = ModelCard(card).data.to_dict()
     assert data["license"] == "unknown" and "model-index" not in data
+    assert "- Weights of this style: **not stated**. Ask who trained it" in section(
+        card, "Licences"
+    )
     assert "Not measured yet" in card and "facestyle evaluate style --style ./mine" in card
     assert "Whom it fails on has not been measured." in card
     assert "a.zip, b.zip" in card and "| pictures | 7 |" in card

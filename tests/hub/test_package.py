@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,11 +17,13 @@ from facestyle.bench import sample_photo
 from facestyle.cli import main
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.hub.package import copy_style, write_style
-from facestyle.hub.push import plan_push, style_folder
+from facestyle.hub.push import plan_push
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.zoo import load_base_generator, load_style_generator
-from facestyle.styles import StyleConfig, bundled_style
+from facestyle.styles import StyleConfig, bundled_style, find_style, style_folder
 from facestyle.training.blend import blend_files
+from facestyle.training.pipeline import TrainConfig
+from facestyle.training.state import TrainingState
 
 LOAD = """
 import hashlib, sys
@@ -173,6 +176,35 @@ def test_pushing_takes_what_a_style_is_made_of_and_nothing_else(style, tmp_path,
         style_folder(tmp_path)
 
 
+def test_a_run_is_named_in_place_of_its_style(style, tmp_path, monkeypatch):
+    run = tmp_path / "out"
+    TrainingState(run, dataclasses.asdict(TrainConfig()) | {"name": "mine"})
+    style.rename(run / "style")
+    monkeypatch.chdir(tmp_path)
+    for named in (run, run / "style", "./out", "./out/style"):
+        assert find_style(named).resolve() == run / "style"
+    assert FaceStylizer.from_pretrained("./out", device="cpu").config.name == "illustration"
+    assert plan_push("./out", "me/mine").files == plan_push(run / "style", "me/mine").files
+
+
+def test_a_run_that_has_not_finished_says_how_to_go_on(style, tmp_path):
+    run = tmp_path / "out"
+    again = "has not finished.*the same facestyle train command again"
+    (run / "pictures").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="holds no style"):
+        find_style(run)
+    (run / "pictures" / "manifest.json").write_text("{}")  # the first that a run leaves behind
+    with pytest.raises(CheckpointError, match=again):
+        find_style(run)
+    TrainingState(run, dataclasses.asdict(TrainConfig()) | {"name": "mine"})
+    style.rename(run / "style")
+    (run / "style" / "config.json").unlink()  # the last that a style gets
+    for attempt in (FaceStylizer.from_pretrained, lambda folder: plan_push(folder, "me/mine")):
+        with pytest.raises(CheckpointError, match=again) as caught:
+            attempt(run)
+        assert caught.value.path == run
+
+
 def test_the_licence_of_the_pictures_is_asked_for(style, capsys, monkeypatch):
     config = StyleConfig.from_file(style / "config.json")
     unstated = dataclasses.replace(config, data={"count": 3, "license": "unknown"})
@@ -188,6 +220,46 @@ def test_the_licence_of_the_pictures_is_asked_for(style, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: "CC0-1.0")
     assert main(arguments) == 0
     assert "generator.safetensors" in capsys.readouterr().out
+
+
+def test_licences_given_to_push_to_hub_stand_in_config_and_card(style, monkeypatch):
+    config = StyleConfig.from_file(style / "config.json")
+    silent = dataclasses.replace(config, license="unknown", data={"count": 3, "license": "unknown"})
+    stylizer = FaceStylizer.from_pretrained(style)
+    stylizer.config, stylizer.folder = silent, None
+    texts = {}
+
+    def push(folder, *_, **__):
+        for name in ("config.json", "README.md", "LICENSE.md"):
+            texts[name] = (Path(folder) / name).read_text()
+        return "address"
+
+    monkeypatch.setattr("facestyle.hub.push.push_style", push)
+    with pytest.raises(ConfigError, match="licence of the training pictures"):
+        stylizer.push_to_hub("me/mine")
+    assert stylizer.push_to_hub("me/mine", license="MIT", data_license="CC0-1.0") == "address"
+    assert all("CC0-1.0" in text and "MIT" in text for text in texts.values())
+    assert not any("**unknown**" in text or "not stated" in text for text in texts.values())
+
+
+def test_the_licence_of_the_weights_can_be_given_where_none_is_stated(style):
+    plain = plan_push(style, "me/mine", license="GPL-3.0-or-later").card
+    assert plain == plan_push(style, "me/mine").card, "it says so already"
+    with pytest.raises(ConfigError, match=r"gpl-3\.0-or-later, and MIT was asked for.*--license"):
+        plan_push(style, "me/mine", license="MIT")
+    stated = StyleConfig.from_file(style / "config.json")
+    dataclasses.replace(stated, license="unknown").save(style / "config.json")
+    silent = plan_push(style, "me/mine").card
+    assert "Weights of this style: **not stated**" in silent and "license: unknown\n" in silent
+    card = plan_push(style, "me/mine", license="MIT").card
+    assert "Weights of this style: **MIT**" in card and "license: mit\n" in card
+    (style / "README.md").write_text(silent)
+    (style / "LICENSE.md").write_text("- The weights in this folder: **unknown**.\n")
+    with pytest.raises(ConfigError, match=r"README\.md and LICENSE\.md in .* delete them and push"):
+        plan_push(style, "me/mine", license="MIT")
+    (style / "README.md").write_text(card)
+    (style / "LICENSE.md").unlink()
+    plan_push(style, "me/mine", license="MIT")
 
 
 def test_a_damaged_style_and_a_boasting_card_are_not_pushed(style):

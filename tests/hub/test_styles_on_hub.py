@@ -72,6 +72,20 @@ def test_a_dry_run_sends_nothing_and_unchanged_files_make_no_commit(hub, facesty
     assert titles.count("Style illustration") == 2
 
 
+def test_a_licence_given_with_the_push_is_kept_and_shown(hub, run_python, style):
+    config = json.loads((style / "config.json").read_text())
+    (style / "config.json").write_text(json.dumps(config | {"license": "unknown"}))
+    pushed = run_python(f"""
+        from facestyle.hub.push import push_style
+        print(push_style({str(style)!r}, "ada/mine", license="CC-BY-4.0"))
+    """)
+    assert "/ada/mine/commit/" in pushed.stdout, pushed.stderr
+    files = hub.files("ada/mine")
+    assert json.loads(files["config.json"])["license"] == "CC-BY-4.0"
+    assert b"license: cc-by-4.0\n" in files["README.md"]
+    assert b"in this folder: **CC-BY-4.0**" in files["LICENSE.md"]
+
+
 def test_revisions_private_styles_and_wrong_tokens(hub, facestyle, style, tmp_path):
     codes, _ = facestyle(["push", style, "ada/mine", "--private"])
     assert codes == [0] and hub.repo("ada/mine").is_private

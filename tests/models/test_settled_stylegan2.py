@@ -96,3 +96,10 @@ def test_portraits_are_drawn_by_it_at_any_strength(generator, w_plus):
         }
     )
     torch.testing.assert_close(network(w_plus), between.synthesis(w_plus), rtol=1e-4, atol=1e-4)
+
+
+def test_networks_made_in_inference_mode_are_ordinary_ones(generator):
+    with torch.inference_mode():
+        network = synthesis_at(0.5, generator, generator, torch.float32, seed=1)
+    tensors = [*network.parameters(), *network.buffers()]
+    assert tensors and not any(t.is_inference() or t.requires_grad for t in tensors)

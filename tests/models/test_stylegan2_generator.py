@@ -1,14 +1,22 @@
 """StyleGAN2's generator: published sizes, each form of its arithmetic against another, and rosinality's names."""
 
+import copy
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 import torch.nn.functional as F
 
 from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
 from facestyle.latents import broadcast
+from facestyle.models import stylegan2_generator
 from facestyle.models.checkpoints import load_strict, unfilled
 from facestyle.models.generator import sample_z
+from facestyle.models.settled_stylegan2 import SettledStyleGAN2
 from facestyle.models.stylegan2_generator import (
+    CUT,
     EqualLinear,
     StyleGAN2Generator,
     estimate_w_avg,
@@ -74,28 +82,57 @@ def test_every_block_and_the_noise_of_config_f():
     assert sum(planes) == 2_796_176
 
 
-def conv_per_sample(conv, x, w):
-    """A modulated convolution with weights of its own for every sample; upsampled by zeros and a FIR filter."""
+def filtered(x):
+    """Each map by [1, 3, 3, 1] in both directions, of sum 4, within a border of one zero."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    fir = torch.outer(taps, taps) / 64 * 4
+    return F.conv2d(x, fir.repeat(x.shape[1], 1, 1, 1), padding=1, groups=x.shape[1])
+
+
+def by_zeros(x, weight):
+    """Twice the side: zeros between the pixels, the convolution, the filter."""
+    b, c, h, w = x.shape
+    spread = torch.zeros(b, c, 2 * h + 3, 2 * w + 3)
+    spread[:, :, 2 : 2 * h + 2 : 2, 2 : 2 * w + 2 : 2] = x
+    return filtered(F.conv2d(spread, weight.flip(2, 3)))
+
+
+def by_transposed(x, weight):
+    """Twice the side: a transposed convolution of stride 2, which makes side 2 h + 1, and the filter."""
+    return filtered(F.conv_transpose2d(x, weight.transpose(0, 1), stride=2))
+
+
+def folded(weight):
+    """[after, before, 6, 6]: the 3x3 weight with the filter worked into it."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+    fir = torch.outer(taps, taps) / 64 * 4  # the same in both directions
+    kernels = F.conv2d(weight.reshape(-1, 1, 3, 3), fir[None, None], padding=3)
+    return kernels.reshape(*weight.shape[:2], 6, 6)
+
+
+def by_six(x, weight):
+    """Twice the side: one transposed convolution of 6x6 and stride 2."""
+    return F.conv_transpose2d(x, folded(weight).transpose(0, 1), stride=2, padding=2)
+
+
+def by_shuffling(x, weight):
+    """Twice the side: one 3x3 convolution to four times the channels, which are the places in 2x2 pixels."""
+    kernel = folded(weight).flip(2, 3)
+    places = [kernel[:, :, 1 - i :: 2, 1 - j :: 2] for i in (0, 1) for j in (0, 1)]
+    return F.pixel_shuffle(F.conv2d(x, torch.stack(places, dim=1).flatten(0, 1), padding=1), 2)
+
+
+def conv_per_sample(conv, x, w, noise="const", up=by_zeros):
+    """A modulated convolution with weights of its own for every sample."""
     style = conv.affine(w)
     rows = []
     for one, s in zip(x, style, strict=True):
         weight = conv.weight * s[None, :, None, None]
         weight = weight * (weight.square().sum((1, 2, 3), keepdim=True) + 1e-8).rsqrt()
-        if conv.up:
-            h = one.shape[-1]
-            spread = torch.zeros(1, one.shape[0], 2 * h + 3, 2 * h + 3)
-            spread[0, :, 2 : 2 * h + 2 : 2, 2 : 2 * h + 2 : 2] = one
-            out = F.conv2d(
-                spread, weight.flip(2, 3)
-            )  # side 2 h + 1: what stride 2 transposed gives
-            taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
-            fir = torch.outer(taps, taps) / 64 * 4
-            channels = out.shape[1]
-            out = F.conv2d(out, fir.repeat(channels, 1, 1, 1), padding=1, groups=channels)
-        else:
-            out = F.conv2d(one[None], weight, padding=1)
-        rows.append(out)
-    out = torch.cat(rows) + conv.noise_strength * conv.noise_const
+        rows.append(up(one[None], weight) if conv.up else F.conv2d(one[None], weight, padding=1))
+    out = torch.cat(rows)
+    if noise == "const":
+        out = out + conv.noise_strength * conv.noise_const
     return F.leaky_relu(out + conv.bias[None, :, None, None], 0.2) * 2**0.5
 
 
@@ -109,6 +146,274 @@ def test_scaling_inputs_and_outputs_is_a_convolution_a_sample(net, name):
     torch.testing.assert_close(
         conv(x, w, "const"), conv_per_sample(conv, x, w), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.fixture(scope="module")
+def wide():
+    """128 px, wide where it is small and narrow where it is large."""
+    return make(128, channel_base=1024, channel_max=24)
+
+
+@pytest.mark.parametrize("form", [by_zeros, by_transposed, by_six, by_shuffling])
+@pytest.mark.parametrize(
+    ("name", "height", "width"),
+    [("b8.conv0", 4, 4), ("b16.conv0", 1, 1), ("b64.conv0", 32, 32), ("b128.conv0", 13, 40)],
+)
+def test_every_form_of_the_convolution_to_twice_the_side_is_the_same(
+    wide, form, name, height, width
+):
+    """The border too: each pixel, within 1e-4 of the largest number."""
+    conv = wide.synthesis.get_submodule(name)
+    rng = torch.Generator().manual_seed(3)
+    x = torch.randn(2, conv.weight.shape[1], height, width, generator=rng)
+    w = torch.randn(2, 8, generator=rng)
+    found = conv(x, w, "none")
+    wanted = conv_per_sample(conv, x, w, "none", form)
+    assert found.shape == wanted.shape == (2, conv.weight.shape[0], 2 * height, 2 * width)
+    assert (found - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+HALVES = {torch.float16: 0.005, torch.bfloat16: 0.03}
+"""Mean error of a picture that they are allowed, in standard deviations of float32's."""
+
+
+@pytest.fixture(scope="module")
+def loud():
+    """256 px; codes for it whose styles are in the hundreds, each sample's and channel's another size."""
+    net = make(256, channel_base=1024, channel_max=16)
+    w_plus = 100 * torch.randn(2, net.num_ws, 8, generator=torch.Generator().manual_seed(4))
+    return net.synthesis, w_plus
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("form", [lambda network: network, SettledStyleGAN2])
+def test_large_styles_are_drawn_in_half_precision(loud, dtype, form):
+    network, w_plus = loud
+    style = network.b128.conv1.affine(w_plus[:, 10])
+    power = network.b128.conv1.weight.square().sum((2, 3))
+    assert (style.square() @ power.T).max() > 65504  # of float16
+    drawn = form(copy.deepcopy(network).to(dtype))(w_plus.to(dtype))
+    wanted = network(w_plus)
+    assert drawn.dtype == torch.float32 and drawn.isfinite().all()
+    assert (drawn - wanted).abs().mean() < HALVES[dtype] * wanted.std()
+
+
+@pytest.mark.parametrize("form", [lambda network: network, SettledStyleGAN2])
+def test_float16_draws_styles_that_it_cannot_hold(loud, form):
+    network, w_plus = loud
+    drawn = form(copy.deepcopy(network).half())(1000 * w_plus)
+    wanted = network(1000 * w_plus)
+    assert wanted.abs().max() > 65504
+    assert (drawn - wanted).abs().mean() < HALVES[torch.float16] * wanted.std()
+
+
+@pytest.mark.parametrize("form", [lambda network: network, SettledStyleGAN2])
+def test_float16_features_are_cut_before_they_overflow(loud, form):
+    network, w_plus = copy.deepcopy(loud[0]), loud[1]
+    network.b128.conv1.bias.fill_(6e4)  # times sqrt 2 more than float16 holds
+    seen = []
+    network(w_plus, after_conv=lambda row, x: (seen.append(x.max()), x)[1])
+    assert max(seen) > 65504  # float32 cuts nothing
+    drawn = form(network.half())(w_plus.half())
+    assert drawn.isfinite().all()
+    del seen[:]
+    network(w_plus.half(), after_conv=lambda row, x: (seen.append(x.max()), x)[1])
+    assert max(seen) == CUT
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_small_sides_and_the_picture_are_float32_in_half_precision(loud, dtype):
+    network, w_plus = copy.deepcopy(loud[0]).to(dtype), loud[1].to(dtype)
+    seen = {}
+    for name, layer in network.named_modules():
+        if name.endswith(("conv0", "conv1", "torgb")):
+            layer.register_forward_hook(lambda _, given, out, name=name: seen.update({name: out}))
+    assert network(w_plus).dtype == torch.float32
+    for name, out in seen.items():
+        side = int(name[1:].split(".")[0])
+        if name.endswith("torgb") and dtype == torch.float16:
+            assert out.dtype == torch.float32
+        else:
+            assert out.dtype == (torch.float32 if side <= 64 else dtype)
+    given = set()
+    network(w_plus, after_conv=lambda row, x: (given.add(x.dtype), x)[1])
+    assert given == {dtype}
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_gradients_of_codes_are_those_of_float32_in_half_precision(loud, dtype):
+    found = []
+    for kind in (torch.float32, dtype):
+        network, w_plus = copy.deepcopy(loud[0]).to(kind), loud[1].clone().requires_grad_()
+        img = network(w_plus)
+        (grad,) = torch.autograd.grad((img / img.detach().std()).square().mean(), w_plus)
+        found.append(grad)
+    assert (found[1] - found[0]).abs().mean() < 0.1 * found[0].abs().mean()
+
+
+def test_a_network_laid_out_channels_last_stays_so(wide):
+    w_plus = torch.randn(2, wide.num_ws, 8, generator=torch.Generator().manual_seed(5))
+    last = copy.deepcopy(wide.synthesis).to(memory_format=torch.channels_last)
+
+    def check(row, x):
+        assert x.is_contiguous(memory_format=torch.channels_last)
+        return x
+
+    torch.testing.assert_close(
+        last(w_plus, after_conv=check), wide.synthesis(w_plus), rtol=1e-4, atol=1e-4
+    )
+
+
+@pytest.fixture
+def made_kernels(monkeypatch):
+    """Grows with every kernel that is worked out."""
+    made = []
+    kernel_of = stylegan2_generator._kernel_of
+    monkeypatch.setattr(
+        stylegan2_generator, "_kernel_of", lambda *given: (made.append(1), kernel_of(*given))[1]
+    )
+    return made
+
+
+def test_demodulation_of_a_frozen_weight_is_prepared_once(w_plus, made_kernels):
+    network = make().synthesis
+    with torch.inference_mode():
+        first = network(w_plus)
+    assert len(made_kernels) == 7
+    assert torch.equal(network(w_plus), first)
+    code = w_plus.clone().requires_grad_()
+    network(code).sum().backward()  # what was kept serves gradients of codes
+    assert code.grad.any() and len(made_kernels) == 7
+    network.b8.conv0.weight.requires_grad_()
+    network(w_plus)
+    network(w_plus)
+    assert len(made_kernels) == 9
+
+
+def in_place(network):
+    network.b8.conv0.weight[0].mul_(3)
+    with torch.inference_mode():
+        network.b32.conv1.weight[1].add_(1)
+
+
+def by_loading(network):
+    state = {name: t.flip(-1) for name, t in network.state_dict().items()}
+    network.load_state_dict(state)
+
+
+def to_half_and_back(network):
+    network.half().float()
+
+
+def to_double(network):
+    network.double()
+
+
+def by_other_memory(network):
+    for p in network.parameters():
+        p.data = p.data.flip(0).contiguous()
+        p.data = p.data * 2  # may lie where the first lay
+
+
+def by_other_parameters(network):
+    network.b8.conv0.weight = torch.nn.Parameter(network.b8.conv0.weight * 2 + 1, False)
+
+
+def by_training(network):
+    network.requires_grad_()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1, fused=True)  # counts no versions
+    network(torch.ones(1, network.num_ws, 8)).square().mean().backward()
+    optimizer.step()
+    network.requires_grad_(False)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        in_place, by_loading, to_half_and_back, to_double, by_other_memory, by_other_parameters, by_training,
+    ],
+)  # fmt: skip
+def test_changed_weights_are_seen(w_plus, change):
+    network = make().synthesis
+    before = network(w_plus)
+    change(network)
+    dtype = network.const.dtype
+    fresh = make().synthesis.to(dtype)
+    fresh.load_state_dict(network.state_dict())
+    found = network(w_plus.to(dtype))
+    assert torch.equal(found, fresh(w_plus.to(dtype)))
+    assert not torch.equal(found.float(), before)
+
+
+def test_half_precision_sees_changed_weights_too(loud):
+    network, w_plus = copy.deepcopy(loud[0]).half(), loud[1].half()
+    before = network(w_plus)
+    network.b256.conv1.weight[0].mul_(-2)
+    fresh = copy.deepcopy(loud[0]).half()
+    fresh.load_state_dict(network.state_dict())
+    assert torch.equal(network(w_plus), fresh(w_plus)) and not torch.equal(network(w_plus), before)
+
+
+def test_weights_put_in_for_one_call_leave_nothing_behind(net, w_plus):
+    """Several at a time too, which have no memory of their own while they are drawn by."""
+    network, others = net.synthesis, [make(seed=seed).synthesis for seed in (1, 2)]
+    before = network(w_plus)
+    states = [other.state_dict() for other in others]
+    stacked = {name: torch.stack([state[name] for state in states]) for name in states[0]}
+    found = torch.vmap(lambda state: torch.func.functional_call(network, state, (w_plus,)))(stacked)
+    for one, other in zip(found, others, strict=True):
+        torch.testing.assert_close(one, other(w_plus), rtol=1e-4, atol=1e-4)
+    assert torch.equal(network(w_plus), before)
+
+
+def test_threads_draw_by_one_network(w_plus):
+    wanted = []
+    network = make().synthesis
+    for i in range(3):
+        network.b8.conv0.weight[i].mul_(-2)
+        wanted.append(make().synthesis)
+        wanted[i].load_state_dict(network.state_dict())
+    network = make().synthesis
+    with ThreadPoolExecutor(8) as pool:
+        for i in range(3):
+            network.b8.conv0.weight[i].mul_(-2)
+            drawn = list(pool.map(lambda _: network(w_plus), range(24)))
+            picture = wanted[i](w_plus)
+            for one in drawn:
+                torch.testing.assert_close(one, picture, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_kept_is_no_part_of_the_network(w_plus):
+    network = make().synthesis
+    keys = list(network.state_dict())
+    size = len(pickle.dumps(network))
+    network(w_plus)
+    assert list(network.state_dict()) == keys
+    assert len(pickle.dumps(network)) == size
+    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
+        assert torch.equal(other(w_plus), network(w_plus))
+        other.b8.conv0.weight.mul_(torch.arange(8.0)[:, None, None])
+        fresh = make().synthesis
+        fresh.load_state_dict(other.state_dict())
+        assert torch.equal(other(w_plus), fresh(w_plus))
+
+
+def test_recorded_networks_read_the_weights_themselves(w_plus):
+    network = make().synthesis
+    network(w_plus)
+    program = torch.export.export(network, (w_plus,))
+    assert all(name.endswith("fir") for name in program.constants)
+    assert program.state_dict.keys() == network.state_dict().keys()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch's own, about its older tracer
+        traced = torch.jit.trace(network, (w_plus,))
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    recorded = [program.module(), traced, compiled]
+    for one in recorded:
+        assert torch.equal(one(w_plus), network(w_plus))
+    network.b8.conv0.weight[0].mul_(-3)
+    for one in recorded[1:]:  # a program has weights of its own
+        assert torch.equal(one(w_plus), network(w_plus))
 
 
 def test_demodulated_convolutions_ignore_the_weights_scale(net):

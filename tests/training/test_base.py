@@ -32,6 +32,7 @@ from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.models.zoo import load_base_generator, load_encoder, load_style
 from facestyle.styles import StyleConfig
 from facestyle.training.ablation import ablate
+from facestyle.training.data import PictureSet
 from facestyle.training.encoder import EncoderConfig, train_encoder
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairsConfig, PairStore
@@ -204,7 +205,7 @@ def test_a_run_of_the_bundled_base_says_nothing_of_it(tiny, folder, tmp_path):
     config = dataclasses.replace(STAR, coarse_steps=0)
     finetune(tiny, folder, tmp_path, config, progress=False)
     kept = json.loads((tmp_path / "config.json").read_text())
-    assert kept == dataclasses.asdict(config)
+    assert kept == dataclasses.asdict(config) | {"pictures": PictureSet(folder, 32).digest()}
 
 
 @pytest.mark.parametrize(

@@ -206,7 +206,8 @@ def test_oblong_pictures_of_an_aligned_set_need_a_face(drawings: Path) -> None:
 
 
 def test_aligned_no_needs_a_face_in_each(drawings: Path) -> None:
-    with pytest.raises(DatasetError, match=r"only 0 of 6 .* no face: 6: .*aligned=\"yes\""):
+    advice = r"only 0 of 6 .* no face: 6: .*\(--aligned yes, in Python aligned=\"yes\"\)"
+    with pytest.raises(DatasetError, match=advice):
         check(drawings, aligned="no")
     assert len(check(drawings, aligned="no", detector=FakeDetector(220, (112, 112))).used) == 6
 
@@ -221,6 +222,25 @@ def test_faces_too_small_or_cut_off_are_left_out(drawings: Path) -> None:
     assert "38% of its square is outside" in outside.format()
 
 
+def test_a_least_side_that_is_too_large_can_be_lowered_as_the_advice_says(tmp_path: Path) -> None:
+    source = fill(tmp_path / "set", {f"{i}.png": drawing(i, (150, 150)) for i in range(6)})
+    advice = r"allow less than 192 px \(--min-side PX, in Python min_side_px\)"
+    with pytest.raises(DatasetError, match=advice):
+        check(source)
+    assert len(check(source, min_side_px=150).used) == 6
+
+
+def test_squares_with_faces_elsewhere_may_be_told_to_be_cut_out(drawings: Path) -> None:
+    class Sometimes(FakeDetector):
+        def detect(self, image: Image.Image) -> list[Face]:
+            faces = super().detect(image)
+            return faces if self.calls <= 5 else []
+
+    fill(drawings, {f"{i}.png": drawing(i) for i in range(6, 12)})
+    report = check(drawings, detector=Sometimes(60, (40, 40)))
+    assert any('(--aligned no, in Python aligned="no")' in warning for warning in report.warnings)
+
+
 # ---- bad folders -------------------------------------------------------------------------------------------------
 
 
@@ -231,7 +251,8 @@ def test_folders_without_pictures_say_what_they_hold(tmp_path: Path) -> None:
         check(tmp_path)
     (tmp_path / "IMG_1.HEIC").write_bytes(b"photo")
     (tmp_path / "IMG_2.heic").write_bytes(b"photo")
-    with pytest.raises(DatasetError, match=r"but 2 \.heic files; save them as JPEG or PNG"):
+    advice = "broken: 2: .*What helps: save HEIC photos as JPEG or PNG, or pip install pillow-heif;"
+    with pytest.raises(DatasetError, match=advice):
         check(tmp_path)
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("notes.txt", "none")

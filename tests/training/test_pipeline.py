@@ -3,18 +3,24 @@
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 
+from facestyle.cli import main
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.image import load_image
 from facestyle.models.checkpoints import read_tensors
 from facestyle.processes import Processes
+from facestyle.styles import StyleConfig, style_folder
+from facestyle.training import pipeline, style_cli
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.pairs import PairsConfig, given_pairs
@@ -47,28 +53,62 @@ def train(tiny, folder, files, out, config=CONFIG, **more):
 
 
 SCRIPT = """
-    import os, signal, sys
+    import os, signal, sys, traceback
     import torch
     torch.set_num_threads(1)
     from pathlib import Path
     from facestyle.models.mobile import MobileGenerator
     from facestyle.models.checkpoints import load_strict, read_tensors
-    from facestyle.training import pairs, pipeline, state
-    from tests.training.test_pipeline import CONFIG, train
-    files, folder, out, stage = map(Path, sys.argv[1:5])
+    from facestyle.styles import StyleConfig, style_folder
+    from facestyle.training import folder, pairs, pipeline, prepare, state
+    from tests.training.test_pipeline import train
+    files, pictures, out = map(Path, sys.argv[1:4])
     net = MobileGenerator((8, 8, 8, 8), w_dim=8, mapping_depth=2, preview_resolution=32)
     load_strict(net, read_tensors(files / "g.safetensors"))
-    real_log, real_save = state.TrainingState.log, pairs.save_tensors
-    def log(self, row):
-        real_log(self, row)
-        if self.folder.name == stage.name and row["step"] == 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-    def save(tensors, path, **more):
-        real_save(tensors, path, **more)
-        if stage.name == "pairs":
-            os.kill(os.getpid(), signal.SIGKILL)
-    state.TrainingState.log, pairs.save_tensors = log, save
-    train(net.eval().requires_grad_(False), folder, files, out)
+    net.eval().requires_grad_(False)
+
+    def killed(owner, name, is_now, before=False):
+        real = getattr(owner, name)
+        def call(*args, **more):
+            if is_now(*args) and before:
+                os.kill(os.getpid(), signal.SIGKILL)
+            result = real(*args, **more)
+            if is_now(*args):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return result
+        setattr(owner, name, call)
+
+    def logged(run, stage, step):
+        return state.TrainingState, "log", lambda self, row: (
+            self.folder.name == run and (row["stage"], row["step"]) == (stage, step)
+        )
+
+    stages = {
+        "check": (folder, "_opened", lambda source, name, *_: name.startswith("05")),
+        "pictures": (prepare, "save_png", lambda image, path: path.name.startswith("00003")),
+        "star": logged("star", "coarse", 2),
+        "pairs": (pairs, "save_tensors", lambda tensors, path: path.name == "00000.safetensors"),
+        "sheet": (pairs, "draw_pairs", lambda *_: True),
+        "coarse": logged("run", "coarse", 2),
+        "full": logged("run", "full", 2),
+        "style": (StyleConfig, "save", lambda *_: True, True),
+    }
+    for stage, where in stages.items():
+        child = os.fork()
+        if child == 0:
+            try:
+                killed(*where)
+                train(net, pictures, files, out)
+            except BaseException:
+                traceback.print_exc()
+            os._exit(1)
+        _, status = os.waitpid(child, 0)
+        assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, stage
+        try:
+            raise SystemExit(f"there is {style_folder(out)} after {stage}")
+        except pipeline.CheckpointError as error:
+            assert ("has not finished" in str(error)) == (stage != "check"), error
+        print(stage)
 """
 
 
@@ -82,29 +122,51 @@ def run_script(text, *arguments, **environment):
     )
 
 
+def same(a, b):
+    """Whether two states are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return bool(a == b)
+
+
 def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, large_folder, files, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # sums in one order, here and there
     try:
         whole = train(tiny, large_folder, files, tmp_path / "whole")
-        for stage in ("star", "pairs", "run"):
-            ended = run_script(SCRIPT, files, large_folder, tmp_path / "cut", stage)
-            assert ended.returncode == -signal.SIGKILL, ended.stderr
+        ended = run_script(SCRIPT, files, large_folder, tmp_path / "cut")
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.split()[-2:] == ["full", "style"]
         resumed = train(tiny, large_folder, files, tmp_path / "cut")
     finally:
         torch.set_num_threads(threads)
-    after, expected = (read_tensors(p / "generator.safetensors") for p in (resumed, whole))
-    assert after.keys() == expected.keys()
-    for name, tensor in expected.items():
-        torch.testing.assert_close(after[name], tensor, rtol=2e-3, atol=1e-5, msg=name)
+    assert style_folder(tmp_path / "cut") == resumed
+    for name in ("style/generator", "pairs/pairs", "run/snapshots/full_00001"):
+        ours, theirs = (
+            read_tensors(run.parent / f"{name}.safetensors") for run in (resumed, whole)
+        )
+        assert same(ours, theirs), name
+    for name in ("star/coarse.pt", "run/coarse.pt", "run/full.pt"):
+        ours, theirs = (torch.load(run.parent / name)["parts"] for run in (resumed, whole))
+        for part in theirs:  # float32: networks, their averages, and the optimisers' memories
+            assert same(ours[part], theirs[part]), (name, part)
     log = [json.loads(line) for line in (tmp_path / "cut/run/log.jsonl").read_text().splitlines()]
     assert [(row["stage"], row["step"]) for row in log] == [
         ("coarse", 1), ("coarse", 2), ("coarse", 3), ("full", 1), ("full", 2),
     ]  # fmt: skip
+    assert StyleConfig.from_file(resumed / "config.json").license == "unknown"
+    assert (tmp_path / "cut/pairs/report.json").read_text() == (
+        tmp_path / "whole/pairs/report.json"
+    ).read_text()
 
 
 def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder, files, tmp_path):
-    style = train(tiny, large_folder, files, tmp_path)
+    style = train(tiny, large_folder, files, tmp_path, license="CC-BY-4.0")
+    assert StyleConfig.from_file(style / "config.json").license == "CC-BY-4.0"
     origin = json.loads((style / "training.json").read_text())
     choice = json.loads((tmp_path / "run" / "choice.json").read_text())
     assert origin["chosen"] == choice["chosen"]
@@ -169,6 +231,47 @@ def test_an_encoder_of_another_space_is_refused(tiny, large_folder, files, tmp_p
             tiny, large_folder, tmp_path, config, name="red", data_license="ours",
             encoder_z=files / "w_plus.safetensors", aligned="yes", progress=False,
         )  # fmt: skip
+
+
+def test_the_command_passes_licence_and_least_side_on(large_folder, tmp_path, monkeypatch, capsys):
+    asked = {}
+
+    def trained(generator, pictures, out, config, **options):
+        asked.update(options)
+        (Path(out) / "style").mkdir(parents=True)
+        return Path(out) / "style"
+
+    monkeypatch.setattr(pipeline, "train_style", trained)
+    monkeypatch.setattr(style_cli, "load_base", lambda args: None)
+    monkeypatch.chdir(tmp_path)
+    named = ["--name", "red", "--data-license", "ours", "--device", "cpu"]
+    assert main(["train", str(large_folder), "-o", "out", *named]) == 0
+    assert (asked["license"], asked["min_side_px"]) == (None, 192)
+    assert capsys.readouterr().out.endswith('FaceStylizer.from_pretrained("./out")\n')
+    more = ["--license", "CC-BY-4.0", "--min-side", "64"]
+    assert main(["train", str(large_folder), "-o", "other", *named, *more]) == 0
+    assert (asked["license"], asked["min_side_px"]) == ("CC-BY-4.0", 64)
+
+
+def test_a_dry_run_checks_with_the_least_side(large_folder, tmp_path, capsys):
+    arguments = ["train", str(large_folder), "-o", str(tmp_path / "out"), "--name", "red"]
+    arguments += ["--data-license", "ours", "--aligned", "yes", "--dry-run"]
+    assert main([*arguments, "--min-side", "200"]) == 0
+    assert "12 of 12 pictures are used" in capsys.readouterr().out
+    assert main([*arguments, "--min-side", "201"]) == 2
+    assert "allow less than 201 px (--min-side PX" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_least_side_above_the_usual_size_is_kept(tmp_path):
+    (tmp_path / "large").mkdir()
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        blocks = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        blocks.resize((640, 640)).save(tmp_path / "large" / f"{i}.png")
+    sources = [str(tmp_path / "large")]
+    made = pipeline._prepared(sources, tmp_path / "out", "yes", 600, Processes("cpu"), False)
+    assert {load_image(path).size for path in made.glob("*.png")} == {(600, 600)}
 
 
 @pytest.mark.parametrize(
@@ -260,6 +363,23 @@ def test_one_process_needs_no_accelerate(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ImportError, match=r"facestyle\[train\]"):
         Processes()
+
+
+def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(tmp_path):
+    settings = {"steps": 3, "pairs": {"psi": 0.5, "new": "a"}, "newer": 1}
+    defaults = {"steps": 9, "pairs": {"psi": 0.7, "new": "a"}, "newer": 1}
+    TrainingState(tmp_path, {"steps": 3, "pairs": {"psi": 0.5}})
+    TrainingState(tmp_path, settings, defaults=defaults)
+    for changed in (
+        settings | {"newer": 2},
+        settings | {"pairs": {"psi": 0.5, "new": "b"}},
+        settings | {"init": "of another kind"},
+        settings | {"steps": 9},
+    ):
+        with pytest.raises(ConfigError, match="other settings"):
+            TrainingState(tmp_path, changed, defaults=defaults)
+    with pytest.raises(ConfigError, match="newer"):
+        TrainingState(tmp_path, settings)
 
 
 def test_the_log_forgets_steps_that_are_run_again(tmp_path):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.encode import encode
 from facestyle.models.features import LiteFeatures
 from facestyle.models.zoo import load_base_generator, load_encoder
+from facestyle.processes import Processes
 from facestyle.styles import bundled_style
 from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
@@ -22,6 +24,7 @@ from facestyle.training.encoder import EncoderConfig, train_encoder
 from facestyle.training.finetune import (
     FinetuneConfig,
     SemanticLoss,
+    _Finetuning,
     finetune,
     per_tensor_groups,
     texture_distance,
@@ -254,6 +257,35 @@ def test_finetuning_goes_on_from_a_style(tiny, folder, tmp_path):
     save_tensors({"x": torch.ones(1)}, file, metadata={})
     with pytest.raises(CheckpointError, match="style"):
         finetune(tiny, folder, tmp_path / "c", none, init=file, progress=False)
+
+
+def test_a_run_does_not_go_on_with_other_pictures(tiny, folder, tmp_path):
+    """Else the old style would come back under the new pictures' name."""
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    finetune(tiny, mine, tmp_path / "run", TINY_FINETUNE, progress=False)
+    before = (tmp_path / "run" / "log.jsonl").read_bytes()
+    changed = sorted(mine.iterdir())[0]
+    Image.new("RGB", (40, 40), "red").save(changed)
+    with pytest.raises(ConfigError, match=r"other settings \(pictures\)"):
+        finetune(tiny, mine, tmp_path / "run", TINY_FINETUNE, progress=False)
+    assert (tmp_path / "run" / "log.jsonl").read_bytes() == before
+
+
+def test_each_discriminator_has_its_own_rate(tiny, folder, tmp_path):
+    """StyleGAN2's weights are near 1, and its penalty comes every 16th step, for which Adam is corrected."""
+    for kind, rate, memory in (
+        ("projected", 2e-4, 0.99),
+        ("stylegan2", 2e-3 * 16 / 17, 0.99 ** (16 / 17)),
+    ):
+        config = dataclasses.replace(TINY_FINETUNE, discriminator=kind, discriminator_width=0.05)
+        run = _Finetuning(
+            tiny, folder, tmp_path / kind, config, None, None, Processes("cpu"), False
+        )
+        (group,) = run.d_optimizer.param_groups
+        assert group["lr"] == pytest.approx(rate) and group["betas"] == pytest.approx((0, memory))
+    config = dataclasses.replace(TINY_FINETUNE, discriminator_lr=1e-3)
+    run = _Finetuning(tiny, folder, tmp_path / "own", config, None, None, Processes("cpu"), False)
+    assert run.d_optimizer.param_groups[0]["lr"] == 1e-3
 
 
 def test_a_folder_of_another_run_is_not_touched(tmp_path):
