@@ -374,7 +374,10 @@ def _origin(
     logs = {"star": folder / "star", "style": folder / "run"}
     seconds = {
         stage: round(
-            max(took, before.get(stage, 0.0), logged_seconds(logs[stage]) if stage in logs else 0.0), 1
+            max(
+                took, before.get(stage, 0.0), logged_seconds(logs[stage]) if stage in logs else 0.0
+            ),
+            1,
         )
         for stage, took in seconds.items()
     }
