@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+import facestyle.evaluation.comparison
 import facestyle.reference
 from facestyle.baselines import diffusion
 from facestyle.baselines.registry import DiffusionModel
@@ -101,6 +102,34 @@ def test_every_method_has_its_row_and_is_measured_once(
     assert run().read_text() == text
     with pytest.raises(ConfigError, match="other settings"):
         run(faces=[Image.new("RGB", (128, 128))])
+
+
+def test_a_row_of_other_weights_pictures_or_judge_is_measured_anew(
+    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+):
+    drawn = []
+    draw = facestyle.evaluation.comparison._portraits
+    monkeypatch.setattr(
+        facestyle.evaluation.comparison,
+        "_portraits",
+        lambda *args: drawn.append(args[1]) or draw(*args),
+    )
+    pictures = shutil.copytree(style_folder, tmp_path / "pictures")
+
+    def times(**changes):
+        options = {"methods": ("ugatit",), "runs": runs, "base": tiny, "progress": False}
+        compare({"red": pictures}, tmp_path / "out", CONFIG, **(options | changes))
+        return len(drawn)
+
+    assert (times(), times()) == (1, 1)
+    torch.manual_seed(1)
+    save_generator(UgatitGenerator(32, width=4, blocks=1), runs / "ugatit" / "red")
+    assert (times(), times()) == (2, 2)
+    Image.new("RGB", (64, 64), "blue").save(sorted(pictures.iterdir())[0])
+    assert (times(), times()) == (3, 3)
+    assert times(judge_name="faceres") == 4
+    with pytest.raises(ConfigError, match="unknown judge"):
+        times(judge_name="nobody")
 
 
 def test_a_method_whose_memory_runs_out_keeps_its_row(

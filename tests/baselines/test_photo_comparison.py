@@ -49,7 +49,7 @@ def judged(monkeypatch):
 
         same, different = 0.9, 0.4
 
-    def load(pictures, *, measures, judge_name):
+    def load(pictures, *, measures, judge_name, device):
         assert list(pictures) == [] and judge_name == "auto"
         return StyleJudge(
             {}, identity=Mean(), measures=measures, missing={"lpips": "it is not here"},
