@@ -107,7 +107,7 @@ def bench_generators(
     return {
         "rows": rows,
         "work": work,
-        "ceiling": {name: round(value, 1) for name, value in ceiling.items()},
+        "ceiling": {name: round(value, 4) for name, value in ceiling.items()},
         "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
         "threads": torch.get_num_threads(),
         "runs": runs,
