@@ -191,8 +191,11 @@ class OutputError(FacestyleError, OSError):
 
 def ran_out(error: BaseException) -> bool:
     """Whether an error says that memory ran out, of Python, torch on a CPU, or CUDA."""
-    return isinstance(error, MemoryError) or bool(
-        re.search(r"out of memory|can't allocate memory|not enough memory", str(error))
+    said = r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or bool(re.search(said, str(error)))
     )
 
 

@@ -29,6 +29,7 @@ from facestyle.errors import (
     DeviceMemoryError,
     DownloadError,
     MissingDependencyError,
+    ran_out,
 )
 from facestyle.runtime import choose_device, parse_dtype
 
@@ -42,7 +43,6 @@ OFFICIAL_MODEL = "CompVis/stable-diffusion-v1-4"
 _TESTED = (0, 42)
 _PIPELINE = "StableDiffusionPipeline"
 _MEMORY = ("all", "low")
-_NO_MEMORY = r"out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
 
 
 class LatentDiffusion:
@@ -211,12 +211,8 @@ def guarded(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        if isinstance(error, DeviceMemoryError):
-            raise
-        raise _too_little(what, str(error)) from error
-    except RuntimeError as error:
-        if not re.search(_NO_MEMORY, str(error)):
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, DeviceMemoryError) or not ran_out(error):
             raise
         raise _too_little(what, str(error)) from error
     except (AttributeError, ImportError, TypeError) as error:

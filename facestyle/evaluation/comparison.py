@@ -37,6 +37,7 @@ from facestyle.evaluation.comparison_methods import (
     Ours,
     SharedDiffusion,
     make_method,
+    run_folder,
     settings_of,
 )
 from facestyle.evaluation.comparison_report import comparison_report
@@ -303,13 +304,22 @@ def _absent(name: str, style: str, photos: _Photos, why: str) -> dict[str, Any]:
     return {"style": style, "variant": name, "why": why, "photos": {"who": photos.who}}
 
 
+def _source(name: str, style: str, runs: str | Path | None) -> Path | None:
+    """Folder of what a method knows of a style: its run's, or for ours a style's; None where there is none."""
+    run = run_folder(name, style, runs)
+    if not name.startswith("ours"):
+        return run
+    try:
+        return find_style(run or style)
+    except FacestyleError:
+        return None
+
+
 def _weights(name: str, style: str, runs: str | Path | None) -> str | None:
     """Digest of the files that hold what a method knows of a style; None where it has none."""
-    run = Path(runs or ".") / name.partition("-")[0] / style
-    if runs is None or not run.is_dir():
-        if not name.startswith("ours"):
-            return None
-        run = find_style(style)
+    run = _source(name, style, runs)
+    if run is None:
+        return None
     total = hashlib.sha256()
     for path in sorted(run.rglob("*.safetensors")):
         total.update(path.relative_to(run).as_posix().encode())
@@ -319,11 +329,13 @@ def _weights(name: str, style: str, runs: str | Path | None) -> str | None:
 
 def _training_seconds(name: str, style: str, runs: str | Path | None) -> float | None:
     """What the style's own weights took to train, if that is known."""
-    run = Path(runs or ".") / name.partition("-")[0] / style
+    run = _source(name, style, runs)
+    if run is None:
+        return None
     if not name.startswith("ours"):
         found = [logged_seconds(log.parent) for log in run.rglob("log.jsonl")]
         return sum(found) if found else None
-    origin = find_style(run if runs is not None and run.is_dir() else style) / "training.json"
+    origin = run / "training.json"
     if not origin.is_file():
         return None
     seconds = json.loads(origin.read_text()).get("seconds")

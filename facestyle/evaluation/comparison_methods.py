@@ -47,6 +47,7 @@ __all__ = [
     "make_method",
     "model_of",
     "our_parameters",
+    "run_folder",
     "settings_of",
 ]
 
@@ -276,11 +277,9 @@ def make_method(
     Raises:
         FacestyleError: it cannot run here; the message says why.
     """
-    run = Path(runs) / name.partition("-")[0] / style if runs is not None else None
+    run = run_folder(name, style, runs)
     if name.startswith("ours"):
-        return _ours(
-            name, style if run is None or not run.is_dir() else run, pictures, config, device
-        )
+        return _ours(name, run or style, pictures, config, device)
     model: DiffusionModel | LatentDiffusion = config.diffusion
     if diffusion is not None and name in DIFFUSION:
         model = diffusion.load()
@@ -289,13 +288,19 @@ def make_method(
     )
     if name == "ntc":
         return method
-    if run is None or not run.is_dir():
+    if run is None:
         raise ConfigError(
             f"there is no folder {name}/{style} among the runs; make it with `facestyle baseline train {name}`"
             if name != "dualstylegan"
             else f"its authors' files are not here; `facestyle baseline import {name}` reads them"
         )
     return method.load(run)
+
+
+def run_folder(name: str, style: str, runs: str | Path | None) -> Path | None:
+    """``RUNS/METHOD/STYLE``, where it is there; "ours-ref" has that of "ours"."""
+    run = Path(runs) / name.partition("-")[0] / style if runs is not None else None
+    return run if run is not None and run.is_dir() else None
 
 
 def settings_of(name: str, config: ComparisonConfig) -> Any:

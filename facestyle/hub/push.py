@@ -83,8 +83,7 @@ def plan_push(
     if config.encoder != "base":
         load_encoder(folder / config.encoder)
     stated = licensed(config, license, data_license)
-    if stated.license != config.license:
-        _refuse_old_texts(folder)
+    _refuse_old_texts(folder, config, stated)
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if card:
@@ -218,18 +217,25 @@ def licensed(config: StyleConfig, license: str | None, data_license: str | None)
     return config
 
 
-def _refuse_old_texts(folder: Path) -> None:
-    """Texts that were written before the licence was stated must not go with it.
+def _refuse_old_texts(folder: Path, config: StyleConfig, stated: StyleConfig) -> None:
+    """Texts that were written before a licence was stated must not go with it.
 
     Raises:
         ConfigError: the card, or the licence file that facestyle wrote, says that it is unknown.
     """
-    said = (("README.md", "\nlicense: unknown\n"), ("LICENSE.md", "**unknown**"))
-    old = [
-        name
+    said = []
+    if stated.license != config.license:
+        said += [("README.md", "\nlicense: unknown\n"), ("LICENSE.md", "folder: **unknown**")]
+    if stated.data != config.data:
+        said += [
+            ("README.md", "trained on: **unknown**"),
+            ("LICENSE.md", "trained on: **unknown**"),
+        ]
+    old = {
+        name: None
         for name, text in said
         if (folder / name).is_file() and text in (folder / name).read_text(encoding="utf-8")
-    ]
+    }
     if old:
         raise ConfigError(
             f"{' and '.join(old)} in {folder} say that a licence is unknown; delete them and push again, they are made "

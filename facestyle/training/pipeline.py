@@ -20,6 +20,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from facestyle.bench import machine
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.evaluation.sheets import save_sheet
@@ -31,7 +34,7 @@ from facestyle.models.bases import (
     save_encoder,
     write_base,
 )
-from facestyle.models.checkpoints import read_metadata
+from facestyle.models.checkpoints import read_metadata, read_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import sha256_of
 from facestyle.processes import Processes
@@ -294,10 +297,10 @@ def train_style(
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
         weights = folder / "style" / "generator.safetensors"
-        before = weights.read_bytes() if weights.is_file() else b""
+        before = read_tensors(weights) if known else {}
         card = replace(card, share=known.get("share", card.share))
         write_style(net.cpu(), card, folder / "style", generator.cpu())
-        measured = known.get("scores") if weights.read_bytes() == before else None
+        measured = known.get("scores") if _same(read_tensors(weights), before) else None
         origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
@@ -345,6 +348,11 @@ def _prepared(
             save_sheet(folder_sheet(report), sheet)
     processes.wait()
     return folder
+
+
+def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    """Whether two files hold the same numbers; their headers may be in another order."""
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import time
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ class TrainingState:
             file.write(json.dumps(dict(row)) + "\n")
         if self._board is None:
             self._board = _open_board(self.folder / "tensorboard", row.get("step", 0))
+            # Else its thread goes on writing when the run is over, and fails where the folder is gone by then.
+            weakref.finalize(self, self._board.close)
         for key, value in row.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{row.get('stage', 'run')}/{key}", value, row.get("step"))
@@ -193,6 +196,9 @@ def _rows(folder: Path) -> list[dict[str, Any]]:
 class _NoBoard:
     def add_scalar(self, *_: object) -> None:
         """Nothing: tensorboard is not installed."""
+
+    def close(self) -> None:
+        """Nothing likewise."""
 
 
 def _open_board(folder: Path, first_step: int) -> Any:

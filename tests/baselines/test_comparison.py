@@ -132,6 +132,15 @@ def test_a_row_of_other_weights_pictures_or_judge_is_measured_anew(
         times(judge_name="nobody")
 
 
+def test_a_style_that_ours_lacks_keeps_its_row(tiny, style_folder, runs, judged, tmp_path):
+    report = compare(
+        {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=("ours", "toonify"), runs=runs,
+        progress=False,
+    ).read_text()  # fmt: skip
+    assert "| ours | –" in report and "no style is called 'red'" in report
+    assert "| toonify | –" not in report
+
+
 def test_a_method_whose_memory_runs_out_keeps_its_row(
     tiny, style_folder, runs, judged, tmp_path, monkeypatch
 ):

@@ -16,6 +16,7 @@ from facestyle import FaceStylizer
 from facestyle.bench import sample_photo
 from facestyle.cli import main
 from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.hub.cards import render_card
 from facestyle.hub.package import copy_style, write_style
 from facestyle.hub.push import plan_push
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
@@ -220,6 +221,16 @@ def test_the_licence_of_the_pictures_is_asked_for(style, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: "CC0-1.0")
     assert main(arguments) == 0
     assert "generator.safetensors" in capsys.readouterr().out
+
+
+def test_texts_that_call_the_pictures_licence_unknown_do_not_go_with_one(style):
+    config = StyleConfig.from_file(style / "config.json")
+    dataclasses.replace(config, data={"count": 3, "license": "unknown"}).save(style / "config.json")
+    (style / "README.md").write_text(render_card(style))
+    with pytest.raises(ConfigError, match=r"README\.md in .* delete them and push"):
+        plan_push(style, "me/mine", data_license="CC0-1.0")
+    (style / "README.md").unlink()
+    assert "trained on: **CC0-1.0**" in plan_push(style, "me/mine", data_license="CC0-1.0").card
 
 
 def test_licences_given_to_push_to_hub_stand_in_config_and_card(style, monkeypatch):

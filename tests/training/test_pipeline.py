@@ -233,6 +233,25 @@ def test_an_encoder_of_another_space_is_refused(tiny, large_folder, files, tmp_p
         )  # fmt: skip
 
 
+def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
+    tiny, large_folder, files, tmp_path
+):
+    style = train(tiny, large_folder, files, tmp_path / "out")
+    first = json.loads((style / "training.json").read_text())
+    assert set(first["seconds"]) == {"star", "pairs", "style"} and "scores" not in first
+    dataclasses.replace(StyleConfig.from_file(style / "config.json"), share=1.3).save(
+        style / "config.json"
+    )
+    measured = first | {"scores": {"kid": 1.0}, "seconds": {name: 1e4 for name in first["seconds"]}}
+    (style / "training.json").write_text(json.dumps(measured))
+    train(tiny, large_folder, files, tmp_path / "out")
+    again = json.loads((style / "training.json").read_text())
+    assert again["scores"] == {"kid": 1.0} and set(again["seconds"].values()) == {1e4}
+    assert StyleConfig.from_file(style / "config.json").share == 1.3
+    train(tiny, large_folder, files, tmp_path / "out", psi=0.5)
+    assert "scores" not in json.loads((style / "training.json").read_text()), "of another psi"
+
+
 def test_the_command_passes_licence_and_least_side_on(large_folder, tmp_path, monkeypatch, capsys):
     asked = {}
 

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import shutil
+import threading
 
 import numpy as np
 import pytest
@@ -294,6 +295,16 @@ def test_a_folder_of_another_run_is_not_touched(tmp_path):
     with pytest.raises(ConfigError, match="other settings"):
         TrainingState(tmp_path, {"seed": 1})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+
+
+def test_a_run_that_is_over_leaves_no_thread_behind(tmp_path):
+    """TensorBoard's writer has one, which would fail when the folder is gone."""
+    before = threading.active_count()
+    state = TrainingState(tmp_path / "run", {"steps": 3})
+    state.log({"stage": "coarse", "step": 1, "loss": 0.5})
+    assert threading.active_count() == before + 1
+    del state
+    assert threading.active_count() == before
 
 
 def test_damaged_checkpoints_are_named(tmp_path):
