@@ -10,6 +10,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from facestyle.evaluation.appearance import (
+        AppearanceJudge,
+        appearance_by_group,
+        load_appearance,
+    )
     from facestyle.evaluation.cmmd import CmmdResult
     from facestyle.evaluation.features import set_features
     from facestyle.evaluation.inception import InceptionFeatures, load_inception
@@ -28,6 +33,7 @@ if TYPE_CHECKING:
     from facestyle.evaluation.tables import comparison_table, metrics_table
 
 __all__ = [
+    "AppearanceJudge",
     "CmmdResult",
     "FidResult",
     "IdentityJudge",
@@ -38,6 +44,7 @@ __all__ = [
     "SkinDrift",
     "SkinTone",
     "StyleJudge",
+    "appearance_by_group",
     "before_after",
     "comparison_table",
     "contact_sheet",
@@ -45,6 +52,7 @@ __all__ = [
     "encode_people",
     "fid",
     "frechet_distance",
+    "load_appearance",
     "load_inception",
     "load_judge",
     "load_perceptual",
@@ -61,6 +69,7 @@ __all__ = [
 
 # kid() and cmmd() stay in their modules: names of their own here would hide the modules.
 _MODULES = {
+    "appearance": ("AppearanceJudge", "appearance_by_group", "load_appearance"),
     "cmmd": ("CmmdResult",),
     "features": ("set_features",),
     "inception": ("InceptionFeatures", "load_inception"),

@@ -1,4 +1,4 @@
-"""The identity judges' networks, ported to torch modules: raw pixels in, descriptor out.
+"""The judges' networks, ported to torch modules: raw pixels in, descriptor (or age and gender) out.
 
 Their layers' names follow the packages they come from, so that a conversion is a renaming; what a
 package keeps apart (batch-norm scales, biases) is folded into one convolution.
@@ -17,7 +17,10 @@ from torch import Tensor, nn
 
 from facestyle.evaluation.weights import parse_json, read_tfjs_weights
 
-__all__ = ["DlibResNet29", "FaceResMobileNet", "convert_dlib_resnet29", "convert_faceres"]
+__all__ = [
+    "DlibResNet29", "FaceResAppearance", "FaceResMobileNet", "convert_dlib_resnet29", "convert_faceres",
+    "convert_faceres_appearance",
+]  # fmt: skip
 
 Array = npt.NDArray[Any]
 
@@ -140,6 +143,28 @@ class FaceResMobileNet(nn.Module):
         return x.mean(dim=(2, 3))
 
 
+class FaceResAppearance(FaceResMobileNet):
+    """The same with the heads that were trained on it: does a face look like a man's, and how old is it?"""
+
+    YEARS = 100
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.feats = nn.Linear(1024, 256)
+        self.gender_pred = nn.Linear(256, 1)
+        self.age_pred = nn.Linear(256, self.YEARS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, 224, 224] BGR minus the mean, to [B, 2]: probability of "male" in [0, 1], years in [0, 99].
+
+        Years are the mean of the head's distribution over 0 to 99 (DEX, Rothe et al., 2015).
+        """
+        features = F.relu(self.feats(super().forward(x)))
+        male = torch.sigmoid(self.gender_pred(features))
+        years = torch.softmax(self.age_pred(features), 1) @ torch.arange(self.YEARS).to(features)
+        return torch.cat([male, years[:, None]], 1)
+
+
 def convert_faceres(contents: Sequence[bytes]) -> dict[str, Tensor]:
     """Weights of :class:`FaceResMobileNet` from the graph's json and binary file; its heads are left out.
 
@@ -157,6 +182,17 @@ def convert_faceres(contents: Sequence[bytes]) -> dict[str, Tensor]:
             state[f"{layer}.weight"] = _oihw(scaled[:, :, None, :])
         elif name.endswith("_bn/batchnorm_1/sub"):
             state[f"{layer.removesuffix('_bn')}.bias"] = _tensor(array)
+    return state
+
+
+def convert_faceres_appearance(contents: Sequence[bytes]) -> dict[str, Tensor]:
+    """Weights of :class:`FaceResAppearance` from the same files."""
+    graph, data = contents
+    arrays = read_tfjs_weights(parse_json(graph)["weightsManifest"], data)
+    state = convert_faceres(contents)
+    for head in ("feats", "gender_pred", "age_pred"):
+        state[f"{head}.weight"] = _tensor(arrays[f"{head}/kernel"].T)
+        state[f"{head}.bias"] = _tensor(arrays[f"{head}/bias"])
     return state
 
 

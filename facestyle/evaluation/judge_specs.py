@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,14 +16,16 @@ from torch import Tensor, nn
 from facestyle.errors import DownloadError
 from facestyle.evaluation.judge_nets import (
     DlibResNet29,
+    FaceResAppearance,
     FaceResMobileNet,
     convert_dlib_resnet29,
     convert_faceres,
+    convert_faceres_appearance,
 )
 from facestyle.evaluation.weights import network_timeout
 from facestyle.models.importers.packages import Package
 
-__all__ = ["JUDGES", "JudgeSpec", "Preprocess"]
+__all__ = ["APPEARANCE", "JUDGES", "JudgeSpec", "Preprocess"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,3 +175,12 @@ JUDGES: dict[str, JudgeSpec] = {
         different=0.375,
     ),
 }
+
+APPEARANCE = replace(
+    JUDGES["faceres"],
+    build=FaceResAppearance,
+    convert=convert_faceres_appearance,
+    same=None,
+    different=None,
+)
+"""Age and gender by the same network and package; no identity judge, so not of :data:`JUDGES`."""

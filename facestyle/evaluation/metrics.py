@@ -10,6 +10,7 @@ perceptual          the same by a network that is always to be had; not LPIPS   
 identity_distance   mean 1 - cosine of each portrait to its source                       lower
 identity_spread     mean 1 - cosine of two portraits: do all begin to look alike?        as the sources
 by_skin             change of skin tone, and identity distance, by the source's skin     near 0
+by_appearance       change of apparent gender and age, and the same, of women and men    near 0
 =================== ==================================================================== =============
 
 With G(w) as sources, lpips (or perceptual) is the paper's semantic distance between G and G'. An entry is a dict with
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from facestyle.bench import machine
 from facestyle.errors import ConfigError, DownloadError, ImageError
+from facestyle.evaluation.appearance import AppearanceJudge, appearance_by_group, load_appearance
 from facestyle.evaluation.cmmd import cmmd, load_clip
 from facestyle.evaluation.features import FeatureNet, Pictures, set_features
 from facestyle.evaluation.inception import load_inception
@@ -63,7 +65,7 @@ Entry = dict[str, Any]
 _Net = TypeVar("_Net")
 
 SET_MEASURES = ("fid", "kid", "cmmd")
-PAIR_MEASURES = ("lpips", "perceptual", "identity", "skin")
+PAIR_MEASURES = ("lpips", "perceptual", "identity", "skin", "appearance")
 MEASURES = (*SET_MEASURES, *PAIR_MEASURES)
 """All there is to measure."""
 
@@ -83,8 +85,10 @@ class StyleJudge:
         clip: gives features for CMMD.
         distances: by "lpips" and "perceptual".
         identity: no network of the training.
+        appearance: likewise, says gender and age.
         measures: what is measured, of :data:`MEASURES`.
-        missing: what of it cannot be, and why: "inception", "clip", "lpips", "perceptual" or "identity" to a sentence.
+        missing: what of it cannot be, and why: "inception", "clip", "lpips", "perceptual", "identity" or "appearance"
+            to a sentence.
 
     Attributes:
         measures: as given.
@@ -99,6 +103,7 @@ class StyleJudge:
         clip: FeatureNet | None = None,
         distances: Mapping[str, PerceptualDistance] | None = None,
         identity: IdentityJudge | None = None,
+        appearance: AppearanceJudge | None = None,
         measures: Sequence[str] = MEASURES,
         missing: Mapping[str, str] | None = None,
     ) -> None:
@@ -108,6 +113,7 @@ class StyleJudge:
         self._sets = {key: net for key, net in (("inception", inception), ("clip", clip)) if net}
         self._distances = dict(distances or {})
         self._identity = identity
+        self._appearance = appearance
 
     @classmethod
     def load(
@@ -150,12 +156,14 @@ class StyleJudge:
                 missing[key] = str(error)
                 return None
 
-        identity = inception = clip = None
+        identity = appearance = inception = clip = None
         if "identity" in measures:
             if judge_name != "auto":
                 identity = load_judge(judge_name, device)
             else:
                 identity = attempt("identity", lambda: load_judge("auto", device))
+        if "appearance" in measures:
+            appearance = attempt("appearance", lambda: load_appearance(device))
         if {"fid", "kid"} & set(measures):
             inception = attempt("inception", lambda: load_inception(device))
         if "cmmd" in measures:
@@ -172,6 +180,7 @@ class StyleJudge:
             clip=clip,
             distances=distances,
             identity=identity,
+            appearance=appearance,
             measures=measures,
             missing=missing,
         )
@@ -284,7 +293,9 @@ class StyleJudge:
         sources: Tensor | Sequence[Image.Image] | None,
         wanted: Sequence[str],
     ) -> dict[str, Any]:
-        names = {"identity": "identity_distance", "skin": "by_skin"}
+        names = {
+            "identity": "identity_distance", "skin": "by_skin", "appearance": "by_appearance",
+        }  # fmt: skip
         if sources is None:
             why = "there is nothing to compare the pictures with"
             return {names.get(m, m): _nothing(why) for m in PAIR_MEASURES if m in wanted}
@@ -292,6 +303,7 @@ class StyleJudge:
         distances: dict[str, list[float]] = {m: [] for m in wanted if m in self._distances}
         drifts: list[SkinDrift] = []
         who: list[list[Tensor]] = [[], []]
+        looks: list[list[Tensor]] = [[], []]
         for start in range(0, n, BATCH):
             a, b = (_floats(x[start : start + BATCH]) for x in (pictures, sources))
             for name, values in distances.items():
@@ -299,6 +311,9 @@ class StyleJudge:
             if "identity" in wanted and self._identity is not None:
                 for side, img in zip(who, (a, b), strict=True):
                     side.append(self._identity.embed(img).cpu())
+            if "appearance" in wanted and self._appearance is not None:
+                for side, img in zip(looks, (a, b), strict=True):
+                    side.append(self._appearance.look(img).cpu())
             if "skin" in wanted:
                 drifts += map(skin_drift, _each(sources[start : start + BATCH]),
                               _each(pictures[start : start + BATCH]))  # fmt: skip
@@ -320,6 +335,12 @@ class StyleJudge:
             entries |= _identity_entries(self._identity, apart, portraits, originals)
         if "skin" in wanted:
             entries["by_skin"] = _skin_entry(drifts, apart)
+        if "appearance" in wanted and self._appearance is None:
+            why = self.missing.get("appearance", "no network for it was given")
+            entries["by_appearance"] = _nothing(why)
+        elif "appearance" in wanted:
+            after, before = (torch.cat(side) for side in looks)
+            entries["by_appearance"] = appearance_by_group(before, after, apart)
         return entries
 
 

@@ -37,7 +37,7 @@ _GROUPS = {"samples": "samples of G", "photos": "photos"}
 
 
 def metrics_table(metrics: Metrics) -> str:
-    """One style's metrics: every value with its numbers of pictures and its network, then skin by group."""
+    """One style's metrics: every value with its numbers of pictures and its network, then people by group."""
     lines = ["| measure | value | pictures | by |", "|---|---|---|---|"]
     for group in _GROUPS:
         if scores := metrics.get(group):
@@ -47,10 +47,11 @@ def metrics_table(metrics: Metrics) -> str:
             lines += _pair_rows(scores.get("to_photo", {}), "portrait to its photo")
     if scores := metrics.get("plain"):
         lines += _set_rows(scores, "G's own samples, to the style set")
-    for group in _GROUPS:
-        scores = metrics.get(group, {})
-        lines += _skin_lines(scores.get("by_skin"), f"{_GROUPS[group]}, G(w) to G'(w)")
-        lines += _skin_lines(scores.get("to_photo", {}).get("by_skin"), "portrait to its photo")
+    for entry, tabled in (("by_skin", _skin_lines), ("by_appearance", _appearance_lines)):
+        for group in _GROUPS:
+            scores = metrics.get(group, {})
+            lines += tabled(scores.get(entry), f"{_GROUPS[group]}, G(w) to G'(w)")
+            lines += tabled(scores.get("to_photo", {}).get(entry), "portrait to its photo")
     people = [metrics[group]["who"] for group in _GROUPS if group in metrics]
     lines += ["", f"{'; '.join(people)}. {measured_on([metrics])}"]
     return "\n".join(lines) + "\n"
@@ -242,6 +243,25 @@ def _skin_lines(table: Metrics | None, whose: str) -> list[str]:
         lines.append(
             f"| {group} | {row['n']} | {apart} | {row['delta_l']:+.1f} | {row['delta_e']:.1f} | "
             f"{row['delta_ita_deg']:+.1f} |"
+        )
+    return lines
+
+
+def _appearance_lines(table: Metrics | None, whose: str) -> list[str]:
+    if not table or "value" in table:
+        return []
+    lines = [
+        "",
+        f"| who they look like ({whose}) | people | identity distance | still seen so | change of P(male) | years | "
+        "change of years |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for group, row in table.items():
+        apart = f"{row['identity_distance']:.3f}" if "identity_distance" in row else "–"
+        kept = f"{row['kept']:.0%}" if "kept" in row else "–"
+        lines.append(
+            f"| {group} | {row['n']} | {apart} | {kept} | {row['delta_male']:+.2f} | {row['years']:.0f} | "
+            f"{row['delta_years']:+.1f} |"
         )
     return lines
 

@@ -118,7 +118,7 @@ class TrainingState:
         if not path.is_file():
             return 0
         try:
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             for name, part in parts.items():
                 part.load_state_dict(state["parts"][name])
             return int(state["step"])

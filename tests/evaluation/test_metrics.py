@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from facestyle.errors import ConfigError, DatasetError, DownloadError, ImageError
 from facestyle.evaluation import metrics as module
 from facestyle.evaluation import report
+from facestyle.evaluation.appearance import AppearanceJudge
 from facestyle.evaluation.cmmd import cmmd
 from facestyle.evaluation.judge_specs import Preprocess
 from facestyle.evaluation.judges import IdentityJudge
@@ -34,6 +35,7 @@ from facestyle.evaluation.people import People, pil_pictures, sample_people
 from facestyle.evaluation.perceptual import HedVgg16, PerceptualDistance
 from facestyle.evaluation.skin import THREE_GROUPS, drift_by_group, skin_drift
 from facestyle.evaluation.sweep import sweep_report
+from facestyle.image import to_tensor
 from facestyle.models.generator import sample_z
 from facestyle.models.mobile import MobileGenerator
 
@@ -63,6 +65,18 @@ class Fields(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return x.flatten(1) @ self.weight
+
+
+class Halves(nn.Module):
+    """Stands for an appearance network: "male" is the upper half's brightness, years the lower half's times 60."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        upper, lower = ((half.mean((1, 2, 3)) / 2 + 1) / 2 for half in x.chunk(2, 2))
+        return torch.stack([upper * self.gain, 60 * lower], 1)
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
@@ -95,6 +109,7 @@ def make_judge(style: Tensor, **changes: Any) -> StyleJudge:
             "perceptual": PerceptualDistance("squares", squared),
         },
         "identity": identity(),
+        "appearance": AppearanceJudge("halves", Halves(), identity().preprocess),
         **changes,
     }
     return StyleJudge({"inception": features, "clip": features}, **given)
@@ -153,7 +168,13 @@ def test_entries_are_what_the_measures_give() -> None:
     apart = 1 - identity().similarity(x, y)
     assert scores["identity_distance"]["value"] == pytest.approx(apart.mean().item(), abs=1e-6)
     assert scores["identity_distance"]["same"] == pytest.approx(0.1)
-    assert list(scores) == [*SET_ENTRIES, *PAIR_ENTRIES, "identity_spread", "by_skin"]
+    assert list(scores) == [
+        *SET_ENTRIES,
+        *PAIR_ENTRIES,
+        "identity_spread",
+        "by_skin",
+        "by_appearance",
+    ]
 
 
 def test_spread_is_the_mean_over_all_pairs() -> None:
@@ -182,6 +203,36 @@ def test_skin_is_grouped_by_the_source() -> None:
     assert table["light"]["delta_l"] < 0
     means = [table[name]["identity_distance"] * table[name]["n"] for name in THREE_GROUPS]
     assert sum(means) / 6 == pytest.approx(table["all"]["identity_distance"])
+
+
+def person(male: float, years: float) -> Image.Image:
+    """What `Halves` takes for such a person."""
+    image = Image.new("L", (SIDE_PX, SIDE_PX), round(255 * male))
+    image.paste(round(255 * years / 60), (0, SIDE_PX // 2, SIDE_PX, SIDE_PX))
+    return image.convert("RGB")
+
+
+def test_people_are_grouped_by_what_their_photos_look_like() -> None:
+    before = [(0.1, 30), (0.3, 40), (0.9, 50), (0.9, 6), (0.5, 35)]
+    after = [(0.2, 36), (0.7, 42), (0.8, 47), (0.2, 9), (0.9, 35)]
+    sources, pictures = ([person(*who) for who in people] for people in (before, after))
+    table = make_judge(faces(4, 0)).score(pictures, sources)["by_appearance"]
+    assert {name: row["n"] for name, row in table.items()} == {
+        "women": 2, "men": 1, "children": 1, "all": 5,
+    }  # fmt: skip
+    assert (table["women"]["kept"], table["men"]["kept"]) == (0.5, 1.0)
+    assert "kept" not in table["children"] and "kept" not in table["all"]
+    assert table["women"]["delta_male"] == pytest.approx(0.25, abs=0.01)
+    assert table["men"]["delta_male"] == pytest.approx(-0.1, abs=0.01)
+    assert table["women"]["years"] == pytest.approx(35, abs=0.6)
+    assert table["women"]["delta_years"] == pytest.approx(4, abs=0.3)
+    assert table["men"]["delta_years"] == pytest.approx(-3, abs=0.3)
+    assert table["all"]["delta_years"] == pytest.approx(8 / 5, abs=0.3)
+    a, b = (torch.cat([to_tensor(image) for image in row]) for row in (pictures, sources))
+    apart = 1 - identity().similarity(a, b)
+    assert table["women"]["identity_distance"] == pytest.approx(float(apart[:2].mean()), abs=1e-5)
+    lone = make_judge(faces(4, 0), identity=None).score(pictures, sources)["by_appearance"]
+    assert "identity_distance" not in lone["women"]
 
 
 def test_floats_levels_and_pil_pictures_score_alike() -> None:
@@ -225,7 +276,7 @@ def test_a_style_set_of_one_picture_has_reasons() -> None:
 def test_without_sources_pairs_have_no_value() -> None:
     scores = make_judge(faces(5, 0)).score(faces(4, 1))
     assert scores["fid"]["value"] > 0
-    for name in (*PAIR_ENTRIES, "by_skin"):
+    for name in (*PAIR_ENTRIES, "by_skin", "by_appearance"):
         assert scores[name] == {
             "value": None, "why": "there is nothing to compare the pictures with",
         }  # fmt: skip
@@ -236,13 +287,20 @@ def test_networks_that_are_missing_say_why() -> None:
         faces(5, 0),
         clip=None,
         identity=None,
+        appearance=None,
         distances={"perceptual": PerceptualDistance("squares", squared)},
-        missing={"clip": "no CLIP", "lpips": "no AlexNet", "identity": "no judge"},
+        missing={
+            "clip": "no CLIP",
+            "lpips": "no AlexNet",
+            "identity": "no judge",
+            "appearance": "no heads",
+        },
     )
     scores = judge.score(faces(4, 1), faces(4, 2))
     assert scores["cmmd"] == {"value": None, "why": "no CLIP"}
     assert scores["lpips"] == {"value": None, "why": "no AlexNet"}
     assert scores["identity_distance"] == {"value": None, "why": "no judge"}
+    assert scores["by_appearance"] == {"value": None, "why": "no heads"}
     assert scores["perceptual"]["by"] == "squares"  # never under LPIPS's name
     assert "identity_distance" not in scores["by_skin"]["all"]
 

@@ -131,6 +131,13 @@ def test_one_styles_table_names_every_network(rows: list[dict[str, Any]]) -> Non
         "dark": {"n": 7, "identity_distance": 0.4, "delta_l": 3.21, "delta_e": 5.0, "delta_ita_deg": -1.0},
         "all": {"n": 48, "delta_l": -0.5, "delta_e": 4.0, "delta_ita_deg": 2.0},
     }  # fmt: skip
+    metrics["samples"]["by_appearance"] = {
+        "women": {
+            "n": 21, "identity_distance": 0.41, "kept": 0.952, "delta_male": 0.07, "years": 31.2, "delta_years": -2.5,
+        },
+        "all": {"n": 48, "delta_male": 0.01, "years": 33.0, "delta_years": 1.0},
+    }  # fmt: skip
+    metrics["photos"]["by_appearance"] = {"value": None, "why": "no heads"}
     lines = metrics_table(metrics).splitlines()
     assert (
         "| FID (samples of G, to the style set) | 169.5 | 48 to 165 | inception-v3 of somewhere |"
@@ -151,4 +158,7 @@ def test_one_styles_table_names_every_network(rows: list[dict[str, Any]]) -> Non
     )
     assert "| dark | 7 | 0.400 | +3.2 | 5.0 | -1.0 |" in lines
     assert "| all | 48 | – | -0.5 | 4.0 | +2.0 |" in lines
+    assert "| women | 21 | 0.410 | 95% | +0.07 | 31 | -2.5 |" in lines
+    assert "| all | 48 | – | – | +0.01 | 33 | +1.0 |" in lines
+    assert sum(line.startswith("| who they look like (") for line in lines) == 1
     assert lines[-1] == f"48 samples of G; 20 encoded photos. {measured_on([metrics])}"

@@ -1,0 +1,105 @@
+"""Do women stay women, and the young young? How a style moves what a face looks like, by FaceRes's heads.
+
+A narrow style set (old men in oil, young women in ink) draws every portrait towards the people in it. The heads say
+what a picture looks like, not what anybody is: groups sort photos, as those of ``evaluation.skin`` do. They are of no
+network used in training, and were trained on photos; on portraits they are as good as their agreement with the eye.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from facestyle.evaluation.judge_specs import APPEARANCE, Preprocess
+from facestyle.evaluation.judges import load_net, outputs
+
+__all__ = ["ADULT", "GROUPS", "AppearanceJudge", "appearance_by_group", "load_appearance"]
+
+ADULT = 15.0
+"""Years from which a face is sorted by gender: children's faces do not show it, and the head guesses."""
+
+GROUPS: dict[str, tuple[float, float]] = {"women": (0.0, 0.4), "men": (0.6, 1.0)}
+"""Bounds of the probability of "male" in the photo; adults between them are in "all" alone."""
+
+
+class AppearanceJudge:
+    """Says how old a face looks, and whether it looks like a man's.
+
+    Attributes:
+        name: the network, for reports.
+        net: frozen, in eval mode; to [B, 2].
+        preprocess: what the network sees.
+    """
+
+    def __init__(self, name: str, net: nn.Module, preprocess: Preprocess) -> None:
+        self.name = name
+        self.net = net.eval().requires_grad_(False)
+        self.preprocess = preprocess
+
+    @torch.no_grad()
+    def look(self, img: Tensor) -> Tensor:
+        """Probability of "male" in [0, 1], and years in [0, 99].
+
+        Args:
+            img: [B, 3, S, S] RGB in [-1, 1], FFHQ-aligned, any S from 128 up, on any device.
+
+        Returns:
+            [B, 2] float32 on the network's device.
+
+        Raises:
+            ImageError: not a batch of square colour pictures, or too small.
+        """
+        return outputs(self.net, self.preprocess, img)
+
+
+def load_appearance(device: str | torch.device = "cpu") -> AppearanceJudge:
+    """The judge, its weights fetched at first use (14 MB) and cached.
+
+    Raises:
+        DownloadError: its weights could not be fetched.
+        CheckpointError: the cached weights are damaged.
+        OutputError: the cache cannot be written.
+    """
+    name = "faceres_appearance"
+    return AppearanceJudge(name, load_net(name, APPEARANCE, device), APPEARANCE.preprocess)
+
+
+def appearance_by_group(
+    before: Tensor, after: Tensor, apart: Sequence[float] | None = None
+) -> dict[str, dict[str, float]]:
+    """How each group of people changed from their photos to their portraits.
+
+    Args:
+        before: [N, 2] of the photos, see :meth:`AppearanceJudge.look`.
+        after: [N, 2] of the portraits, in the same order.
+        apart: identity distance of each portrait to its photo.
+
+    Returns:
+        "women", "men" and "children" of the photos, then "all", each with "n"; "kept", the share whose portraits lie
+        on their group's side of 0.5 (not of children and all); "delta_male", mean change of the probability;
+        "years", the photos' mean, and "delta_years"; "identity_distance" where given. Groups nobody is in are left
+        out; empty for nobody.
+    """
+    male, years = before.double().cpu().unbind(1)
+    male_after, years_after = after.double().cpu().unbind(1)
+    adult = years >= ADULT
+    chosen = {
+        name: adult & (male >= low) & (male <= high) for name, (low, high) in GROUPS.items()
+    } | {"children": ~adult, "all": torch.ones_like(adult)}
+    kept = {"women": male_after < 0.5, "men": male_after >= 0.5}
+    table: dict[str, dict[str, float]] = {}
+    for name, who in chosen.items():
+        if not who.any():
+            continue
+        row: dict[str, float] = {"n": int(who.sum())}
+        if name in kept:
+            row["kept"] = float(kept[name][who].double().mean())
+        row["delta_male"] = float((male_after - male)[who].mean())
+        row["years"] = float(years[who].mean())
+        row["delta_years"] = float((years_after - years)[who].mean())
+        if apart is not None:
+            row["identity_distance"] = float(torch.tensor(apart, dtype=torch.float64)[who].mean())
+        table[name] = row
+    return table
