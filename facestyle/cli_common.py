@@ -38,18 +38,32 @@ _SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
 """Words for a setting that is on or off."""
 
 
-def add_style(parser: argparse.ArgumentParser) -> None:
-    """``--style``, ``--device`` and ``--dtype``; `load_stylizer` reads them."""
+def add_style(parser: argparse.ArgumentParser, *, of_hub: bool = True) -> None:
+    """``--style``, ``--device``, ``--dtype`` and, with ``of_hub``, ``--revision``; `load_stylizer` reads them."""
     parser.add_argument("--style", default="cartoon", help="name, ./folder or user/repository")
+    if of_hub:
+        parser.add_argument("--revision", help="branch, tag or commit of a style of the Hub")
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
 
 
 def load_stylizer(args: argparse.Namespace) -> FaceStylizer:
-    """The stylizer that the options name."""
+    """The stylizer that the options name.
+
+    Raises:
+        ConfigError: a revision of a style that is not of the Hub.
+        FacestyleError: the style cannot be had, see ``find_style``.
+    """
+    from facestyle.styles import bundled_styles
     from facestyle.stylizer import FaceStylizer
 
-    return FaceStylizer.from_pretrained(args.style, device=args.device, dtype=args.dtype)
+    if args.revision and (args.style in bundled_styles() or Path(args.style).expanduser().is_dir()):
+        raise ConfigError(
+            f"--revision is of styles of the Hub, and {args.style} is none; leave it out"
+        )
+    return FaceStylizer.from_pretrained(
+        args.style, revision=args.revision, device=args.device, dtype=args.dtype
+    )
 
 
 def add_base(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,8 @@ from skimage import data
 from facestyle.bench import sample_photo
 from facestyle.cli import _parser, main
 from facestyle.cli_common import configured, output_files
-from facestyle.errors import ConfigError
+from facestyle.errors import ConfigError, StyleNotFoundError
+from facestyle.stylizer import FaceStylizer
 from facestyle.training.pipeline import PRESETS
 
 
@@ -101,6 +102,7 @@ def test_a_switch_is_set_by_any_usual_word(word, flag):
     ("arguments", "code", "says"),
     [
         (["stylize", "{photo}", "-o", "{out}", "--style", "nope"], 3, "cartoon"),
+        (["stylize", "{photo}", "-o", "{out}", "--revision", "v1"], 2, "--revision is of styles of the Hub"),
         (["stylize", "{photo}", "{photo2}", "-o", "{out}.png"], 2, "folder"),
         (["stylize", "{photo}", "-o", "{photo}"], 2, "one of the inputs"),
         (["stylize", "{photo}", "-o", "{out}", "--strength", "7"], 2, "strength"),
@@ -140,6 +142,24 @@ def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, tmp_path
     assert line.startswith("facestyle: ")
     assert says in line
     assert "Traceback" not in captured
+
+
+def test_every_command_with_a_style_takes_its_revision(monkeypatch, tmp_path):
+    asked = []
+
+    def from_pretrained(style, **options):
+        asked.append((style, options["revision"]))
+        raise StyleNotFoundError("nobody is at home", name=style, available=())
+
+    monkeypatch.setattr(FaceStylizer, "from_pretrained", from_pretrained)
+    photo = str(sample_photo())
+    for words in (
+        ["stylize", photo], ["variations", photo], ["reference", photo, "--reference", photo], ["export"],
+        ["evaluate", "gallery"],
+    ):  # fmt: skip
+        out = str(tmp_path / words[0])
+        assert main([*words, "-o", out, "--style", "ada/mine", "--revision", "v1"]) == 3
+    assert asked == [("ada/mine", "v1")] * 5
 
 
 def test_dry_run_prints_the_settings_and_what_the_check_finds(capsys, tmp_path):
