@@ -103,7 +103,7 @@ def build_app(
                 with gr.Tab(text("tab_variations"), id="variations"):
                     build_variations_tab(engine, panel)
                 with gr.Tab(text("tab_reference"), id="reference"):
-                    build_reference_tab(engine, panel)
+                    build_reference_tab(engine, panel, redrawing.shows)
                 with gr.Tab(text("tab_compare"), id="compare"):
                     build_compare_tab(engine, panel)
                 with gr.Tab(text("tab_own"), id="own"):

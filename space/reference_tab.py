@@ -25,8 +25,8 @@ from space.variations_tab import level_choices
 __all__ = ["build_reference_tab"]
 
 
-def build_reference_tab(engine: Engine, panel: Panel) -> None:
-    """Lay the tab out and wire it."""
+def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> None:
+    """Lay the tab out and wire it; it shows portrait or full picture as the first tab does, until told otherwise."""
     stops: dict[str, threading.Event] = {}
     gr.Markdown(text("reference_hint"))
     with gr.Row():
@@ -48,6 +48,10 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
         follow = gr.Button(text("follow"), variant="primary", elem_id="follow")
         stop = gr.Button(text("stop"), variant="stop", elem_id="stop")
     view = ResultView("reference")
+    shows = gr.Radio(
+        [(text("portrait"), "portrait"), (text("full"), "full")], value="portrait", label=text("view"),
+        elem_id="reference-view", show_label=False, elem_classes="segments",
+    )  # fmt: skip
     level = gr.Radio(
         level_choices(3, 6, 9), value=6, label=text("level"), elem_id="reference-level"
     )
@@ -57,13 +61,13 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
         keep_color = gr.Slider(0, 1, 0, step=0.05, label=text("keep_color"), buttons=[])
     view.lay_out_codes()
 
-    looks = [level, alpha, strength, keep_color]
+    looks = [shows, level, alpha, strength, keep_color]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, reference, whole, *looks]
     outputs = [message, *view.outputs]
 
     def draw(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
-        level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
+        shows: str, level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None or reference is None:
@@ -86,8 +90,15 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
         }
         options = {name: value for name, (value, usual) in given.items() if value != usual}
         options |= {"mixing_level": level, **CUTS[cut]}
-        faces = sorted(chosen) or None
         began = time.perf_counter()
+        try:
+            prepared = engine.prepare(visitor, photo, style, **CUTS[cut])
+        except FacestyleError as error:
+            return with_message(outputs, explain(request, error))
+        several = len(prepared.codes) > 1
+        if several and not chosen:
+            return with_message(outputs, say(request, "no_faces_chosen"))
+        faces = sorted(chosen) if several and len(chosen) < len(prepared.codes) else None
         try:
             aligned = whole or engine.is_example(reference, style)
             code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
@@ -99,7 +110,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
             call = Call(
                 style=engine.address_for_people(style), photo=photo_name(photo), way="reference",
                 options=options, faces=faces, reference=photo_name(reference),
-                reference_aligned=aligned,
+                reference_aligned=aligned, full=shows == "full",
             )  # fmt: skip
             seconds = time.perf_counter() - began
             values = shown(request, result, call, engine.title(style), seconds)
@@ -112,7 +123,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
 
     def redraw_if_studied(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
-        level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
+        shows: str, level: int, alpha: float, strength: float, keep_color: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         """The same, where the reference was studied already."""
         nothing = [gr.skip()] * len(outputs)
@@ -124,7 +135,18 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
         except FacestyleError as error:
             return with_message(outputs, explain(request, error))
         return draw(
-            photo, style, chosen, cut, reference, whole, level, alpha, strength, keep_color, request
+            photo,
+            style,
+            chosen,
+            cut,
+            reference,
+            whole,
+            shows,
+            level,
+            alpha,
+            strength,
+            keep_color,
+            request,
         )
 
     def begin(request: gr.Request) -> None:
@@ -149,6 +171,7 @@ def build_reference_tab(engine: Engine, panel: Panel) -> None:
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
     }  # fmt: skip
+    shown_first.change(lambda shows: shows, shown_first, shows, **light)
     gr.on(
         [*(one.input for one in looks), reference.change],
         redraw_if_studied,

@@ -33,6 +33,7 @@ class Redrawing:
 
     Attributes:
         psi: the slider that follows the style.
+        shows: portrait or full picture; the full one at first where a photo holds several people.
         function: draws.
         inputs: what it takes.
         outputs: what it gives values for.
@@ -40,6 +41,7 @@ class Redrawing:
     """
 
     psi: gr.Slider
+    shows: gr.Radio
     function: Callable[..., Any]
     inputs: Sequence[Any]
     outputs: Sequence[Any]
@@ -265,7 +267,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     panel.faces.select(click_face, of_faces, panel.found, **light).then(
         draw, inputs, outputs, **drawing
     )
-    return Redrawing(psi, draw, inputs, outputs, drawing)
+    return Redrawing(psi, shows, draw, inputs, outputs, drawing)
 
 
 def with_message(outputs: Sequence[Any], message: str) -> list[Any]:

@@ -277,16 +277,21 @@ def test_a_reference_of_ones_own_is_followed_and_its_sliders_answer(visit, files
     code = style.encode_reference(files / "other.png")
     like = [
         style.with_reference(files / "two.png", code, mixing_level=level, refine=LIKENESS)
-        .faces[0]
-        .portrait.tobytes()
         for level in (6, 3)
     ]
-    assert not same_pixels(*like)
-    wait_for_pixels(page, like[0], "reference")
+    portraits = [one.faces[0].portrait.tobytes() for one in like]
+    assert not same_pixels(*portraits)
+    wait_for_pixels(page, like[0].image.tobytes(), "reference")  # both people
+    page.locator("#reference-view label").first.click()
+    wait_for_pixels(page, portraits[0], "reference")
     page.locator("#reference-level label", has_text="3").first.click()
-    wait_for_pixels(page, like[1], "reference")
+    wait_for_pixels(page, portraits[1], "reference")
     page.locator("#reference-code").get_by_role("button").first.click()
     assert "mixing_level=3" in page.locator("#reference-python").inner_text()
+    for box in page.locator("#chosen input").all():
+        box.uncheck()
+    page.locator("#reference-level label", has_text="9").first.click()
+    page.locator("#reference-message").get_by_text("No face is chosen").wait_for()
 
 
 def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
@@ -300,7 +305,8 @@ def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
     page.locator("#stop").click()
     page.locator("#reference-message").get_by_text("Stopped").wait_for()
     page.locator("#reference-status").get_by_text("2 faces").wait_for()
-    assert len(downloaded(page, "reference")) == 64 * 64 * 3
+    with Image.open(files / "two.png") as photo:
+        assert len(downloaded(page, "reference")) == photo.width * photo.height * 3
 
 
 def slowly(code):
