@@ -26,7 +26,13 @@ _NOISE = ("noise", "noise_const")
 
 @torch.inference_mode(False)  # its tensors do not tell a network that they changed
 def synthesis_at(
-    strength: float, generator: Generator, base: Generator, dtype: torch.dtype, seed: int = 0
+    strength: float,
+    generator: Generator,
+    base: Generator,
+    dtype: torch.dtype,
+    seed: int = 0,
+    *,
+    keep_texture: float = 0.0,
 ) -> nn.Module:
     """A synthesis network of its own, ready to draw and not to be trained.
 
@@ -36,10 +42,12 @@ def synthesis_at(
         base: G.
         dtype: number type of the network.
         seed: see `lay_noise`.
+        keep_texture: share of the way back to G in the weights that draw textures, 0 to 1, see ``is_fine``.
     """
     network = copy.deepcopy(generator.synthesis).requires_grad_(False)
-    if strength != 1:
-        network.load_state_dict(weights_between(base.synthesis, network, strength))
+    if strength != 1 or keep_texture:
+        fine = strength * (1 - keep_texture)
+        network.load_state_dict(weights_between(base.synthesis, network, strength, fine))
     lay_noise(network, seed)
     if generator.w_avg.device.type == "cpu":
         if isinstance(network, MobileSynthesis):

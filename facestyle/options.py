@@ -26,6 +26,7 @@ class CommonOptions(TypedDict, total=False):
 
     strength: float
     keep_color: float | bool
+    keep_texture: float | bool
     refine: int
     content_space: Space
     aligned: bool
@@ -52,6 +53,7 @@ class Options:
     psi: float | None = None
     strength: float = 1.0
     keep_color: float = 0.0
+    keep_texture: float = 0.0
     refine: int = 0
     content_space: Space = "w"
     faces: Faces = "all"
@@ -66,8 +68,9 @@ class Options:
             raise ConfigError(
                 f"strength must be in [0, {MOST_STRENGTH:g}], got {self.strength}; 1 is the full style"
             )
-        if not 0 <= self.keep_color <= 1:
-            raise ConfigError(f"keep_color must be in [0, 1], got {self.keep_color}")
+        for name, share in (("keep_color", self.keep_color), ("keep_texture", self.keep_texture)):
+            if not 0 <= share <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], got {share}")
         if self.refine < 0:
             raise ConfigError(f"refine must be 0 or more steps, got {self.refine}")
         check_seed(self.seed)
@@ -84,7 +87,7 @@ class Options:
         """What a picture was made with, for its metadata."""
         return {
             "style": style, **more, "strength": self.strength, "keep_color": float(self.keep_color),
-            "refine": self.refine, "content_space": self.content_space,
+            "keep_texture": float(self.keep_texture), "refine": self.refine, "content_space": self.content_space,
         }  # fmt: skip
 
 

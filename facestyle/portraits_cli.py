@@ -120,6 +120,9 @@ def add_stylizing(parser: argparse.ArgumentParser, *, faces: str) -> None:
         "--strength", type=float, default=1.0, help="0 the photo, 1 full style, to 2: exaggerated"
     )
     parser.add_argument("--keep-color", type=float, default=0.0, help="0 to 1")
+    parser.add_argument(
+        "--keep-texture", type=float, default=0.0, help="0 to 1: hair, beard and skin as they are"
+    )
     parser.add_argument("--refine", type=int, default=0, help="optimisation steps for likeness")
     parser.add_argument(
         "--content-space",
@@ -157,9 +160,9 @@ def _faces(text: str) -> str | list[int]:
 def stylizing_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_stylizing` read, as arguments of the stylizer."""
     return {
-        "strength": args.strength, "keep_color": args.keep_color, "refine": args.refine,
-        "content_space": args.content_space, "faces": args.faces, "aligned": args.already_aligned,
-        "on_no_face": args.on_no_face,
+        "strength": args.strength, "keep_color": args.keep_color, "keep_texture": args.keep_texture,
+        "refine": args.refine, "content_space": args.content_space, "faces": args.faces,
+        "aligned": args.already_aligned, "on_no_face": args.on_no_face,
     }  # fmt: skip
 
 

@@ -150,7 +150,7 @@ class FaceStylizer:
         self.detector = FaceDetector(self.device)
         self.folder: Path | None = None
         self._encoders: dict[Space, AnyEncoder] = {"w": self.encoder}
-        self._blend: tuple[tuple[float, int], nn.Module] | None = None
+        self._blend: tuple[tuple[float, float, int], nn.Module] | None = None
 
     @classmethod
     def from_pretrained(
@@ -287,6 +287,7 @@ class FaceStylizer:
         psi: float | None = None,
         strength: float = 1.0,
         keep_color: float | bool = 0.0,
+        keep_texture: float | bool = 0.0,
         refine: int = 0,
         content_space: Space = "w",
         faces: Faces = "all",
@@ -304,6 +305,8 @@ class FaceStylizer:
             strength: 0 draws the photo's reconstruction, 1 the full style, by weights between G's and G''s; up to 2
                 exaggerates the style.
             keep_color: 0 to 1 (or True), how much of the photo's own colours comes back.
+            keep_texture: 0 to 1 (or True), how much of a natural texture of hair, beard and skin comes back on the
+                style's shapes: the finest layers are drawn that much more as G does.
             refine: optimisation steps on the code for a closer likeness: 8 bring most of it, 50 are plenty; 0.15 to
                 0.25 s each on two cores.
             content_space: where the face is encoded (paper section 6.2): "w" balances likeness and style; "z_plus" is
@@ -321,8 +324,9 @@ class FaceStylizer:
             ImageError: a photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         options = Options(
-            psi=psi, strength=strength, keep_color=float(keep_color), refine=refine, content_space=content_space,
-            faces=faces, aligned=aligned, on_no_face=on_no_face, seed=seed, progress=progress,
+            psi=psi, strength=strength, keep_color=float(keep_color), keep_texture=float(keep_texture), refine=refine,
+            content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face, seed=seed,
+            progress=progress,
         )  # fmt: skip
         settings = options.settings(self.config.name, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
@@ -347,7 +351,8 @@ class FaceStylizer:
     ) -> PreparedPhoto:
         """The photo with its faces found and encoded, to be passed in its place as often as wanted.
 
-        Drawing it in another style or with another strength, psi or keep_color then skips the first half of the way.
+        Drawing it in another style or with other options (strength, psi, keep_color, keep_texture) skips the first
+        half of the way.
         Later calls number the faces as they were prepared, take ``refine`` and ``content_space`` from here, and do not
         look at ``aligned`` and ``on_no_face`` again.
 
@@ -581,7 +586,7 @@ class FaceStylizer:
         options: Options,
         finish: Callable[[Sequence[_Job], nn.Module], list[_R]],
     ) -> list[_R]:
-        network = self._synthesis_at(options.strength, options.seed)
+        network = self._synthesis_at(options.strength, float(options.keep_texture), options.seed)
         # Once, before there are several workers.
         encoder = self._encoder_into(options.content_space)
         if isinstance(encoder, Encoder) and encoder.corrections:
@@ -819,14 +824,17 @@ class FaceStylizer:
     def _timed(self, jobs: Sequence[_Job], stage: str) -> _Stopwatch:
         return _Stopwatch(jobs, stage, self.device)
 
-    def _synthesis_at(self, strength: float, seed: int) -> nn.Module:
-        """Synthesis network of a strength, its noise laid by a seed; the last one asked for is kept."""
+    def _synthesis_at(self, strength: float, keep_texture: float, seed: int) -> nn.Module:
+        """Synthesis network of a strength and texture, its noise laid by a seed; the last one asked for is kept."""
         if strength == seed == 0:
             return self._base_network
         kept = self._blend  # another thread may ask for another one meanwhile
-        if kept is None or kept[0] != (strength, seed):
-            network = synthesis_at(strength, self.generator, self.base, self.dtype, seed)
-            kept = self._blend = (strength, seed), network
+        asked = (strength, keep_texture, seed)
+        if kept is None or kept[0] != asked:
+            network = synthesis_at(
+                strength, self.generator, self.base, self.dtype, seed, keep_texture=keep_texture
+            )
+            kept = self._blend = asked, network
         return kept[1]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 __all__ = ["Call"]
 
 _FLAGS = {
-    "mixing_level": "--mixing-level", "keep_color": "--keep-color", "psi_content": "--psi-content",
-    "aligned": "--already-aligned", "on_no_face": "--on-no-face",
+    "mixing_level": "--mixing-level", "keep_color": "--keep-color", "keep_texture": "--keep-texture",
+    "psi_content": "--psi-content", "aligned": "--already-aligned", "on_no_face": "--on-no-face",
 }  # fmt: skip
 
 
@@ -113,6 +113,7 @@ class Call:
         given = self.options
         looks = [given.get("strength", 1.0), given.get("keep_color", 0.0)]
         cut = [given.get("aligned", False), given.get("on_no_face", "error")]
+        cut.append(given.get("keep_texture", 0.0))  # last, since it came last
         if self.way == "variations":
             return [
                 photo, self.style, given.get("mixing_level", 6), given.get("seed", 0), 1, *looks, faces,

@@ -65,6 +65,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             0, 1, 0, step=0.05, label=text("keep_color"), info=text("keep_color_info"),
             elem_id="keep-color", buttons=[],
         )  # fmt: skip
+        keep_texture = gr.Slider(
+            0, 1, 0, step=0.05, label=text("keep_texture"), info=text("keep_texture_info"),
+            elem_id="keep-texture", buttons=[],
+        )  # fmt: skip
     with gr.Row():
         psi = gr.Slider(
             0, 1.2, engine.psi(opening_style), step=0.05, label=text("psi"), info=text("psi_info"),
@@ -82,13 +86,13 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
 
-    settings = [shows, strength, keep_color, psi, refine, seed]
+    settings = [shows, strength, keep_color, keep_texture, psi, refine, seed]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, *settings]
     outputs = [panel.message, *view.outputs]
 
     def draw(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
-        keep_color: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        keep_color: float, keep_texture: float, psi: float, refine: int, seed: float | None, request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
@@ -102,7 +106,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             several = len(prepared.codes) > 1
             if several and not chosen:
                 return with_message(outputs, say(request, "no_faces_chosen"))
-            options = _changed(strength, keep_color, psi, engine.psi(style), int(seed or 0))
+            options = _changed(
+                strength, keep_color, keep_texture, psi, engine.psi(style), int(seed or 0)
+            )
             options |= CUTS[cut]
             faces = sorted(chosen) if several and len(chosen) < len(prepared.codes) else None
             result = engine.stylize(
@@ -129,8 +135,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return [gr.update(visible=False), *values]
 
     def begin(
-        photo: str | None, style: str, cut: str, strength: float, keep_color: float, psi: float,
-        seed: float | None, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
+        photo: str | None, style: str, cut: str, strength: float, keep_color: float, keep_texture: float,
+        psi: float, seed: float | None, request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """A photo cut out in a new way: its faces, and a first picture of it, as encoded."""
         visitor, way = visitor_of(request), CUTS[cut]
@@ -162,6 +169,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             shows,
             strength,
             keep_color,
+            keep_texture,
             psi,
             0,
             seed,
@@ -173,16 +181,17 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return [gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
 
     def begin_anew(
-        photo: str | None, style: str, strength: float, keep_color: float, psi: float,
+        photo: str | None, style: str, strength: float, keep_color: float, keep_texture: float, psi: float,
         seed: float | None, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """A new photo, in which faces are looked for, whatever was said of the last one."""
-        begun = begin(photo, style, "find", strength, keep_color, psi, seed, request, progress)
+        looks = (strength, keep_color, keep_texture, psi, seed)
+        begun = begin(photo, style, "find", *looks, request, progress)
         return ["find", *begun]
 
     def draw_closer(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
-        keep_color: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        keep_color: float, keep_texture: float, psi: float, refine: int, seed: float | None, request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """After the first picture: one that is more like the person."""
@@ -200,6 +209,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             shows,
             strength,
             keep_color,
+            keep_texture,
             psi,
             refine,
             seed,
@@ -213,7 +223,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
     }  # fmt: skip
     closer = {**drawing, "show_progress": "hidden"}
-    looks = [strength, keep_color, psi, seed]
+    looks = [strength, keep_color, keep_texture, psi, seed]
     new_photo = [panel.photo, panel.style, *looks]
     for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
         new(
@@ -224,8 +234,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     ).then(draw_closer, inputs, outputs, **closer)
     gr.on(
         [
-            shows.input, strength.input, keep_color.input, psi.input, refine.release, seed.input,
-            panel.chosen.input,
+            shows.input, strength.input, keep_color.input, keep_texture.input, psi.input, refine.release,
+            seed.input, panel.chosen.input,
         ],
         draw, inputs, outputs, **drawing,
     )  # fmt: skip
@@ -241,8 +251,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         draw, inputs, outputs, **drawing
     )
     reset.click(
-        lambda style: (1.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
-        [strength, keep_color, psi, refine, seed], **light,
+        lambda style: (1.0, 0.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
+        [strength, keep_color, keep_texture, psi, refine, seed], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
     def redraw_faces(
@@ -276,11 +286,11 @@ def with_message(outputs: Sequence[Any], message: str) -> list[Any]:
 
 
 def _changed(
-    strength: float, keep_color: float, psi: float, usual_psi: float, seed: int
+    strength: float, keep_color: float, keep_texture: float, psi: float, usual_psi: float, seed: int
 ) -> dict[str, Any]:
     """Options that are not the defaults."""
     given = {
-        "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "psi": (psi, usual_psi),
-        "seed": (seed, 0),
+        "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "keep_texture": (keep_texture, 0.0),
+        "psi": (psi, usual_psi), "seed": (seed, 0),
     }  # fmt: skip
     return {name: value for name, (value, usual) in given.items() if abs(value - usual) > 1e-6}

@@ -75,9 +75,18 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
                 info=text("keep_color_info"),
                 buttons=[],
             )
+            keep_texture = gr.Slider(
+                0,
+                1,
+                0,
+                step=0.05,
+                label=text("keep_texture"),
+                info=text("keep_texture_info"),
+                buttons=[],
+            )
         view.lay_out_codes()
 
-    looks = [level, strength, keep_color]
+    looks = [level, strength, keep_color, keep_texture]
     outputs = [panel.message, *view.outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
 
@@ -108,11 +117,13 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
 
     def draw_one(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, seed: int | None, level: int,
-        strength: float, keep_color: float, request: gr.Request,
+        strength: float, keep_color: float, keep_texture: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         if photo is None or seed is None:
             return [gr.skip()] * len(outputs)
-        given = {"strength": (strength, 1.0), "keep_color": (keep_color, 0.0)}
+        given = {
+            "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "keep_texture": (keep_texture, 0.0),
+        }  # fmt: skip
         options = {name: value for name, (value, usual) in given.items() if value != usual}
         options |= {"mixing_level": level, "seed": seed, **CUTS[cut]}
         face, visitor = _face(chosen), visitor_of(request)

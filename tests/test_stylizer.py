@@ -28,6 +28,7 @@ from facestyle.errors import (
 )
 from facestyle.latents import broadcast, truncate
 from facestyle.models.checkpoints import read_tensors
+from facestyle.models.generator import is_fine, weights_between
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.styles import StyleConfig, bundled_style
@@ -151,6 +152,40 @@ def test_keep_color_brings_the_photos_colours_back(stylizer, astronaut):
     before = np.abs(mean_color(plain.portrait) - wanted).sum()
     after = np.abs(mean_color(kept.portrait) - wanted).sum()
     assert after < 0.6 * before
+
+
+def test_keep_texture_goes_back_to_g_in_what_draws_textures(stylizer):
+    base, style = stylizer.base.synthesis.state_dict(), stylizer.generator.synthesis.state_dict()
+    for strength, kept in ((1.0, 0.5), (1.5, 1.0)):
+        mixed = weights_between(
+            stylizer.base.synthesis, stylizer.generator.synthesis, strength, strength * (1 - kept)
+        )
+        for name, tensor in mixed.items():
+            textures = ("blocks.4.", "blocks.5.", "blocks.6.", "to_image.", "to_preview.")
+            is_texture = name.startswith(textures) or name.endswith("noise")
+            share = strength * (1 - kept) if is_texture else strength
+            wanted = base[name].double() + share * (style[name].double() - base[name].double())
+            torch.testing.assert_close(tensor, wanted.float(), atol=1e-6, rtol=1e-6)
+    assert is_fine("b128.conv0.weight") and is_fine("b1024.torgb.bias")
+    assert is_fine("b8.conv1.noise_strength") and not is_fine("b64.conv1.weight")
+    assert not is_fine("b4.const") and not is_fine("stem.weight")
+
+
+def test_keep_texture_brings_detail_back_and_leaves_shapes(stylizer, astronaut):
+    def fine_and_coarse(image):
+        gray = np.asarray(image.convert("L"), np.float32)
+        small = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
+        return np.abs(np.diff(gray, axis=1)).mean(), small
+
+    prepared = stylizer.prepare(astronaut)
+    plain, kept, photo = (
+        fine_and_coarse(stylizer(prepared, **options).faces[0].portrait)
+        for options in ({}, {"keep_texture": True}, {"strength": 0})
+    )
+    assert kept[0] > 1.1 * plain[0], "strands and pores"
+    assert np.abs(kept[1] - plain[1]).mean() < 0.3 * np.abs(photo[1] - plain[1]).mean()
+    again = stylizer(prepared, keep_texture=0.0).faces[0].portrait
+    assert fine_and_coarse(again)[0] == plain[0]
 
 
 def test_refine_brings_the_reconstruction_closer(stylizer, astronaut):
@@ -302,7 +337,7 @@ def test_a_list_is_drawn_in_batches_where_that_is_faster(stylizer, astronaut, mo
     single = [stylizer(photo, seed=3) for photo in photos]
     monkeypatch.setattr(FaceStylizer, "_at_once", lambda self, count: count)
     drawn = []
-    draw = stylizer._synthesis_at(1.0, 3)
+    draw = stylizer._synthesis_at(1.0, 0.0, 3)
     handle = draw.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
     together = stylizer(photos, seed=3)
     handle.remove()
@@ -356,6 +391,7 @@ def test_memory_that_runs_out_has_a_name(stylizer, astronaut, monkeypatch):
         {"strength": -0.1},
         {"strength": 2.1},
         {"keep_color": 2},
+        {"keep_texture": 1.2},
         {"refine": -1},
         {"seed": -1},
         {"on_no_face": "cry"},

@@ -29,17 +29,18 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS", "Setting", "sweep_report"]
 
-Setting = Literal["psi", "strength", "refine"]
+Setting = Literal["psi", "strength", "refine", "keep_texture"]
 
 SETTINGS: dict[Setting, tuple[float, ...]] = {
     "psi": (0.7, 0.8, 0.9, 1.0, 1.15),
     "strength": (0.6, 0.8, 1.0, 1.2, 1.4, 1.6),
     "refine": (0, 4, 8, 16, 50),
+    "keep_texture": (0.0, 0.25, 0.5, 0.75, 1.0),
 }
 """Settings that can be swept, and their usual values."""
 
 SIDE_PX = 512
-_LARGEST = {"psi": 1.5, "strength": MOST_STRENGTH, "refine": 1000}
+_LARGEST = {"psi": 1.5, "strength": MOST_STRENGTH, "refine": 1000, "keep_texture": 1.0}
 _FACES_AT_ONCE = 4
 
 
@@ -65,7 +66,7 @@ def sweep_report(
     Args:
         stylizer: of the style.
         setting: "psi" truncates the codes; "strength" is the share of the way from G's weights to G''s, or beyond;
-            "refine" optimises the codes by so many steps.
+            "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does.
         pictures: the style's own pictures: a folder or zip, or several.
         photos: aligned test photos, likewise.
         folder: where the files go.
@@ -82,7 +83,7 @@ def sweep_report(
         ImageError: a photo is no square of 128 px or more.
     """
     if setting not in get_args(Setting):
-        raise ConfigError(f"expected psi, strength or refine, got {setting!r}")
+        raise ConfigError(f"expected {', '.join(SETTINGS)}, got {setting!r}")
     values = values or SETTINGS[setting]
     if len(set(values)) < len(values) or min(values) < 0 or max(values) > _LARGEST[setting]:
         raise ConfigError(
@@ -120,7 +121,7 @@ def sweep_report(
         rows.append(row)
         save_metrics(row, folder / f"{setting}_{value:g}.json")
     save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
-    usual = {"psi": f"{config.psi:g}", "strength": "1", "refine": "0"}[setting]
+    usual = {"psi": f"{config.psi:g}", "strength": "1"}.get(setting, "0")
     others = f" All codes went through {refine} steps of refine." if refine else ""
     lines = [
         f"# {config.title} by {setting}",
@@ -155,15 +156,16 @@ def _portraits(
     def drawn(codes: Tensor, psi: float, generator: Generator = stylizer.generator) -> Tensor:
         return draw(generator, truncate(codes, base.w_avg, psi), side_px=side_px)
 
-    def at_strength(value: float) -> Tensor:
+    def with_shares(share: float, fine_share: float) -> Tensor:
         generator = copy.deepcopy(stylizer.generator)
-        weights = weights_between(base.synthesis, generator.synthesis, value)
+        weights = weights_between(base.synthesis, generator.synthesis, share, fine_share)
         generator.synthesis.load_state_dict(weights)
         return drawn(codes, config.psi, generator)
 
     ways: dict[Setting, Callable[[float], Tensor]] = {
         "psi": lambda value: drawn(codes, value),
-        "strength": at_strength,
+        "strength": lambda value: with_shares(value, value),
+        "keep_texture": lambda value: with_shares(1, 1 - value),
         "refine": lambda value: drawn(_refined(base, people, int(value)), config.psi),
     }
     return ways[setting]

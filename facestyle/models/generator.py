@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -9,9 +10,13 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Generator", "Noise", "Source", "sample_z", "weights_between"]
+__all__ = ["Generator", "Noise", "Source", "is_fine", "sample_z", "weights_between"]
 
 Noise = Literal["const", "none"]
+
+_BLOCK = re.compile(r"blocks\.(\d+)\.|b(\d+)\.")
+"""A block of "mobile", by its place from a grid of 8 on, or of "stylegan2", by the side of its grid."""
+_FINE_PX = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +81,45 @@ def sample_z(count: int, seed: int, w_dim: int = 512) -> Tensor:
     return torch.randn(count, w_dim, generator=torch.Generator().manual_seed(seed))
 
 
-def weights_between(base: nn.Module, styled: nn.Module, share: float) -> dict[str, Tensor]:
+def weights_between(
+    base: nn.Module, styled: nn.Module, share: float, fine_share: float | None = None
+) -> dict[str, Tensor]:
     """Weights on the line from G's synthesis network (share 0) through that of a style finetuned from it (1).
 
     Shares above 1 go on past the style: what finetuning changed is exaggerated. Worked out in float64, so that
     processors agree on the rounded result.
+
+    Args:
+        base: G's synthesis network.
+        styled: the style's.
+        share: of the change in its weights.
+        fine_share: of the change in those that draw textures, see `is_fine`; ``share`` when None.
     """
     start = base.state_dict()
+    fine_share = share if fine_share is None else fine_share
     return {
-        name: torch.lerp(_exact(start[name]), _exact(tensor), share).to(tensor)
+        name: torch.lerp(
+            _exact(start[name]), _exact(tensor), fine_share if is_fine(name) else share
+        ).to(tensor)
         for name, tensor in styled.state_dict().items()
     }
+
+
+def is_fine(name: str) -> bool:
+    """Whether a synthesis network's weight draws textures: grids of 128 and finer, heads to a picture, all noise.
+
+    Hair's strands and stubble lie there; shapes, eyes and colours mostly do not.
+
+    Args:
+        name: of the weight, in the architecture "mobile" or "stylegan2".
+    """
+    if "noise" in name or name.startswith("to_"):
+        return True
+    block = _BLOCK.match(name)
+    if block is None:
+        return False
+    index, side = block.groups()
+    return (8 << int(index) if index else int(side)) >= _FINE_PX
 
 
 def _exact(tensor: Tensor) -> Tensor:

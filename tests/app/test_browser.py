@@ -101,6 +101,12 @@ def test_an_uploaded_photo_follows_its_sliders_to_the_librarys_pixels(visit, fil
     slide(page, "refine", 0)
     page.locator("#refine input[type=range]").dispatch_event("pointerup")
     wait_for_pixels(page, portrait(style, files / ONE_FACE, strength=1.5, refine=0))
+    slide(page, "keep-texture", 1)
+    kept = portrait(style, files / ONE_FACE, strength=1.5, refine=0, keep_texture=1)
+    assert not same_pixels(kept, portrait(style, files / ONE_FACE, strength=1.5, refine=0))
+    wait_for_pixels(page, kept)
+    page.locator("#reset").click()
+    wait_for_pixels(page, like)
 
 
 def test_the_first_picture_of_a_photo_is_not_waited_for(visit, files, stylizers, monkeypatch):

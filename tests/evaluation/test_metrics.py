@@ -492,7 +492,13 @@ def test_a_style_report_has_table_numbers_and_sheet(
 
 
 @pytest.mark.parametrize(
-    ("setting", "values"), [("psi", (0.0, 1.0)), ("strength", (0.0, 1.0)), ("refine", (0, 2))]
+    ("setting", "values"),
+    [
+        ("psi", (0.0, 1.0)),
+        ("strength", (0.0, 1.0)),
+        ("refine", (0, 2)),
+        ("keep_texture", (0.0, 1.0)),
+    ],
 )
 def test_a_sweep_shows_every_value(
     setting: Any,
@@ -535,5 +541,5 @@ def test_a_sweep_shows_every_value(
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     stylizer: Any = SimpleNamespace()
-    with pytest.raises(ConfigError, match="psi, strength or refine"):
+    with pytest.raises(ConfigError, match="psi, strength, refine, keep_texture"):
         sweep_report(stylizer, "speed", [], [], tmp_path)  # type: ignore[arg-type]
