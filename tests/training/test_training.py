@@ -318,6 +318,19 @@ def test_damaged_checkpoints_are_named(tmp_path):
         state.resume("a", {"layer": layer})
 
 
+def test_a_checkpoint_of_a_gpu_is_gone_on_with_without_one(tmp_path, monkeypatch):
+    state, layer = TrainingState(tmp_path, {}), torch.nn.Linear(2, 2)
+    with monkeypatch.context() as patch:  # as CUDA's tensors are marked
+        patch.setattr(torch.serialization, "location_tag", lambda storage: "cuda:0")
+        state.save("a", 7, {"layer": layer})
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeError, match="CUDA"):
+            torch.load(tmp_path / "a.pt", weights_only=True)
+    other = torch.nn.Linear(2, 2)
+    assert state.resume("a", {"layer": other}) == 7
+    assert torch.equal(other.weight, layer.weight)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path, dtype):
     config = EncoderConfig(
