@@ -58,6 +58,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     with gr.Row():
         alpha = gr.Slider(0, 1, 1, step=0.05, label=text("alpha"), elem_id="alpha", buttons=[])
         strength = gr.Slider(0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), buttons=[])
+    with gr.Row():
         keep_color = gr.Slider(0, 1, 0, step=0.05, label=text("keep_color"), buttons=[])
         keep_texture = gr.Slider(0, 1, 0, step=0.05, label=text("keep_texture"), buttons=[])
     view.lay_out_codes()

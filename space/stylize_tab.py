@@ -61,6 +61,11 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), info=text("strength_info"),
             elem_id="strength", buttons=[],
         )  # fmt: skip
+        refine = gr.Slider(
+            0, 60, engine.likeness, step=4, label=text("refine"), info=text("refine_info"),
+            elem_id="refine", buttons=[],
+        )  # fmt: skip
+    with gr.Row():
         keep_color = gr.Slider(
             0, 1, 0, step=0.05, label=text("keep_color"), info=text("keep_color_info"),
             elem_id="keep-color", buttons=[],
@@ -74,15 +79,11 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             0, 1.2, engine.psi(opening_style), step=0.05, label=text("psi"), info=text("psi_info"),
             elem_id="psi", buttons=[],
         )  # fmt: skip
-        refine = gr.Slider(
-            0, 60, engine.likeness, step=4, label=text("refine"), info=text("refine_info"),
-            elem_id="refine", buttons=[],
-        )  # fmt: skip
-    with gr.Row(elem_classes="under-sliders"):
         seed = gr.Number(
             0, label=text("strokes"), info=text("strokes_info"), precision=0, minimum=0,
             maximum=2**31, elem_id="strokes",
         )  # fmt: skip
+    with gr.Row(elem_classes="under-sliders"):
         reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
 

@@ -56,16 +56,11 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     first, picked, drawn_of = gr.State(0), gr.State(None), gr.State(None)
     with gr.Column(visible=False, elem_id="picked") as block:
         view = ResultView("variation")
+        strength = gr.Slider(
+            0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), info=text("strength_info"),
+            buttons=[],
+        )  # fmt: skip
         with gr.Row():
-            strength = gr.Slider(
-                0,
-                MOST_STRENGTH,
-                1,
-                step=0.05,
-                label=text("strength"),
-                info=text("strength_info"),
-                buttons=[],
-            )
             keep_color = gr.Slider(
                 0,
                 1,
