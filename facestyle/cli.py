@@ -166,6 +166,14 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
+    if args.baselines and args.generator:
+        raise ConfigError("--baselines and --generator are two benchmarks; ask for one at a time")
+    if args.size and not args.baselines:
+        raise ConfigError("--size is of the model of --baselines; leave it out")
+    if args.generator and (args.style, args.dtype) != ("cartoon", "auto"):
+        raise ConfigError(
+            "--generator times the base networks in every number type; leave --style and --dtype out"
+        )
     if args.baselines:
         from facestyle.baselines.bench import bench_baselines, format_baselines
 

@@ -89,8 +89,21 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def _model(args: argparse.Namespace) -> DiffusionModel:
-    from facestyle.baselines.registry import DiffusionModel
+    """The Stable Diffusion that is named.
 
+    Raises:
+        ConfigError: the method draws with none.
+    """
+    from facestyle.baselines.registry import DIFFUSION, DiffusionModel
+
+    if args.method not in DIFFUSION and (args.model, args.dtype, args.memory) != (
+        None,
+        "auto",
+        "all",
+    ):
+        raise ConfigError(
+            f"--model, --dtype and --memory are of {', '.join(DIFFUSION)}; leave them out of {args.method}"
+        )
     given = DiffusionModel(dtype=args.dtype, memory=args.memory)
     return given if args.model is None else dataclasses.replace(given, model=args.model)
 
