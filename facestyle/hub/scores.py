@@ -33,6 +33,10 @@ _MEASURES = {
 """Key of a score -> what it is called, key of the network that measured it, how it is printed."""
 
 _SKIN = {"delta_l": "+.1f", "delta_e": ".1f", "delta_ita_deg": "+.1f", "identity_distance": ".3f"}
+_LOOKS = {
+    "kept": ".2f", "delta_male": "+.2f", "years": ".0f", "delta_years": "+.1f", "identity_distance": ".3f",
+}  # fmt: skip
+"""Columns of the tables of groups, and how they are printed."""
 
 
 def read_training(folder: str | Path) -> dict[str, Any]:
@@ -80,8 +84,13 @@ def record_scores(folder: str | Path, report: str | Path) -> None:
         "judge": identity.get("by"),
         "perceptual": seen.get("value"),
         "perceptual_by": seen.get("by"),
-        "by_skin": entries.get("by_skin"),
+        **_groups_of(entries, entries.get("who")),
     }  # fmt: skip
+    if "to_photo" in (
+        photos := metrics.get("photos", {})
+    ):  # groups of real people, where there were some
+        who = f"{photos.get('who')}; what the encoder misses counts too"
+        found |= _groups_of(photos["to_photo"], who)
     training["scores"] = {key: value for key, value in found.items() if value is not None}
     write_whole((json.dumps(training, indent=1) + "\n").encode(), Path(folder) / "training.json")
 
@@ -112,23 +121,43 @@ def eval_results(training: Mapping[str, Any]) -> list[EvalResult]:
 def score_fields(training: Mapping[str, Any]) -> dict[str, Any]:
     """What the template of cards shows of the scores."""
     scores = training.get("scores") or {}
-    groups = {
-        cell(group): row
-        for group, row in (scores.get("by_skin") or {}).items()
-        if isinstance(row, dict) and _is_count(row.get("n"))
-    }
-    rows = [
-        {"group": group, "n": row["n"]}
-        | {key: format(row[key], form) if _is_number(row.get(key)) else "–" for key, form in _SKIN.items()}
-        for group, row in groups.items()
-    ]  # fmt: skip
+    skin, looks = (_groups(scores.get(key)) for key in ("by_skin", "by_appearance"))
+    worst = _worst(
+        *({k: row for k, row in groups.items() if k != "all"} for groups in (skin, looks))
+    )
     return {
         "measures": [{**score, "by": cell(score["by"])} for score in _measured(training)],
         "scale": _scale(training),
         "report": line(scores.get("report") or ""),
-        "skin": rows,
-        "worst": _worst({group: row for group, row in groups.items() if group != "all"}),
+        "groups_of": line(scores.get("groups_of") or ""),
+        "skin": _rows(skin, _SKIN),
+        "looks": _rows(looks, _LOOKS),
+        "worst": worst,
     }
+
+
+def _groups_of(entries: Mapping[str, Any], who: Any) -> dict[str, Any]:
+    """Tables of groups of people, and who they are; entries without a value are left out."""
+    tables = {key: entries.get(key) for key in ("by_skin", "by_appearance")}
+    found = {key: table for key, table in tables.items() if table and "value" not in table}
+    return found | ({"groups_of": who} if found else {})
+
+
+def _groups(table: Any) -> dict[str, Any]:
+    """Groups with a count, by names that fit a cell."""
+    return {
+        cell(group): row
+        for group, row in (table or {}).items()
+        if isinstance(row, dict) and _is_count(row.get("n"))
+    }
+
+
+def _rows(groups: Mapping[str, Any], forms: Mapping[str, str]) -> list[dict[str, Any]]:
+    return [
+        {"group": group, "n": row["n"]}
+        | {key: format(row[key], form) if _is_number(row.get(key)) else "–" for key, form in forms.items()}
+        for group, row in groups.items()
+    ]  # fmt: skip
 
 
 def line(value: object) -> str:
@@ -166,18 +195,25 @@ def _scale(training: Mapping[str, Any]) -> dict[str, str] | None:
     return {"judge": str(by), "same": same, "different": different}
 
 
-def _worst(groups: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The group whose skin changes most and the one that loses most likeness, each with its n; then the small ones."""
+def _worst(
+    skin: Mapping[str, Mapping[str, Any]], looks: Mapping[str, Mapping[str, Any]]
+) -> list[str]:
+    """The groups that change most and lose most likeness, each with its n; then the small ones."""
     lines = []
-    for key, form in (
-        ("delta_l", "Skin changes most where it is {}: L\\* {:+.1f} (n = {})."),
-        ("identity_distance", "Likeness is lost most where skin is {}: identity distance {:.3f} (n = {})."),
+    for groups, key, sign, form in (
+        (skin, "delta_l", 1, "Skin changes most where it is {}: L\\* {:+.1f} (n = {})."),
+        (skin, "identity_distance", 1, "Likeness is lost most where skin is {}: identity distance {:.3f} (n = {})."),
+        (looks, "kept", -1, "Of {} fewest are still seen as such: a share of {:.2f} (n = {})."),
+        (looks, "delta_years", 1, "Age changes most in pictures of {}: {:+.1f} years (n = {})."),
     ):  # fmt: skip
-        known = [(abs(row[key]), name) for name, row in groups.items() if _is_number(row.get(key))]
+        known = [
+            (sign * abs(row[key]), name) for name, row in groups.items() if _is_number(row.get(key))
+        ]
         if known:
             name = max(known)[1]
             lines.append(form.format(name, groups[name][key], groups[name]["n"]))
-    if few := [f"{name} (n = {row['n']})" for name, row in groups.items() if row["n"] < _FEW]:
+    everybody = [*skin.items(), *looks.items()]
+    if few := [f"{name} (n = {row['n']})" for name, row in everybody if row["n"] < _FEW]:
         lines.append(
             f"Too few people to rely on: {', '.join(few)}. Look at results of your own before you use it there."
         )

@@ -146,8 +146,9 @@ def test_every_number_among_scores_and_limits_is_in_the_styles_json(name):
 def test_no_number_among_the_limits_stands_without_its_n(name):
     limits = section(body((CARDS / f"{name}.md").read_text()), "Limits")
     rows = [line for line in limits.splitlines() if line.startswith("| ")]
-    assert "people (n)" in rows[0] and len(rows) >= 4
-    assert all(re.match(r"\| \w+ \| \d+ \|", row) for row in rows[1:])
+    heads = [row for row in rows if "people (n)" in row]
+    assert len(heads) == 2 and len(rows) >= 8
+    assert all(re.match(r"\| \w+ \| \d+ \|", row) for row in rows if row not in heads)
     bullets = [
         line for line in limits.splitlines() if line.startswith("- ") and re.search(r"\d", line)
     ]
@@ -161,8 +162,44 @@ def test_a_group_of_few_people_is_said_to_be_small(anime, change):
     assert "most where it is dark: L\\* -9.0 (n = 4)" in limits
     assert "Too few people to rely on: dark (n = 4)." in limits
     rows["dark"]["n"] = 40
-    change(by_skin=rows)
-    assert "Too few" not in render_card(anime)
+    looks = {
+        "women": {"n": 23, "kept": 1.0, "delta_years": -2.0}, "men": {"n": 23, "kept": 0.625, "delta_years": -3.5},
+        "children": {"n": 15, "delta_years": 9.25},
+    }  # fmt: skip
+    change(by_skin=rows, by_appearance=looks)
+    limits = section(render_card(anime), "Limits")
+    assert "Too few" not in limits
+    assert "- Of men fewest are still seen as such: a share of 0.62 (n = 23)." in limits
+    assert "- Age changes most in pictures of children: +9.2 years (n = 15)." in limits
+    assert "| men | 23 | 0.62 | – | – | -3.5 | – |" in limits
+
+
+def test_groups_are_of_photos_where_there_were_some(tmp_path):
+    skin = {"light": {"n": 30, "delta_l": -1.0}}
+    report = {"format": "facestyle-metrics", "style": "mine", "variant": "", "samples": {
+        "who": "48 samples", "by_skin": skin, "by_appearance": {"value": None, "why": "no heads"}}}  # fmt: skip
+    written(tmp_path)
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps(report))
+    record_scores(tmp_path, path)
+    scores = json.loads((tmp_path / "training.json").read_text())["scores"]
+    assert scores["by_skin"] == skin and scores["groups_of"] == "48 samples"
+    assert "by_appearance" not in scores
+    assert "Whether women still" not in render_card(tmp_path)
+    women = {"women": {"n": 20, "kept": 0.95}}
+    report["photos"] = {"who": "64 encoded photos", "to_photo": {
+        "by_skin": {"dark": {"n": 15, "delta_l": 2.0}}, "by_appearance": women}}  # fmt: skip
+    path.write_text(json.dumps(report))
+    record_scores(tmp_path, path)
+    scores = json.loads((tmp_path / "training.json").read_text())["scores"]
+    assert (
+        scores["groups_of"].startswith("64 encoded photos; ") and scores["by_appearance"] == women
+    )
+    limits = section(render_card(tmp_path), "Limits")
+    assert (
+        "(64 encoded photos; what the encoder misses counts too)" in limits
+        and "| women | 20 | 0.95 |" in limits
+    )
 
 
 @pytest.mark.parametrize(
