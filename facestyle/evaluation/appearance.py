@@ -37,7 +37,7 @@ class AppearanceJudge(FaceNet):
 
 
 def load_appearance(device: str | torch.device = "cpu") -> AppearanceJudge:
-    """The judge, its weights fetched at first use (14 MB) and cached.
+    """The judge, its weights fetched at first use and kept in 14 MB.
 
     Raises:
         DownloadError: its weights could not be fetched.
