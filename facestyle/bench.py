@@ -23,6 +23,7 @@ __all__ = ["describe", "format_bench", "machine", "run_bench", "sample_photo"]
 _STAGES = ("load", "detect", "align", "encode", "synthesize", "paste")
 
 _LICENSES = {
+    "appearance_probe.safetensors": "Apache-2.0 (ours, fitted to answers of FaceRes, MIT)",
     "generator_ffhq_1024.safetensors": "Apache-2.0 (random-face, a MobileStyleGAN of FFHQ)",
     "encoder_w.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
     "encoder_w_plus.safetensors": "non-commercial research (trained on CelebA; trunk Apache-2.0)",
@@ -52,6 +53,7 @@ def describe() -> dict[str, dict[str, Any]]:
             "title": config.title,
             "license": config.license,
             "sha256": _sha256(bundled_style(name) / "generator.safetensors"),
+            "likeness": config.likeness,
         }
     weights = {
         path.name: {

@@ -17,6 +17,7 @@ from facestyle.errors import CheckpointError, ConfigError, StyleNotFoundError
 from facestyle.files import write_whole
 
 __all__ = [
+    "LIKENESS_FILE",
     "OWN_BASE",
     "OWN_ENCODER",
     "VERSION",
@@ -30,14 +31,18 @@ __all__ = [
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
 
-VERSION = 2
-"""Of the format. Since 2 a generator file may leave out what is the base generator's, see `zoo.read_style_tensors`."""
+VERSION = 3
+"""Of the format. Since 2 a generator file may leave out what is the base generator's, see `zoo.read_style_tensors`;
+since 3 a map of the codes may lie beside it, see ``likeness``."""
 
 OWN_BASE = "base.safetensors"
 """A style's base generator, where that is not the bundled one."""
 
 OWN_ENCODER = "encoder.safetensors"
 """A style's encoder, where it has its own."""
+
+LIKENESS_FILE = "likeness.safetensors"
+"""A style's map of codes, see ``StyleConfig.likeness``."""
 
 HUB_ALIASES: dict[str, tuple[str, str]] = {}
 """Short name to (Hub repository, revision) of styles that are not bundled."""
@@ -57,6 +62,8 @@ class StyleConfig:
         psi: default truncation of content codes.
         share: with which what training changed in the base generator's weights is taken when the style is loaded; above
             1 a style is bolder than it was trained, below it is milder.
+        likeness: share of the map of codes in `LIKENESS_FILE` (`models.latent_map`) that is worked into the weights
+            when the style is loaded; 0 where there is none.
         license: of the weights, an SPDX id or words; "unknown" where nobody stated it.
         data: what it was trained on: source, count, licence.
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
@@ -73,6 +80,7 @@ class StyleConfig:
     architecture: str = "mobile"
     psi: float = 0.7
     share: float = 1.0
+    likeness: float = 0.0
     license: str = "unknown"
     data: dict[str, Any] = field(default_factory=dict)
     encoder: str = "base"
@@ -86,6 +94,8 @@ class StyleConfig:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
         if not 0 < self.share <= 2:
             raise ConfigError(f"share must be above 0 and at most 2, got {self.share}")
+        if not 0 <= self.likeness <= 2:
+            raise ConfigError(f"likeness must be in [0, 2], got {self.likeness}")
         if self.encoder not in ("base", OWN_ENCODER):
             raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
         if self.alignment != "ffhq":

@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from facestyle.errors import CheckpointError
 from facestyle.models.checkpoints import bundled, load_strict, read_tensors
 
-__all__ = ["MobileFaceNet", "face_chip", "load_identity"]
+__all__ = ["EMBEDDING", "MobileFaceNet", "face_chip", "load_identity"]
+
+EMBEDDING = 512
+"""Numbers of an embedding."""
 
 _CROP = (32 / 256, 35 / 256, 220 / 256, 223 / 256)
 """Left, upper, right, lower share of an FFHQ-aligned face that puts eyes and mouth where recognisers expect them."""
@@ -79,7 +82,7 @@ class MobileFaceNet(nn.Module):
         self.blocks = nn.Sequential(*(_Bottleneck(*row) for row in plan))
         self.widen = _ConvPReLU(128, 512)
         self.pool = nn.Conv2d(512, 512, 7, groups=512)
-        self.embed = nn.Conv2d(512, 512, 1)
+        self.embed = nn.Conv2d(512, EMBEDDING, 1)
 
     def forward(self, img: Tensor) -> Tensor:
         """[B, 512], length 1."""

@@ -123,7 +123,7 @@ class StyledSeparable(nn.Module):
         return F.leaky_relu_(x, SLOPE)
 
 
-class _HaarUp(nn.Module):
+class HaarUp(nn.Module):
     """Per-channel scale by the style, then the inverse Haar step: 4C at r/2 -> C at r."""
 
     haar: Tensor
@@ -142,7 +142,7 @@ class _HaarUp(nn.Module):
 class _Block(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, w_dim: int, resolution: int) -> None:
         super().__init__()
-        self.up = _HaarUp(in_channels, w_dim)
+        self.up = HaarUp(in_channels, w_dim)
         self.conv1 = StyledSeparable(in_channels // 4, out_channels, w_dim, resolution)
         self.conv2 = StyledSeparable(out_channels, out_channels, w_dim, resolution)
 

@@ -23,11 +23,12 @@ from facestyle.models.checkpoints import (
 )
 from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator, Source, weights_between
+from facestyle.models.latent_map import LatentMap
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
-from facestyle.styles import OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
+from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
 
 __all__ = [
     "BASE_FILE",
@@ -129,8 +130,8 @@ def load_style(folder: str | Path) -> Style:
         base = load_style_base(folder)
         own = None if config.encoder == "base" else folder / config.encoder
         generator = load_style_generator(folder, base)
-        # The generator has its share by now; saved again, it must not be taken twice.
-        return Style(replace(config, share=1.0), generator, base, load_encoder(own))
+        # The generator has its share and its likeness by now; saved again, they must not be taken twice.
+        return Style(replace(config, share=1.0, likeness=0.0), generator, base, load_encoder(own))
     base = load_base_generator(folder)
     own_files = own_encoders(folder)
     config = StyleConfig(
@@ -203,14 +204,23 @@ def load_style_base(folder: str | Path) -> Generator:
     return base
 
 
-def load_style_generator(folder: str | Path, base: Generator) -> Generator:
-    """G' of a style's folder, ``config.share`` worked in: its own synthesis network on the mapping network of ``base``.
+def load_style_generator(
+    folder: str | Path, base: Generator, config: StyleConfig | None = None
+) -> Generator:
+    """G' of a style's folder: its own synthesis network on the mapping network of ``base``.
+
+    ``config.share`` and the map of codes that lies there (``config.likeness``) are worked into it.
+
+    Args:
+        folder: the style's.
+        base: G.
+        config: in place of the folder's ``config.json``.
 
     Raises:
         CheckpointError: a file is damaged, or the style was made from another base generator.
     """
     folder = Path(folder)
-    config = StyleConfig.from_file(folder / "config.json")
+    config = config or StyleConfig.from_file(folder / "config.json")
     path = folder / GENERATOR_FILE
     refuse_pickles(folder)
     _check_header(read_metadata(path), config, path)
@@ -221,10 +231,13 @@ def load_style_generator(folder: str | Path, base: Generator) -> Generator:
         )
     generator = _build(config.architecture, config.generator, folder / "config.json")
     load_strict(generator.synthesis, read_style_tensors(path, base.synthesis), path=path)
+    synthesis = generator.synthesis
     if config.share != 1:
-        weights = weights_between(base.synthesis, generator.synthesis, config.share)
-        generator.synthesis.half().load_state_dict(weights)  # as a file would store them
-        generator.float()
+        synthesis.load_state_dict(weights_between(base.synthesis, synthesis, config.share))
+    if config.likeness:
+        LatentMap.from_file(folder / LIKENESS_FILE).work_into(synthesis, config.likeness)
+    if config.share != 1 or config.likeness:
+        synthesis.half().float()  # as a file would store them
     generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)
 

@@ -6,6 +6,7 @@
     OUT/star/       run of G*, finetuned without constraints
     OUT/pairs/      pseudo-pairs, with a sheet to look at and a report of how good they are
     OUT/run/        run of G', previews, scored snapshots
+    OUT/likeness/   run of the map of its codes, where one is asked for
     OUT/style/      the finished style; FaceStylizer.from_pretrained takes OUT, too
 """
 
@@ -36,13 +37,15 @@ from facestyle.models.bases import (
 )
 from facestyle.models.checkpoints import read_metadata, read_tensors
 from facestyle.models.generator import Generator
+from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import sha256_of
 from facestyle.processes import Processes
-from facestyle.styles import OWN_ENCODER, StyleConfig, style_folder
+from facestyle.styles import LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
+from facestyle.training.likeness import LikenessConfig, learn_likeness, likeness_origin
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
 from facestyle.training.state import TrainingState, logged_seconds, write_json
@@ -60,6 +63,7 @@ class TrainConfig:
         star: how G* is finetuned; its constraints must have weight 0.
         pairs: how the pseudo-pairs are made.
         style: how G' is finetuned.
+        likeness: how the map of its codes is learned afterwards; not at all with 0 steps, the paper's way.
     """
 
     star: FinetuneConfig = field(
@@ -69,6 +73,7 @@ class TrainConfig:
     )
     pairs: PairsConfig = field(default_factory=PairsConfig)
     style: FinetuneConfig = field(default_factory=FinetuneConfig)
+    likeness: LikenessConfig = field(default_factory=lambda: LikenessConfig(steps=0))
 
     def __post_init__(self) -> None:
         if self.star.sem_weight or self.star.pair_weight:
@@ -290,19 +295,35 @@ def train_style(
         processes=processes, progress=progress,
     )  # fmt: skip
     timed("style", began)
+    learned: LatentMap | None = None
+    if config.likeness.steps:
+        began = time.monotonic()
+        learned = learn_likeness(
+            generator,
+            net,
+            folder / "likeness",
+            config.likeness,
+            processes=processes,
+            progress=progress,
+        )
+        timed("likeness", began)
     if processes.is_main:
         known = _known(folder / "style", card)
         if own_encoder is not None:
             own = encoder_for(generator, "w", own_encoder)
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
-        weights = folder / "style" / "generator.safetensors"
-        before = read_tensors(weights) if known else {}
+        before = _weights(folder / "style") if known else {}
         card = replace(card, share=known.get("share", card.share))
+        if learned is not None:
+            learned.save(folder / "style" / LIKENESS_FILE)
+            card = replace(card, likeness=known.get("likeness", 0.0) or 1.0)
         write_style(net.cpu(), card, folder / "style", generator.cpu())
-        measured = known.get("scores") if _same(read_tensors(weights), before) else None
+        measured = known.get("scores") if _same(_weights(folder / "style"), before) else None
         origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
+        if learned is not None:
+            origin["likeness"] = likeness_origin(folder / "likeness", config.likeness)
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
@@ -350,20 +371,30 @@ def _prepared(
     return folder
 
 
+def _weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of a style's folder, those of its map of codes by names that no network has."""
+    tensors = read_tensors(folder / "generator.safetensors")
+    if (folder / LIKENESS_FILE).is_file():
+        learned = read_tensors(folder / LIKENESS_FILE)
+        tensors |= {f"{LIKENESS_FILE}:{name}": tensor for name, tensor in learned.items()}
+    return tensors
+
+
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     """Whether two files hold the same numbers; their headers may be in another order."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
 def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
-    """What a style that was finished before keeps: seconds, the share set by hand, scores measured at the same psi."""
+    """What a style that was finished before keeps: seconds, shares set by hand, scores measured at the same psi."""
     try:
         config = StyleConfig.from_file(folder / "config.json")
         origin: dict[str, Any] = json.loads((folder / "training.json").read_text())
     except (OSError, ValueError, CheckpointError):
         return {}
     kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
-    return {name: origin[name] for name in kept if name in origin} | {"share": config.share}
+    shares = {"share": config.share, "likeness": config.likeness}
+    return {name: origin[name] for name in kept if name in origin} | shares
 
 
 def _origin(
@@ -379,7 +410,7 @@ def _origin(
     Seconds are those of all sittings: the steps', by the runs' logs, and of a sitting its own where that is more.
     """
     choice = folder / "run" / "choice.json"
-    logs = {"star": folder / "star", "style": folder / "run"}
+    logs = {"star": folder / "star", "style": folder / "run", "likeness": folder / "likeness"}
     seconds = {
         stage: round(
             max(

@@ -1,4 +1,4 @@
-"""``facestyle train-encoder``, ``train``, ``pairs`` and ``ablate``: encoders and styles of any base generator."""
+"""``facestyle train-encoder``, ``train``, ``likeness``, ``pairs``, ``ablate``: encoders and styles of any generator."""
 
 from __future__ import annotations
 
@@ -70,6 +70,17 @@ def add_parsers(commands: Any) -> None:
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(train, "facestyle.training.pipeline", "TrainConfig")
     train.set_defaults(run=_train)
+
+    likeness = commands.add_parser(
+        "likeness", help="make a finished style's portraits more like their people"
+    )
+    likeness.add_argument("style", help="name, ./folder or user/repository of a style")
+    likeness.add_argument(
+        "-o", "--output", required=True, help="folder of the run; resumed if there"
+    )
+    likeness.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    add_config(likeness, "facestyle.training.likeness", "LikenessConfig")
+    likeness.set_defaults(run=_likeness)
 
     pairs = commands.add_parser("pairs", help="make pseudo-pairs of style pictures and faces")
     pairs.add_argument("pictures", nargs="+", help="folders or zips of aligned style pictures")
@@ -149,6 +160,24 @@ def _train(args: argparse.Namespace) -> int:
         print(f"{pair_table(report)}\n")
     name = run if run.is_absolute() else f"./{run}"
     print(f'{folder}  load it with FaceStylizer.from_pretrained("{name}")')
+    return 0
+
+
+def _likeness(args: argparse.Namespace) -> int:
+    from facestyle.processes import Processes
+    from facestyle.styles import find_style
+    from facestyle.training.likeness import LikenessConfig, liken_style
+
+    config = configured(LikenessConfig(), args.set)
+    print(listed(config))
+    if args.dry_run:
+        return 0
+    processes = Processes(args.device)
+    folder = liken_style(find_style(args.style), args.output, config, processes=processes)
+    if processes.is_main:
+        shown = folder if folder.is_absolute() else f"./{folder}"
+        print(f"{folder}  look at {folder.parent / 'likeness' / 'previews'}")
+        print(f'load it with FaceStylizer.from_pretrained("{shown}")')
     return 0
 
 

@@ -23,6 +23,7 @@ from facestyle.styles import StyleConfig, style_folder
 from facestyle.training import pipeline, style_cli
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.likeness import LikenessConfig
 from facestyle.training.pairs import PairsConfig, given_pairs
 from facestyle.training.pipeline import PRESETS, TrainConfig, train_style
 from facestyle.training.state import TrainingState
@@ -35,6 +36,7 @@ CONFIG = TrainConfig(
     style=FinetuneConfig(
         coarse_steps=3, coarse_batch=2, full_steps=2, full_batch=2, preview_every=1, held_out=4
     ),
+    likeness=LikenessConfig(steps=3, batch=2, rank=2, preview_every=1),
 )
 
 
@@ -91,6 +93,7 @@ SCRIPT = """
         "sheet": (pairs, "draw_pairs", lambda *_: True),
         "coarse": logged("run", "coarse", 2),
         "full": logged("run", "full", 2),
+        "likeness": logged("likeness", "likeness", 2),
         "style": (StyleConfig, "save", lambda *_: True, True),
     }
     for stage, where in stages.items():

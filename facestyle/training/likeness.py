@@ -1,0 +1,343 @@
+"""Make a finished style's portraits more like their people: learn a `LatentMap` of its codes, with all weights frozen.
+
+Finetuning towards a style blunts what tells people apart: men lose beards and hairlines and look like boys, children
+look older, brows and glasses fade. The weights could draw all that, only not from the same code. So a linear map of W,
+of few directions, is learned through G': identity of G'(map(w)) to G(w), and how male and how old both look, read off
+the same embedding. It is held to what G' drew before, by a perceptual distance and by the size of the change.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from facestyle.bench import machine
+from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.evaluation.people import pil_pictures, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.latents import broadcast, truncate
+from facestyle.models.appearance_probe import load_probe
+from facestyle.models.checkpoints import weights_sha256
+from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
+from facestyle.models.generator import Generator, sample_z
+from facestyle.models.identity import load_identity
+from facestyle.models.latent_map import LatentMap
+from facestyle.models.zoo import load_style_base, load_style_generator
+from facestyle.processes import Processes
+from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
+from facestyle.training.state import TrainingState, logged_seconds, write_json
+
+__all__ = ["LikenessConfig", "learn_likeness", "liken_style", "likeness_origin"]
+
+_STAGE = "likeness"
+_SHOWN = range(200, 208)
+"""Seeds of the people on previews, whom no step draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LikenessConfig:
+    """How a style's map of codes is learned.
+
+    Attributes:
+        steps: of Adam; 0 learns none.
+        batch: people a step, of each process.
+        rank: directions of W that the map reads and writes.
+        lr: Adam's rate for what it reads; twice that for where it leads. It falls to 0 over the last third.
+        appearance_weight: of the squared change of how male and how old a face looks, by an identity embedding
+            (`models.appearance_probe`); that of the identity itself, 1 - cosine, is 1.
+        keep_weight: of the perceptual distance to what G' draws without the map.
+        offset_weight: of the mean square change of the code, in units of the codes' standard deviation.
+        psi_min, psi_max: truncation of the people is drawn from this range.
+        preview_every: steps between previews, each with a checkpoint.
+        seed: of everything random.
+    """
+
+    steps: int = 250
+    batch: int = 6
+    rank: int = 32
+    lr: float = 2e-3
+    appearance_weight: float = 0.2
+    keep_weight: float = 0.07
+    offset_weight: float = 0.1
+    psi_min: float = 0.6
+    psi_max: float = 1.0
+    preview_every: int = 50
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "rank", "preview_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in ("steps", "lr", "appearance_weight", "keep_weight", "offset_weight"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.psi_min <= self.psi_max <= 1.5:
+            raise ConfigError(
+                f"psi_min and psi_max must be in order in [0, 1.5], got {self.psi_min}, {self.psi_max}"
+            )
+
+
+class _Map(nn.Module):
+    """A `LatentMap` while it is learned: nothing at first, for where it leads is 0."""
+
+    def __init__(self, centre: Tensor, rank: int, rng: torch.Generator) -> None:
+        super().__init__()
+        w_dim = len(centre)
+        self.register_buffer("centre", centre.clone())
+        self.down = nn.Parameter(torch.randn(w_dim, rank, generator=rng).to(centre) / w_dim**0.5)
+        self.up = nn.Parameter(torch.zeros(rank, w_dim).to(centre))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """Codes [B, w_dim] to codes."""
+        mapped: Tensor = self.as_map()(w)
+        return mapped
+
+    def as_map(self) -> LatentMap:
+        """What it is by now."""
+        assert isinstance(self.centre, Tensor)
+        return LatentMap(self.centre, self.down, self.up)
+
+
+def learn_likeness(
+    base: Generator,
+    styled: Generator,
+    out: str | Path,
+    config: LikenessConfig | None = None,
+    *,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> LatentMap:
+    """The map of a style's codes with which its portraits are most like G's people; nothing else is trained.
+
+    Args:
+        base: G.
+        styled: G', without a map worked in; both stay as they are.
+        out: folder of the run: log, previews (G, G' before, G' now) and state; an unfinished run found there goes on.
+        config: what to do.
+        processes: who shares the work.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: ``out`` holds a run of another config or another style.
+        OutputError: ``out`` cannot be written.
+    """
+    config = config or LikenessConfig()
+    processes = processes or Processes("cpu")
+    device, folder = processes.device, Path(out)
+    described = dataclasses.asdict(config) | {
+        "style_sha256": weights_sha256(styled.synthesis),
+        "base_sha256": weights_sha256(base.synthesis),
+    }
+    state = TrainingState(folder, described, defaults=dataclasses.asdict(LikenessConfig()))
+    base, styled = (net.eval().requires_grad_(False).to(device) for net in (base, styled))
+    losses = _Losses(base, styled, config)
+    rng = torch.Generator().manual_seed(config.seed)
+    learned = _Map(base.w_avg, config.rank, rng)
+    optimizer = torch.optim.Adam(
+        [
+            {"params": [learned.down], "lr": config.lr},
+            {"params": [learned.up], "lr": 2 * config.lr},
+        ],
+        betas=(0.8, 0.99),
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min(1.0, 3 * (1 - step / max(config.steps, 1)))
+    )
+    parts = {"map": learned, "optimizer": optimizer, "schedule": schedule}
+    first = state.resume(_STAGE, parts)
+    if processes.is_main:
+        state.forget_after(_STAGE, first)
+    bar = tqdm(
+        range(first, config.steps), initial=first, total=config.steps, desc=_STAGE,
+        disable=not (progress and processes.is_main),
+    )  # fmt: skip
+    began = time.monotonic()
+    for step in bar:
+        salt = (config.seed * 1_000_003 + step) * 1_009 + processes.rank
+        terms = losses(losses.people(torch.Generator().manual_seed(salt)), learned)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total(terms).backward()
+        processes.average_gradients(learned.parameters())
+        optimizer.step()
+        schedule.step()
+        row = {name: term.item() for name, term in terms.items()}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
+        if not processes.is_main:
+            continue
+        state.log({
+            "stage": _STAGE, "step": step + 1, **row, "seconds": time.monotonic() - began,
+        })  # fmt: skip
+        if (step + 1) % config.preview_every == 0 or step + 1 == config.steps:
+            _preview(base, styled, learned, folder / "previews" / f"{step + 1:05d}.png")
+            state.save(_STAGE, step + 1, parts)
+    processes.wait()
+    found = learned.as_map()
+    return LatentMap(*(part.detach().cpu() for part in (found.centre, found.down, found.up)))
+
+
+class _Losses:
+    """People, and what is wrong with their portraits."""
+
+    def __init__(self, base: Generator, styled: Generator, config: LikenessConfig) -> None:
+        self.base, self.styled, self.config = base, styled, config
+        device = base.w_avg.device
+        features = LiteFeatures()
+        fold_batch_norm(features.eval())
+        self.perceptual = PerceptualLoss(features, taps=(1, 2, 3, 4)).to(device)
+        self.identity = load_identity(device)
+        self.probe = load_probe(device)
+        rng = torch.Generator().manual_seed(config.seed)
+        with torch.no_grad():
+            z = torch.randn(2048, base.w_dim, generator=rng).to(device)
+            self.std = (base.mapping(z) - base.w_avg).std()
+
+    def people(self, rng: torch.Generator) -> Tensor:
+        """Codes [batch, w_dim] of people who do not exist."""
+        config, base = self.config, self.base
+        with torch.no_grad():
+            z = torch.randn(config.batch, base.w_dim, generator=rng).to(base.w_avg.device)
+            psi = torch.rand(config.batch, 1, generator=rng).to(base.w_avg.device)
+            psi = config.psi_min + (config.psi_max - config.psi_min) * psi
+            w: Tensor = base.w_avg + psi * (base.mapping(z) - base.w_avg)
+        return w
+
+    def __call__(self, w: Tensor, learned: nn.Module) -> dict[str, Tensor]:
+        """Unweighted means of the terms, and "before": the identity term without the map, to compare with."""
+        with torch.no_grad():
+            who = self.identity(_small(self.base, w))
+            before = _small(self.styled, w)
+            was = 1 - (self.identity(before) * who).sum(1)
+            maps, looks = self.perceptual.describe(before), self.probe(who)
+        mapped = learned(w)
+        img = _small(self.styled, mapped)
+        seen = self.identity(img)
+        return {
+            "identity": (1 - (seen * who).sum(1)).mean(),
+            "before": was.mean(),
+            "appearance": (self.probe(seen) - looks).square().sum(1).mean(),
+            "keep": self.perceptual.between(self.perceptual.describe(img), maps).mean(),
+            "offset": ((mapped - w) / self.std).square().mean(),
+        }
+
+    def total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """What is to be small."""
+        config = self.config
+        return (
+            terms["identity"]
+            + config.appearance_weight * terms["appearance"]
+            + config.keep_weight * terms["keep"]
+            + config.offset_weight * terms["offset"]
+        )
+
+
+def _small(generator: Generator, w: Tensor) -> Tensor:
+    img: Tensor = generator.synthesis(
+        broadcast(w, generator.num_ws), resolution=generator.preview_resolution
+    )
+    return img
+
+
+def _preview(base: Generator, styled: Generator, learned: nn.Module, path: Path) -> None:
+    with torch.no_grad():
+        z = torch.cat([sample_z(1, seed, base.w_dim) for seed in _SHOWN]).to(base.w_avg.device)
+        w = truncate(base.mapping(z), base.w_avg, 0.8)
+        rows = [_small(base, w), _small(styled, w), _small(styled, learned(w))]
+    sheet = contact_sheet(
+        [list(pil_pictures(to_levels(row))) for row in rows],
+        cell_px=192,
+        row_labels=["G", "before", "now"],
+    )
+    save_sheet(sheet, path)
+
+
+def liken_style(
+    folder: str | Path,
+    out: str | Path,
+    config: LikenessConfig | None = None,
+    *,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Path:
+    """A finished style with a map of its codes: the folder ``OUT/style``; the run stays in ``OUT/likeness``.
+
+    A map that the style has is replaced. Its scores are not taken over: they are of the portraits before.
+
+    Args:
+        folder: of the style; it stays as it is.
+        out: folder of the run; an unfinished run found there goes on.
+        config: what to do.
+        processes: who shares the work.
+        progress: show a progress bar.
+
+    Raises:
+        ConfigError: no steps are asked for, or ``out`` holds a run of another config or another style.
+        CheckpointError: the style is damaged.
+        OutputError: ``out`` cannot be written, or is the style's own folder.
+    """
+    config = config or LikenessConfig()
+    processes = processes or Processes("cpu")
+    folder, out = Path(folder), Path(out)
+    if not config.steps:
+        raise ConfigError("with steps 0 nothing is learned; ask for 1 or more")
+    target = out / "style"
+    if target.resolve() == folder.resolve():
+        raise OutputError("is the style's own folder; name another one for the run", path=target)
+    card = replace(StyleConfig.from_file(folder / "config.json"), likeness=0.0)
+    base = load_style_base(folder)
+    styled = load_style_generator(folder, base, card)
+    learned = learn_likeness(
+        base, styled, out / _STAGE, config, processes=processes, progress=progress
+    )
+    if processes.is_main:
+        _copy(folder, target, ["generator.safetensors", OWN_BASE, OWN_ENCODER, "LICENSE.md"])
+        learned.save(target / LIKENESS_FILE)
+        origin = _origin_before(folder) | {"likeness": likeness_origin(out / _STAGE, config)}
+        write_json(target / "training.json", origin)
+        replace(card, likeness=1.0).save(target / "config.json")
+    processes.wait()
+    return target
+
+
+def likeness_origin(run: Path, config: LikenessConfig) -> dict[str, Any]:
+    """How a map came to be, for the style's ``training.json``."""
+    return {
+        "settings": dataclasses.asdict(config),
+        "seconds": round(logged_seconds(run), 1),
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
+
+
+def _origin_before(folder: Path) -> dict[str, Any]:
+    """A style's ``training.json`` without what no longer holds."""
+    path = folder / "training.json"
+    if not path.is_file():
+        return {}
+    try:
+        origin: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
+    origin.pop("scores", None)
+    return origin
+
+
+def _copy(source: Path, target: Path, names: list[str]) -> None:
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            if (source / name).is_file():
+                partial = target / f"{name}.part"
+                shutil.copyfile(source / name, partial)
+                partial.replace(target / name)
+    except OSError as error:
+        raise OutputError(f"the style cannot be copied ({error})", path=target) from error
