@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -22,25 +23,34 @@ from facestyle.files import write_whole
 from facestyle.inversion import Inverter
 from facestyle.latents import truncate
 from facestyle.models.generator import Generator, weights_between
+from facestyle.models.zoo import load_style_generator
 from facestyle.options import MOST_STRENGTH
+from facestyle.styles import StyleConfig
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
 
 __all__ = ["SETTINGS", "Setting", "sweep_report"]
 
-Setting = Literal["psi", "strength", "refine", "keep_texture"]
+Setting = Literal["psi", "strength", "refine", "keep_texture", "likeness"]
 
 SETTINGS: dict[Setting, tuple[float, ...]] = {
     "psi": (0.7, 0.8, 0.9, 1.0, 1.15),
     "strength": (0.6, 0.8, 1.0, 1.2, 1.4, 1.6),
     "refine": (0, 4, 8, 16, 50),
     "keep_texture": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "likeness": (0.0, 0.5, 1.0, 1.5),
 }
 """Settings that can be swept, and their usual values."""
 
 SIDE_PX = 512
-_LARGEST = {"psi": 1.5, "strength": MOST_STRENGTH, "refine": 1000, "keep_texture": 1.0}
+_LARGEST = {
+    "psi": 1.5,
+    "strength": MOST_STRENGTH,
+    "refine": 1000,
+    "keep_texture": 1.0,
+    "likeness": 2.0,
+}
 _FACES_AT_ONCE = 4
 
 
@@ -66,7 +76,8 @@ def sweep_report(
     Args:
         stylizer: of the style.
         setting: "psi" truncates the codes; "strength" is the share of the way from G's weights to G''s, or beyond;
-            "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does.
+            "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does; "likeness"
+            is the share of the style's map of codes, see ``training.likeness``.
         pictures: the style's own pictures: a folder or zip, or several.
         photos: aligned test photos, likewise.
         folder: where the files go.
@@ -79,7 +90,8 @@ def sweep_report(
         cache: file that keeps the style pictures' features, see ``set_features``.
 
     Raises:
-        ConfigError: the setting is unknown; a value twice or out of range; or an unknown network.
+        ConfigError: the setting is unknown; a value twice or out of range; the style has no map of codes whose
+            likeness could be swept; or an unknown network.
         ImageError: a photo is no square of 128 px or more.
     """
     if setting not in get_args(Setting):
@@ -91,6 +103,10 @@ def sweep_report(
         )
     if setting == "refine" and any(value != int(value) for value in values):
         raise ConfigError(f"refine is a number of steps, got {list(values)}")
+    if setting == "likeness" and not _likeness(stylizer):
+        raise ConfigError(
+            f"the style {stylizer.config.name} has no map of codes; facestyle likeness learns one"
+        )
     folder = Path(folder)
     judge = StyleJudge.load(
         pictures, measures=measures_with(perceptual_name), judge_name=judge_name,
@@ -121,7 +137,11 @@ def sweep_report(
         rows.append(row)
         save_metrics(row, folder / f"{setting}_{value:g}.json")
     save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
-    usual = {"psi": f"{config.psi:g}", "strength": "1"}.get(setting, "0")
+    usual = {
+        "psi": f"{config.psi:g}",
+        "strength": "1",
+        "likeness": f"{_likeness(stylizer) if setting == 'likeness' else 0:g}",
+    }.get(setting, "0")
     others = f" All codes went through {refine} steps of refine." if refine else ""
     lines = [
         f"# {config.title} by {setting}",
@@ -140,10 +160,40 @@ def sweep_report(
             for row in rows
         ),
         "",
+        *_looks_table(rows),
     ]
     text = "\n".join(lines)
     write_whole(text.encode(), folder / "report.md")
     return text
+
+
+def _looks_table(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines: of how many women and men the portraits still look so, and how many years the groups gain."""
+    looks = [(row["variant"], row["photos"].get("by_appearance", {})) for row in rows]
+    names = [name for name in looks[0][1] if name != "all"]
+    if not names:
+        return []
+    heads = " | ".join(f"{name} ({looks[0][1][name]['n']})" for name in names)
+
+    def cell(group: dict[str, float]) -> str:
+        kept = f"{group['kept']:.0%}, " if "kept" in group else ""
+        return f"{kept}{group['delta_years']:+.1f}"
+
+    return [
+        f"| still seen so, change of years | {heads} |",
+        "|---" * (1 + len(names)) + "|",
+        *(
+            f"| {variant} | " + " | ".join(cell(groups[name]) for name in names) + " |"
+            for variant, groups in looks
+        ),
+        "",
+    ]
+
+
+def _likeness(stylizer: FaceStylizer) -> float:
+    """The share of its map of codes that the style has worked in; 0 where it has none."""
+    path = None if stylizer.folder is None else stylizer.folder / "config.json"
+    return 0.0 if path is None or not path.is_file() else StyleConfig.from_file(path).likeness
 
 
 def _portraits(
@@ -162,10 +212,17 @@ def _portraits(
         generator.synthesis.load_state_dict(weights)
         return drawn(codes, config.psi, generator)
 
+    def with_likeness(share: float) -> Tensor:
+        folder = stylizer.folder
+        assert folder is not None
+        card = replace(StyleConfig.from_file(folder / "config.json"), likeness=share)
+        return drawn(codes, config.psi, load_style_generator(folder, base, card))
+
     ways: dict[Setting, Callable[[float], Tensor]] = {
         "psi": lambda value: drawn(codes, value),
         "strength": lambda value: with_shares(value, value),
         "keep_texture": lambda value: with_shares(1, 1 - value),
+        "likeness": with_likeness,
         "refine": lambda value: drawn(_refined(base, people, int(value)), config.psi),
     }
     return ways[setting]

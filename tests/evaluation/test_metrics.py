@@ -541,5 +541,5 @@ def test_a_sweep_shows_every_value(
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     stylizer: Any = SimpleNamespace()
-    with pytest.raises(ConfigError, match="psi, strength, refine, keep_texture"):
+    with pytest.raises(ConfigError, match="psi, strength, refine, keep_texture, likeness"):
         sweep_report(stylizer, "speed", [], [], tmp_path)  # type: ignore[arg-type]
