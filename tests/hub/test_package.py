@@ -62,7 +62,7 @@ def test_a_saved_style_is_whole_and_draws_the_same_in_another_process(stylizer, 
         "training.json", "samples/before_after.jpg",
     }  # fmt: skip
     header = read_metadata(saved / "generator.safetensors")
-    assert header["style"] == "illustration" and header["version"] == "2"
+    assert header["style"] == "illustration" and header["version"] == "3"
     assert header["base_sha256"] == stylizer.config.base_sha256
     assert "GPL-3.0-or-later".lower() in (saved / "LICENSE.md").read_text().lower()
     here = hashlib.sha256(stylizer(sample_photo()).image.tobytes()).hexdigest()

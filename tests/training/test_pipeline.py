@@ -143,12 +143,12 @@ def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, large_folder, fil
         whole = train(tiny, large_folder, files, tmp_path / "whole")
         ended = run_script(SCRIPT, files, large_folder, tmp_path / "cut")
         assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.split()[-2:] == ["full", "style"]
+        assert ended.stdout.split()[-3:] == ["full", "likeness", "style"]
         resumed = train(tiny, large_folder, files, tmp_path / "cut")
     finally:
         torch.set_num_threads(threads)
     assert style_folder(tmp_path / "cut") == resumed
-    for name in ("style/generator", "pairs/pairs", "run/snapshots/full_00001"):
+    for name in ("style/generator", "style/likeness", "pairs/pairs", "run/snapshots/full_00001"):
         ours, theirs = (
             read_tensors(run.parent / f"{name}.safetensors") for run in (resumed, whole)
         )
@@ -181,7 +181,8 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder
         assert torch.equal(tensor, chosen[key]), key
     assert origin["settings"]["pairs"]["steps"] == 2
     assert origin["data"]["count"] == 12 and origin["data"]["license"] == "ours"
-    assert set(origin["seconds"]) == {"star", "pairs", "style"}
+    assert set(origin["seconds"]) == {"star", "pairs", "style", "likeness"}
+    assert origin["likeness"]["settings"]["rank"] == 2
     assert (tmp_path / "pairs" / "sheet.png").is_file()
     assert (tmp_path / "pictures.png").is_file()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
@@ -241,16 +242,18 @@ def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
 ):
     style = train(tiny, large_folder, files, tmp_path / "out")
     first = json.loads((style / "training.json").read_text())
-    assert set(first["seconds"]) == {"star", "pairs", "style"} and "scores" not in first
-    dataclasses.replace(StyleConfig.from_file(style / "config.json"), share=1.3).save(
-        style / "config.json"
-    )
+    assert set(first["seconds"]) == {"star", "pairs", "style", "likeness"}
+    assert "scores" not in first
+    card = StyleConfig.from_file(style / "config.json")
+    assert card.likeness == 1
+    dataclasses.replace(card, share=1.3, likeness=0.7).save(style / "config.json")
     measured = first | {"scores": {"kid": 1.0}, "seconds": {name: 1e4 for name in first["seconds"]}}
     (style / "training.json").write_text(json.dumps(measured))
     train(tiny, large_folder, files, tmp_path / "out")
     again = json.loads((style / "training.json").read_text())
     assert again["scores"] == {"kid": 1.0} and set(again["seconds"].values()) == {1e4}
-    assert StyleConfig.from_file(style / "config.json").share == 1.3
+    card = StyleConfig.from_file(style / "config.json")
+    assert (card.share, card.likeness) == (1.3, 0.7)
     train(tiny, large_folder, files, tmp_path / "out", psi=0.5)
     assert "scores" not in json.loads((style / "training.json").read_text()), "of another psi"
 
