@@ -2,7 +2,8 @@
 
 A narrow style set (old men in oil, young women in ink) draws every portrait towards the people in it. The heads say
 what a picture looks like, not what anybody is: groups sort photos, as those of ``evaluation.skin`` do. They are of no
-network used in training, and were trained on photos; on portraits they are as good as their agreement with the eye.
+network that training asks, though ``models.appearance_probe`` was fitted to what they say of samples of G. They were
+trained on photos; on portraits they are as good as their agreement with the eye.
 """
 
 from __future__ import annotations
