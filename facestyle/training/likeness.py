@@ -9,8 +9,6 @@ the same embedding. It is held to what G' drew before, by a perceptual distance 
 from __future__ import annotations
 
 import dataclasses
-import json
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -22,14 +20,16 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from facestyle.bench import machine
-from facestyle.errors import CheckpointError, ConfigError, OutputError
-from facestyle.evaluation.people import pil_pictures, to_levels
+from facestyle.errors import ConfigError, OutputError
+from facestyle.evaluation.people import SAMPLE_PSI, pil_pictures, sample_w, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.latents import broadcast, truncate
+from facestyle.files import write_whole
+from facestyle.hub.scores import read_training
+from facestyle.latents import broadcast
 from facestyle.models.appearance_probe import load_probe
 from facestyle.models.checkpoints import weights_sha256
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
-from facestyle.models.generator import Generator, sample_z
+from facestyle.models.generator import Generator
 from facestyle.models.identity import load_identity
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import load_style_base, load_style_generator
@@ -40,8 +40,8 @@ from facestyle.training.state import TrainingState, logged_seconds, write_json
 __all__ = ["LikenessConfig", "learn_likeness", "liken_style", "likeness_origin"]
 
 _STAGE = "likeness"
-_SHOWN = range(200, 208)
-"""Seeds of the people on previews, whom no step draws."""
+_SHOWN = 8
+"""People on previews, whom no step draws."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -249,8 +249,7 @@ def _small(generator: Generator, w: Tensor) -> Tensor:
 
 def _preview(base: Generator, styled: Generator, learned: nn.Module, path: Path) -> None:
     with torch.no_grad():
-        z = torch.cat([sample_z(1, seed, base.w_dim) for seed in _SHOWN]).to(base.w_avg.device)
-        w = truncate(base.mapping(z), base.w_avg, 0.8)
+        w = sample_w(base, _SHOWN, SAMPLE_PSI)
         rows = [_small(base, w), _small(styled, w), _small(styled, learned(w))]
     sheet = contact_sheet(
         [list(pil_pictures(to_levels(row))) for row in rows],
@@ -299,9 +298,12 @@ def liken_style(
         base, styled, out / _STAGE, config, processes=processes, progress=progress
     )
     if processes.is_main:
-        _copy(folder, target, ["generator.safetensors", OWN_BASE, OWN_ENCODER, "LICENSE.md"])
+        for name in ("generator.safetensors", OWN_BASE, OWN_ENCODER, "LICENSE.md"):
+            if (folder / name).is_file():
+                write_whole((folder / name).read_bytes(), target / name)
         learned.save(target / LIKENESS_FILE)
-        origin = _origin_before(folder) | {"likeness": likeness_origin(out / _STAGE, config)}
+        origin = read_training(folder) | {"likeness": likeness_origin(out / _STAGE, config)}
+        origin.pop("scores", None)
         write_json(target / "training.json", origin)
         replace(card, likeness=1.0).save(target / "config.json")
     processes.wait()
@@ -316,28 +318,3 @@ def likeness_origin(run: Path, config: LikenessConfig) -> dict[str, Any]:
         "machine": machine(),
         "date": time.strftime("%Y-%m-%d"),
     }
-
-
-def _origin_before(folder: Path) -> dict[str, Any]:
-    """A style's ``training.json`` without what no longer holds."""
-    path = folder / "training.json"
-    if not path.is_file():
-        return {}
-    try:
-        origin: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
-    origin.pop("scores", None)
-    return origin
-
-
-def _copy(source: Path, target: Path, names: list[str]) -> None:
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            if (source / name).is_file():
-                partial = target / f"{name}.part"
-                shutil.copyfile(source / name, partial)
-                partial.replace(target / name)
-    except OSError as error:
-        raise OutputError(f"the style cannot be copied ({error})", path=target) from error
