@@ -9,6 +9,7 @@ lpips               mean LPIPS (AlexNet) of each portrait to its source         
 perceptual          the same by a network that is always to be had; not LPIPS            lower
 identity_distance   mean 1 - cosine of each portrait to its source                       lower
 identity_spread     mean 1 - cosine of two portraits: do all begin to look alike?        as the sources
+hair_color          change of colours around the forehead, see ``evaluation.hair``       near 0
 by_skin             change of skin tone, and identity distance, by the source's skin     near 0
 by_appearance       change of apparent gender and age, and the same, of women and men    near 0
 =================== ==================================================================== =============
@@ -38,6 +39,7 @@ from facestyle.errors import ConfigError, DownloadError, ImageError
 from facestyle.evaluation.appearance import AppearanceJudge, appearance_by_group, load_appearance
 from facestyle.evaluation.cmmd import cmmd, load_clip
 from facestyle.evaluation.features import FeatureNet, Pictures, set_features
+from facestyle.evaluation.hair import HairDrift, hair_drift
 from facestyle.evaluation.inception import load_inception
 from facestyle.evaluation.judges import IdentityJudge, load_judge
 from facestyle.evaluation.kid import fid, kid
@@ -65,7 +67,7 @@ Entry = dict[str, Any]
 _Net = TypeVar("_Net")
 
 SET_MEASURES = ("fid", "kid", "cmmd")
-PAIR_MEASURES = ("lpips", "perceptual", "identity", "skin", "appearance")
+PAIR_MEASURES = ("lpips", "perceptual", "identity", "hair", "skin", "appearance")
 MEASURES = (*SET_MEASURES, *PAIR_MEASURES)
 """All there is to measure."""
 
@@ -294,7 +296,8 @@ class StyleJudge:
         wanted: Sequence[str],
     ) -> dict[str, Any]:
         names = {
-            "identity": "identity_distance", "skin": "by_skin", "appearance": "by_appearance",
+            "identity": "identity_distance", "hair": "hair_color", "skin": "by_skin",
+            "appearance": "by_appearance",
         }  # fmt: skip
         if sources is None:
             why = "there is nothing to compare the pictures with"
@@ -302,6 +305,7 @@ class StyleJudge:
         n = len(pictures)
         distances: dict[str, list[float]] = {m: [] for m in wanted if m in self._distances}
         drifts: list[SkinDrift] = []
+        hair: list[HairDrift] = []
         who: list[list[Tensor]] = [[], []]
         looks: list[list[Tensor]] = [[], []]
         for start in range(0, n, BATCH):
@@ -314,6 +318,9 @@ class StyleJudge:
             if "appearance" in wanted and self._appearance is not None:
                 for side, img in zip(looks, (a, b), strict=True):
                     side.append(self._appearance.look(img).cpu())
+            if "hair" in wanted:
+                hair += map(hair_drift, _each(sources[start : start + BATCH]),
+                            _each(pictures[start : start + BATCH]))  # fmt: skip
             if "skin" in wanted:
                 drifts += map(skin_drift, _each(sources[start : start + BATCH]),
                               _each(pictures[start : start + BATCH]))  # fmt: skip
@@ -333,6 +340,13 @@ class StyleJudge:
             portraits, originals = (torch.cat(side) for side in who)
             apart = (1 - (portraits * originals).sum(1)).tolist()
             entries |= _identity_entries(self._identity, apart, portraits, originals)
+        if "hair" in wanted:
+            entries["hair_color"] = {
+                "value": float(np.mean([drift.delta_e for drift in hair])),
+                "delta_l": float(np.mean([drift.delta_l for drift in hair])),
+                "n": n,
+                "by": "CIE76 around the forehead",
+            }
         if "skin" in wanted:
             entries["by_skin"] = _skin_entry(drifts, apart)
         if "appearance" in wanted and self._appearance is None:

@@ -148,7 +148,7 @@ def sweep_report(
         "",
         f"The style's own is {usual}. Portraits at {side_px} px.{others}",
         "",
-        comparison_table(rows, columns=("KID", "Perc.", "Person"), people="photos"),
+        comparison_table(rows, columns=("KID", "Perc.", "Person", "Hair"), people="photos"),
         "| change of L* of the skin | "
         + " | ".join(f"{name} ({row['n']})" for name, row in rows[0]["photos"]["by_skin"].items())
         + " |",

@@ -18,6 +18,7 @@ COLUMNS: dict[str, tuple[tuple[str, ...], str, str]] = {
     "Dis.": (("lpips", "perceptual"), ".3f", "distance of each portrait to G's picture of the same code"),
     "ID": (("identity_distance",), ".3f", "identity distance, 1 - cosine, to G's picture of the same code"),
     "Perc.": (("lpips", "perceptual"), ".3f", "distance of each portrait to its photo"),
+    "Hair": (("hair_color",), ".1f", "change of hair's colours, CIE76, from the photo"),
     "Person": (("identity_distance",), ".3f", "identity distance, 1 - cosine, of each portrait to its photo"),
 }  # fmt: skip
 """Column -> (entries, the first that every row has; number format; what it is). All are better lower."""
@@ -32,6 +33,7 @@ _PAIRS = {
     "perceptual": ("perceptual distance (not LPIPS)", ".3f"),
     "identity_distance": ("identity distance", ".3f"),
     "identity_spread": ("identity distance between two portraits", ".3f"),
+    "hair_color": ("colours of hair, change", ".1f"),
 }
 _GROUPS = {"samples": "samples of G", "photos": "photos"}
 
@@ -216,6 +218,8 @@ def _pair_rows(scores: Metrics, whose: str) -> list[str]:
                 scale = f"; one person {entry['same']:.2f}, two {entry['different']:.2f}"
             if entry.get("of_sources") is not None:
                 scale = f"; {entry['of_sources']:.3f} between their sources"
+            if entry.get("delta_l") is not None:
+                scale = f"; L* {entry['delta_l']:+.1f}"
             rows.append(_row(f"{title} ({whose})", entry, form, scale))
     return rows
 

@@ -43,6 +43,7 @@ from facestyle.training.ema import update_ema
 from facestyle.training.larger_eyes import EYES, enlarge_eyes, find_eyes
 from facestyle.training.nearest_patches import NearestPatches, darker
 from facestyle.training.pairs import PairStore
+from facestyle.training.people import random_people
 from facestyle.training.selection import HeldOut
 from facestyle.training.state import TrainingState, write_json
 from facestyle.training.stroke_noise import fill_planes, planes_beside
@@ -543,10 +544,7 @@ class _Finetuning:
         row: dict[str, float] = {}
         if config.adversarial_weight or config.sem_weight or config.patch_weight:
             with torch.no_grad():
-                z = torch.randn(batch, base.w_dim, generator=rng).to(self.device)
-                psi = torch.rand(batch, 1, generator=rng).to(self.device)
-                psi = config.psi_min + (config.psi_max - config.psi_min) * psi
-                w = base.w_avg + psi * (base.mapping(z) - base.w_avg)
+                w = random_people(base, batch, config.psi_min, config.psi_max, rng)
                 source = _draw(base, w, resolution)
             seen = _draw(self.target, w, resolution, self.seen_px)
             img = _at_side(seen, self.side)

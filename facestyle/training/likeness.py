@@ -20,11 +20,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from facestyle.bench import machine
-from facestyle.errors import ConfigError, OutputError
+from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, pil_pictures, sample_w, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.files import write_whole
-from facestyle.hub.scores import read_training
 from facestyle.latents import broadcast
 from facestyle.models.appearance_probe import load_probe
 from facestyle.models.checkpoints import weights_sha256
@@ -34,8 +32,10 @@ from facestyle.models.identity import load_identity
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
-from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
-from facestyle.training.state import TrainingState, logged_seconds, write_json
+from facestyle.styles import LIKENESS_FILE, StyleConfig
+from facestyle.training.derive import check_apart, complete_derived
+from facestyle.training.people import random_people
+from facestyle.training.state import TrainingState, logged_seconds
 
 __all__ = ["LikenessConfig", "learn_likeness", "liken_style", "likeness_origin"]
 
@@ -203,13 +203,8 @@ class _Losses:
 
     def people(self, rng: torch.Generator) -> Tensor:
         """Codes [batch, w_dim] of people who do not exist."""
-        config, base = self.config, self.base
-        with torch.no_grad():
-            z = torch.randn(config.batch, base.w_dim, generator=rng).to(base.w_avg.device)
-            psi = torch.rand(config.batch, 1, generator=rng).to(base.w_avg.device)
-            psi = config.psi_min + (config.psi_max - config.psi_min) * psi
-            w: Tensor = base.w_avg + psi * (base.mapping(z) - base.w_avg)
-        return w
+        config = self.config
+        return random_people(self.base, config.batch, config.psi_min, config.psi_max, rng)
 
     def __call__(self, w: Tensor, learned: nn.Module) -> dict[str, Tensor]:
         """Unweighted means of the terms, and "before": the identity term without the map, to compare with."""
@@ -289,8 +284,7 @@ def liken_style(
     if not config.steps:
         raise ConfigError("with steps 0 nothing is learned; ask for 1 or more")
     target = out / "style"
-    if target.resolve() == folder.resolve():
-        raise OutputError("is the style's own folder; name another one for the run", path=target)
+    check_apart(folder, target)
     card = replace(StyleConfig.from_file(folder / "config.json"), likeness=0.0)
     base = load_style_base(folder)
     styled = load_style_generator(folder, base, card)
@@ -298,14 +292,10 @@ def liken_style(
         base, styled, out / _STAGE, config, processes=processes, progress=progress
     )
     if processes.is_main:
-        for name in ("generator.safetensors", OWN_BASE, OWN_ENCODER, "LICENSE.md"):
-            if (folder / name).is_file():
-                write_whole((folder / name).read_bytes(), target / name)
         learned.save(target / LIKENESS_FILE)
-        origin = read_training(folder) | {"likeness": likeness_origin(out / _STAGE, config)}
-        origin.pop("scores", None)
-        write_json(target / "training.json", origin)
-        replace(card, likeness=1.0).save(target / "config.json")
+        origin = likeness_origin(out / _STAGE, config)
+        liked = replace(card, likeness=1.0)
+        complete_derived(folder, target, liked, LIKENESS_FILE, "likeness", origin)
     processes.wait()
     return target
 

@@ -6,6 +6,7 @@
     OUT/star/       run of G*, finetuned without constraints
     OUT/pairs/      pseudo-pairs, with a sheet to look at and a report of how good they are
     OUT/run/        run of G', previews, scored snapshots
+    OUT/hair/       run in which portraits get their people's hair, where one is asked for
     OUT/likeness/   run of the map of its codes, where one is asked for
     OUT/style/      the finished style; FaceStylizer.from_pretrained takes OUT, too
 """
@@ -35,16 +36,17 @@ from facestyle.models.bases import (
     save_encoder,
     write_base,
 )
-from facestyle.models.checkpoints import read_metadata, read_tensors
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.latent_map import LatentMap
-from facestyle.models.zoo import sha256_of
+from facestyle.models.zoo import GENERATOR_FILE, load_style_generator, sha256_of
 from facestyle.processes import Processes
 from facestyle.styles import LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
+from facestyle.training.hair import HairConfig, hair_origin, learn_hair
 from facestyle.training.likeness import LikenessConfig, learn_likeness, likeness_origin
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
@@ -63,7 +65,8 @@ class TrainConfig:
         star: how G* is finetuned; its constraints must have weight 0.
         pairs: how the pseudo-pairs are made.
         style: how G' is finetuned.
-        likeness: how the map of its codes is learned afterwards; not at all with 0 steps, the paper's way.
+        hair: how its portraits get their people's hair afterwards; not at all with 0 steps, the paper's way.
+        likeness: how the map of its codes is learned at last; likewise.
     """
 
     star: FinetuneConfig = field(
@@ -73,6 +76,7 @@ class TrainConfig:
     )
     pairs: PairsConfig = field(default_factory=PairsConfig)
     style: FinetuneConfig = field(default_factory=FinetuneConfig)
+    hair: HairConfig = field(default_factory=lambda: HairConfig(steps=0, full_steps=0))
     likeness: LikenessConfig = field(default_factory=lambda: LikenessConfig(steps=0))
 
     def __post_init__(self) -> None:
@@ -225,7 +229,8 @@ def train_style(
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
         min_side_px: least side of what is used of a picture, likewise.
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
-        init: folder of a style or of its run, or a ``generator.safetensors``, that G' starts from, instead of G.
+        init: folder of a style or of its run, or a ``generator.safetensors``, that G' starts from, instead of G. A
+            style of a folder is taken as it is used, with its share and its map of codes worked in.
         encoder: file of E_w, by which the style reads photos; the one that goes with G when None, see
             ``models.bases.find_encoder``.
         encoder_z: file of E_z+; likewise.
@@ -243,7 +248,7 @@ def train_style(
     processes = processes or Processes("cpu")
     folder = Path(out)
     if init is not None:
-        init = style_folder(init) / "generator.safetensors" if Path(init).is_dir() else Path(init)
+        init = _as_used(Path(init), folder, generator) if Path(init).is_dir() else Path(init)
         made_from = read_metadata(init).get("base_sha256", sha256_of(generator))
         if made_from != sha256_of(generator):
             raise CheckpointError(
@@ -295,6 +300,12 @@ def train_style(
         processes=processes, progress=progress,
     )  # fmt: skip
     timed("style", began)
+    if config.hair.learns:
+        began = time.monotonic()
+        net = learn_hair(
+            generator, net, folder / "hair", config.hair, processes=processes, progress=progress
+        )
+        timed("hair", began)
     learned: LatentMap | None = None
     if config.likeness.steps:
         began = time.monotonic()
@@ -322,11 +333,26 @@ def train_style(
         measured = known.get("scores") if _same(_weights(folder / "style"), before) else None
         origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
+        if config.hair.learns:
+            origin["hair"] = hair_origin(folder / "hair", config.hair)
         if learned is not None:
             origin["likeness"] = likeness_origin(folder / "likeness", config.likeness)
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
+
+
+def _as_used(style: Path, run: Path, base: Generator) -> Path:
+    """File of a style's weights, its share and map of codes worked in: its own, or ``init.safetensors`` of a run."""
+    style = style_folder(style)
+    card = StyleConfig.from_file(style / "config.json")
+    if card.share == 1 and not card.likeness:
+        return style / GENERATOR_FILE
+    tensors = load_style_generator(style, base, card).synthesis.state_dict()
+    path = run / "init.safetensors"
+    # One key: several would come in any order, and a run knows its start by the file's bytes.
+    save_tensors(tensors, path, metadata={"base_sha256": card.base_sha256}, dtype=torch.float16)
+    return path
 
 
 def _find_encoders(
@@ -410,7 +436,10 @@ def _origin(
     Seconds are those of all sittings: the steps', by the runs' logs, and of a sitting its own where that is more.
     """
     choice = folder / "run" / "choice.json"
-    logs = {"star": folder / "star", "style": folder / "run", "likeness": folder / "likeness"}
+    logs = {
+        "star": folder / "star", "style": folder / "run", "hair": folder / "hair",
+        "likeness": folder / "likeness",
+    }  # fmt: skip
     seconds = {
         stage: round(
             max(

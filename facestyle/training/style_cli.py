@@ -1,8 +1,9 @@
-"""``facestyle train-encoder``, ``train``, ``likeness``, ``pairs``, ``ablate``: encoders and styles of any generator."""
+"""``facestyle train-encoder``, ``train``, ``hair``, ``likeness``, ``pairs``, ``ablate``: encoders and styles."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,17 @@ def add_parsers(commands: Any) -> None:
     add_config(train, "facestyle.training.pipeline", "TrainConfig")
     train.set_defaults(run=_train)
 
+    hair = commands.add_parser(
+        "hair", help="give a finished style's portraits their people's own hair, clothes and ground"
+    )
+    _add_finished(hair)
+    add_config(hair, "facestyle.training.hair", "HairConfig")
+    hair.set_defaults(run=_hair)
+
     likeness = commands.add_parser(
         "likeness", help="make a finished style's portraits more like their people"
     )
-    likeness.add_argument("style", help="name, ./folder or user/repository of a style")
-    likeness.add_argument(
-        "-o", "--output", required=True, help="folder of the run; resumed if there"
-    )
-    likeness.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
+    _add_finished(likeness)
     add_config(likeness, "facestyle.training.likeness", "LikenessConfig")
     likeness.set_defaults(run=_likeness)
 
@@ -112,6 +116,12 @@ def add_parsers(commands: Any) -> None:
     ablate.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(ablate, "facestyle.training.pipeline", "TrainConfig")
     ablate.set_defaults(run=_ablate)
+
+
+def _add_finished(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("style", help="name, ./folder or user/repository of a style")
+    parser.add_argument("-o", "--output", required=True, help="folder of the run; resumed if there")
+    parser.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
 
 
 def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
@@ -163,20 +173,32 @@ def _train(args: argparse.Namespace) -> int:
     return 0
 
 
+def _hair(args: argparse.Namespace) -> int:
+    from facestyle.training.hair import HairConfig, give_hair
+
+    return _changed(args, HairConfig(), give_hair, "hair")
+
+
 def _likeness(args: argparse.Namespace) -> int:
-    from facestyle.processes import Processes
-    from facestyle.styles import find_style
     from facestyle.training.likeness import LikenessConfig, liken_style
 
-    config = configured(LikenessConfig(), args.set)
+    return _changed(args, LikenessConfig(), liken_style, "likeness")
+
+
+def _changed(args: argparse.Namespace, config: Any, change: Callable[..., Path], run: str) -> int:
+    """Change a finished style by a function of its folder, the output folder and the settings."""
+    from facestyle.processes import Processes
+    from facestyle.styles import find_style
+
+    config = configured(config, args.set)
     print(listed(config))
     if args.dry_run:
         return 0
     processes = Processes(args.device)
-    folder = liken_style(find_style(args.style), args.output, config, processes=processes)
+    folder = change(find_style(args.style), args.output, config, processes=processes)
     if processes.is_main:
         shown = folder if folder.is_absolute() else f"./{folder}"
-        print(f"{folder}  look at {folder.parent / 'likeness' / 'previews'}")
+        print(f"{folder}  look at {folder.parent / run / 'previews'}")
         print(f'load it with FaceStylizer.from_pretrained("{shown}")')
     return 0
 

@@ -172,6 +172,7 @@ def test_entries_are_what_the_measures_give() -> None:
         *SET_ENTRIES,
         *PAIR_ENTRIES,
         "identity_spread",
+        "hair_color",
         "by_skin",
         "by_appearance",
     ]
@@ -276,7 +277,7 @@ def test_a_style_set_of_one_picture_has_reasons() -> None:
 def test_without_sources_pairs_have_no_value() -> None:
     scores = make_judge(faces(5, 0)).score(faces(4, 1))
     assert scores["fid"]["value"] > 0
-    for name in (*PAIR_ENTRIES, "by_skin", "by_appearance"):
+    for name in (*PAIR_ENTRIES, "hair_color", "by_skin", "by_appearance"):
         assert scores[name] == {
             "value": None, "why": "there is nothing to compare the pictures with",
         }  # fmt: skip

@@ -1,5 +1,6 @@
 """The whole training of a style on a tiny generator: stages, kill -9, several processes, the choice of a snapshot."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -12,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
 
 from facestyle.cli import main
 from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.hub.package import write_style
 from facestyle.image import load_image
 from facestyle.models.checkpoints import read_tensors
+from facestyle.models.zoo import sha256_of
 from facestyle.processes import Processes
 from facestyle.styles import StyleConfig, style_folder
 from facestyle.training import pipeline, style_cli
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.hair import HairConfig
 from facestyle.training.likeness import LikenessConfig
 from facestyle.training.pairs import PairsConfig, given_pairs
 from facestyle.training.pipeline import PRESETS, TrainConfig, train_style
@@ -36,6 +41,7 @@ CONFIG = TrainConfig(
     style=FinetuneConfig(
         coarse_steps=3, coarse_batch=2, full_steps=2, full_batch=2, preview_every=1, held_out=4
     ),
+    hair=HairConfig(steps=2, batch=2, full_steps=2, full_batch=2, preview_every=1),
     likeness=LikenessConfig(steps=3, batch=2, rank=2, preview_every=1),
 )
 
@@ -93,6 +99,7 @@ SCRIPT = """
         "sheet": (pairs, "draw_pairs", lambda *_: True),
         "coarse": logged("run", "coarse", 2),
         "full": logged("run", "full", 2),
+        "hair": logged("hair", "full", 2),
         "likeness": logged("likeness", "likeness", 2),
         "style": (StyleConfig, "save", lambda *_: True, True),
     }
@@ -143,7 +150,7 @@ def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, large_folder, fil
         whole = train(tiny, large_folder, files, tmp_path / "whole")
         ended = run_script(SCRIPT, files, large_folder, tmp_path / "cut")
         assert ended.returncode == 0, ended.stderr
-        assert ended.stdout.split()[-3:] == ["full", "likeness", "style"]
+        assert ended.stdout.split()[-3:] == ["hair", "likeness", "style"]
         resumed = train(tiny, large_folder, files, tmp_path / "cut")
     finally:
         torch.set_num_threads(threads)
@@ -178,11 +185,13 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder
     name = f"{choice['chosen']['stage']}_{choice['chosen']['step']:05d}.safetensors"
     chosen = read_tensors(tmp_path / "run" / "snapshots" / name)
     for key, tensor in read_tensors(style / "generator.safetensors").items():
-        assert torch.equal(tensor, chosen[key]), key
+        is_of_hair = key.endswith(("conv1.weight", "conv2.weight"))  # trained on from the snapshot
+        assert torch.equal(tensor, chosen[key]) != is_of_hair, key
     assert origin["settings"]["pairs"]["steps"] == 2
     assert origin["data"]["count"] == 12 and origin["data"]["license"] == "ours"
-    assert set(origin["seconds"]) == {"star", "pairs", "style", "likeness"}
+    assert set(origin["seconds"]) == {"star", "pairs", "style", "hair", "likeness"}
     assert origin["likeness"]["settings"]["rank"] == 2
+    assert origin["hair"]["settings"]["full_batch"] == 2
     assert (tmp_path / "pairs" / "sheet.png").is_file()
     assert (tmp_path / "pictures.png").is_file()
     assert list((tmp_path / "run" / "tensorboard").glob("events*"))
@@ -224,6 +233,37 @@ def test_pairs_of_other_pictures_are_refused(tiny, folder, tmp_path):
         finetune(tiny, folder, tmp_path, config, pairs=renamed, progress=False)
 
 
+def test_a_style_to_start_from_is_taken_as_it_is_used(tiny, folder, tmp_path, monkeypatch):
+    styled = copy.deepcopy(tiny)
+    with torch.no_grad():
+        styled.synthesis.to_image.bias.add_(0.5)
+    card = StyleConfig(
+        name="warm", title="", description="", generator=tiny.config(), base_sha256=sha256_of(tiny),
+    )  # fmt: skip
+    started = []
+    monkeypatch.setattr(
+        pipeline,
+        "finetune",
+        lambda *_, init, **__: started.append(Path(init).read_bytes()) or 1 / 0,
+    )
+
+    def start(share):
+        write_style(styled, dataclasses.replace(card, share=share), tmp_path / "warm", tiny)
+        with pytest.raises(ZeroDivisionError):
+            train_style(
+                tiny, folder, tmp_path / f"run {share}", PRESETS["patches"], name="red", data_license="ours",
+                aligned="yes", min_side_px=40, init=tmp_path / "warm", progress=False,
+            )  # fmt: skip
+        return load_safetensors(started[-1])
+
+    plain, twice, _ = (start(share) for share in (1.0, 2.0, 2.0))
+    assert plain.keys() == {"to_image.bias"}
+    bias = tiny.synthesis.to_image.bias
+    assert torch.allclose(twice["to_image.bias"].float(), bias + 1, atol=1e-3)
+    assert twice.keys() == tiny.synthesis.state_dict().keys()
+    assert started[-1] == started[-2]  # a run that goes on knows its start by its bytes
+
+
 def test_an_encoder_of_another_space_is_refused(tiny, large_folder, files, tmp_path):
     config = dataclasses.replace(
         CONFIG,
@@ -242,7 +282,7 @@ def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
 ):
     style = train(tiny, large_folder, files, tmp_path / "out")
     first = json.loads((style / "training.json").read_text())
-    assert set(first["seconds"]) == {"star", "pairs", "style", "likeness"}
+    assert set(first["seconds"]) == {"star", "pairs", "style", "hair", "likeness"}
     assert "scores" not in first
     card = StyleConfig.from_file(style / "config.json")
     assert card.likeness == 1

@@ -1,0 +1,53 @@
+"""A finished style, changed afterwards: its folder written anew, with all that it had and what was learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from facestyle.errors import OutputError
+from facestyle.files import write_whole
+from facestyle.hub.scores import read_training
+from facestyle.models.zoo import GENERATOR_FILE
+from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
+from facestyle.training.state import write_json
+
+__all__ = ["check_apart", "complete_derived"]
+
+
+def check_apart(folder: Path, target: Path) -> None:
+    """Refuse to write a style over the one that it is made from.
+
+    Raises:
+        OutputError: both are the same folder.
+    """
+    if target.resolve() == folder.resolve():
+        raise OutputError("is the style's own folder; name another one for the run", path=target)
+
+
+def complete_derived(
+    folder: Path, target: Path, card: StyleConfig, learned: str, part: str, origin: dict[str, Any]
+) -> None:
+    """Copy the rest of a style beside what was learned, and write its card and origin.
+
+    Its scores are not taken over: they are of the portraits before.
+
+    Args:
+        folder: of the style.
+        target: of the changed one.
+        card: of the changed one.
+        learned: the file that was written there.
+        part: name of what was learned, in ``training.json``.
+        origin: how it came to be.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    map_file = [LIKENESS_FILE] if card.likeness else []
+    for name in (GENERATOR_FILE, OWN_BASE, OWN_ENCODER, "LICENSE.md", *map_file):
+        if name != learned and (folder / name).is_file():
+            write_whole((folder / name).read_bytes(), target / name)
+    training = read_training(folder) | {part: origin}
+    training.pop("scores", None)
+    write_json(target / "training.json", training)
+    card.save(target / "config.json")

@@ -1,0 +1,378 @@
+"""Give a finished style's portraits their people's hair back: train its convolutions on what lies around the face.
+
+A small style set has few heads of hair. Finetuned to it, a generator puts helmets on everybody, straightens curls, cuts
+fringes, darkens fair hair, and washes out clothes and grounds. Faces are what the style is for; the rest a painter
+would paint as he sees it. So around the face the portraits are drawn towards G's picture of the same person as a broad
+brush leaves it (`training.brush`), and within it they are held to what the style drew before.
+
+Only the kernels of convolutions are trained, a sixth of the network. What reads the codes stays, and so do a style's
+share and its map of codes.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from facestyle.bench import machine
+from facestyle.errors import ConfigError
+from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.latents import broadcast
+from facestyle.models.checkpoints import (
+    read_metadata,
+    read_tensors,
+    save_tensors,
+    weights_sha256,
+)
+from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
+from facestyle.models.generator import Generator
+from facestyle.models.identity import load_identity
+from facestyle.models.zoo import GENERATOR_FILE, load_style_base, load_style_generator
+from facestyle.processes import Processes
+from facestyle.styles import StyleConfig
+from facestyle.training.brush import brushed, outlined
+from facestyle.training.derive import check_apart, complete_derived
+from facestyle.training.finetune import per_tensor_groups
+from facestyle.training.people import random_people
+from facestyle.training.state import TrainingState, logged_seconds
+
+__all__ = ["HairConfig", "face_window", "give_hair", "hair_origin", "learn_hair"]
+
+_TRAINED = re.compile(r"(blocks\.\d+|b\d+)\.conv\d\.weight")
+"""Kernels of the blocks, in the architecture "mobile" (the pointwise ones; the others are tiny) or "stylegan2"."""
+_MIDDLE, _REACH = (0.5, 0.635), (0.25, 0.295)
+"""Of the ellipse around faces of FFHQ's square, (x, y) in shares of its side: from the hairline to the chin."""
+_EDGE = 6.0
+"""How sharply the ellipse ends: it falls from 0.73 to 0.27 between 0.91 and 1.08 of its reach."""
+_SHOWN = 8
+"""People on previews, whom no step draws."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HairConfig:
+    """How a style gets its people's hair back. Rates are shares of a tensor's own size, as in `FinetuneConfig`.
+
+    Attributes:
+        steps: on the cheap preview path, where shapes and colours are made.
+        batch: people a step there, of each process.
+        lr: relative step per tensor there, falling to 0 in the second half.
+        full_steps: through the whole network, where strands are drawn.
+        full_batch: people a step there.
+        full_lr: relative step per tensor there, falling likewise.
+        full_px: side at which the full picture is compared, if the generator's is as large.
+        hair_weight: of the perceptual distance, around the face, to G's picture as a brush leaves it.
+        brush: reach of that brush in shares of the picture's side; 0 follows G's picture to every hair.
+        lines: strength of dark lines along the borders of what it painted, 0 to 1, for drawn styles.
+        color_weight: of the mean absolute difference to it at 32 px, around the face.
+        face_weight: of the perceptual distance, within the face, to what the style drew before.
+        face_pixel_weight: of the mean absolute difference of pixels to it there.
+        identity_weight: of 1 - cosine of identity embeddings to G's picture.
+        psi_min, psi_max: truncation of the people is drawn from this range.
+        preview_every: steps between previews, each with a checkpoint.
+        seed: of everything random.
+    """
+
+    steps: int = 200
+    batch: int = 4
+    lr: float = 1e-3
+    full_steps: int = 120
+    full_batch: int = 2
+    full_lr: float = 7e-4
+    full_px: int = 512
+    hair_weight: float = 1.0
+    brush: float = 0.008
+    lines: float = 0.0
+    color_weight: float = 10.0
+    face_weight: float = 1.0
+    face_pixel_weight: float = 1.0
+    identity_weight: float = 0.3
+    psi_min: float = 0.6
+    psi_max: float = 1.0
+    preview_every: int = 30
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("batch", "full_batch", "full_px", "preview_every"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        for name in (
+            "steps", "lr", "full_steps", "full_lr", "hair_weight", "color_weight", "face_weight",
+            "face_pixel_weight", "identity_weight",
+        ):  # fmt: skip
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 <= self.brush <= 0.1:
+            raise ConfigError(f"brush must lie in [0, 0.1], got {self.brush}")
+        if not 0 <= self.lines <= 1:
+            raise ConfigError(f"lines must lie in [0, 1], got {self.lines}")
+        if not 0 <= self.psi_min <= self.psi_max <= 1.5:
+            raise ConfigError(
+                f"psi_min and psi_max must be in order in [0, 1.5], got {self.psi_min}, {self.psi_max}"
+            )
+
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to do."""
+        return self.steps + self.full_steps > 0
+
+
+def face_window(side_px: int) -> Tensor:
+    """[side, side], 1 within the face of FFHQ's square, falling to 0 around it: an ellipse, the same for everybody."""
+    at = (torch.arange(side_px) + 0.5) / side_px
+    across, down = (
+        ((at - middle) / reach).square() for middle, reach in zip(_MIDDLE, _REACH, strict=True)
+    )
+    return torch.sigmoid((1 - (across[None, :] + down[:, None])) * _EDGE)
+
+
+def learn_hair(
+    base: Generator,
+    styled: Generator,
+    out: str | Path,
+    config: HairConfig | None = None,
+    *,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Generator:
+    """A copy of G' whose portraits have, around the face, what G draws there.
+
+    Args:
+        base: G.
+        styled: G', as it is used: with its share and its map of codes. Both stay as they are.
+        out: folder of the run: log, previews (G, G' before, G' now) and state; an unfinished run found there goes on.
+        config: what to do.
+        processes: who shares the work.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: ``out`` holds a run of another config or another style.
+        OutputError: ``out`` cannot be written.
+    """
+    config = config or HairConfig()
+    processes = processes or Processes("cpu")
+    run = _HairRun(base, styled, Path(out), config, processes, progress)
+    run.stage("coarse", config.steps, config.batch, config.lr, base.preview_resolution)
+    run.stage("full", config.full_steps, config.full_batch, config.full_lr, None)
+    return run.target.requires_grad_(False).cpu()
+
+
+class _HairRun:
+    """Networks, and what a step does with them."""
+
+    def __init__(
+        self,
+        base: Generator,
+        styled: Generator,
+        folder: Path,
+        config: HairConfig,
+        processes: Processes,
+        progress: bool,
+    ) -> None:
+        described = dataclasses.asdict(config) | {
+            "style_sha256": weights_sha256(styled.synthesis),
+            "base_sha256": weights_sha256(base.synthesis),
+        }
+        self.state = TrainingState(folder, described, defaults=dataclasses.asdict(HairConfig()))
+        self.folder, self.config, self.processes = folder, config, processes
+        self.progress = progress and processes.is_main
+        device = processes.device
+        self.base, self.before = (
+            net.eval().requires_grad_(False).to(device) for net in (base, styled)
+        )
+        self.target = copy.deepcopy(self.before)
+        features = LiteFeatures()
+        fold_batch_norm(features.eval())
+        self.perceptual = PerceptualLoss(features).to(device)
+        self.identity = load_identity(device)
+        self.windows: dict[int, Tensor] = {}
+
+    def stage(self, name: str, steps: int, batch: int, lr: float, resolution: int | None) -> None:
+        """Run what is left of a stage: "coarse" by the preview's path, "full" by the whole network."""
+        config, processes, target = self.config, self.processes, self.target
+        trained = _trained(target)
+        for _, parameter in trained:
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(per_tensor_groups(trained, lr), betas=(0.0, 0.99))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min(1.0, (step + 1) / 10, 2 * (1 - step / max(steps, 1)))
+        )
+        parts = {"target": target, "optimizer": optimizer, "schedule": schedule}
+        first = self.state.resume(name, parts)
+        if processes.is_main:
+            self.state.forget_after(name, first)
+        bar = tqdm(
+            range(first, steps), initial=first, total=steps, desc=f"hair, {name}",
+            disable=not self.progress,
+        )  # fmt: skip
+        began = time.monotonic()
+        for step in bar:
+            salt = ((config.seed * 1_000_003 + step) * 2 + (name == "full")) * 1_009
+            rng = torch.Generator().manual_seed(salt + processes.rank)
+            terms = self._terms(
+                random_people(self.base, batch, config.psi_min, config.psi_max, rng), resolution
+            )
+            optimizer.zero_grad(set_to_none=True)
+            self._total(terms).backward()
+            processes.average_gradients(
+                parameter for _, parameter in trained if parameter.grad is not None
+            )
+            optimizer.step()
+            schedule.step()
+            row = {key: term.item() for key, term in terms.items()}
+            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
+            if not processes.is_main:
+                continue
+            self.state.log({
+                "stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began,
+            })  # fmt: skip
+            if (step + 1) % config.preview_every == 0 or step + 1 == steps:
+                self._preview(self.folder / "previews" / f"{name}_{step + 1:05d}.png")
+                self.state.save(name, step + 1, parts)
+        processes.wait()
+
+    def _terms(self, w: Tensor, resolution: int | None) -> dict[str, Tensor]:
+        """Unweighted means of the terms."""
+        with torch.no_grad():
+            source, was = (self._draw(net, w, resolution) for net in (self.base, self.before))
+            wanted = self._painted(source)
+            maps, face = self.perceptual.describe(wanted), self.perceptual.describe(was)
+            who = self.identity(source)
+        img = self._draw(self.target, w, resolution)
+        seen = self.perceptual.describe(img)
+        small = F.interpolate(img - wanted, size=min(32, img.shape[-1]), mode="area")
+        return {
+            "hair": _sum(self._away(a, b, False) for a, b in zip(seen, maps, strict=True)),
+            "color": self._mean(small.abs().mean(1), False),
+            "face": _sum(self._away(a, b, True) for a, b in zip(seen, face, strict=True)),
+            "face_pixel": self._mean((img - was).abs().mean(1), True),
+            "identity": (1 - (self.identity(img) * who).sum(1)).mean(),
+        }
+
+    def _total(self, terms: Mapping[str, Tensor]) -> Tensor:
+        """What is to be small."""
+        return _sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
+
+    def _draw(self, generator: Generator, w: Tensor, resolution: int | None) -> Tensor:
+        """Pictures at the side at which they are compared."""
+        img: Tensor = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
+        if resolution is None and img.shape[-1] > self.config.full_px:
+            img = F.interpolate(img, size=self.config.full_px, mode="area")
+        return img
+
+    def _painted(self, source: Tensor) -> Tensor:
+        """G's pictures as they are wanted around faces."""
+        reach_px = round(self.config.brush * source.shape[-1])
+        return outlined(brushed(source.clamp(-1, 1), reach_px), self.config.lines)
+
+    def _away(self, a: Tensor, b: Tensor, within: bool) -> Tensor:
+        """Mean squared distance of channel-normalised maps [B, C, h, w], within the face or around it."""
+        return self._mean((a - b).square().sum(1), within)
+
+    def _mean(self, change: Tensor, within: bool) -> Tensor:
+        """Mean of maps [B, h, w] within the face or around it."""
+        side = change.shape[-1]
+        if side not in self.windows:
+            fine = face_window(max(side, 256)).to(change.device)
+            self.windows[side] = F.adaptive_avg_pool2d(fine[None], side)[0]
+        window = self.windows[side] if within else 1 - self.windows[side]
+        return (change * window).sum((1, 2)).mean() / window.sum()
+
+    def _preview(self, path: Path) -> None:
+        w = sample_w(self.base, _SHOWN, SAMPLE_PSI)
+        nets = [self.base, self.before, self.target]
+        side = min(self.base.resolution, 512)
+        rows = [list(pil_pictures(draw(net, w, side_px=side))) for net in nets]
+        with torch.no_grad():
+            source = draw(self.base, w, side_px=side).float() / 127.5 - 1
+            wanted = to_levels(self._painted(source))
+        rows.insert(1, list(pil_pictures(wanted)))
+        labels = ["G", "around faces", "before", "now"]
+        save_sheet(contact_sheet(rows, cell_px=256, row_labels=labels), path)
+
+
+def _sum(terms: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(terms)).sum()
+
+
+def _trained(generator: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """What is trained, by its name in the synthesis network."""
+    synthesis = generator.synthesis
+    assert isinstance(synthesis, nn.Module)
+    return [(name, p) for name, p in synthesis.named_parameters() if _TRAINED.fullmatch(name)]
+
+
+def give_hair(
+    folder: str | Path,
+    out: str | Path,
+    config: HairConfig | None = None,
+    *,
+    processes: Processes | None = None,
+    progress: bool = True,
+) -> Path:
+    """A finished style with its people's hair: the folder ``OUT/style``; the run stays in ``OUT/hair``.
+
+    The style's share and its map of codes stay as they are, and so does, number by number, all that is not trained. Its
+    scores are not taken over: they are of the portraits before.
+
+    Args:
+        folder: of the style; it stays as it is.
+        out: folder of the run; an unfinished run found there goes on.
+        config: what to do.
+        processes: who shares the work.
+        progress: show progress bars.
+
+    Raises:
+        ConfigError: no steps are asked for, or ``out`` holds a run of another config or another style.
+        CheckpointError: the style is damaged.
+        OutputError: ``out`` cannot be written, or is the style's own folder.
+    """
+    config = config or HairConfig()
+    processes = processes or Processes("cpu")
+    folder, out = Path(folder), Path(out)
+    if not config.learns:
+        raise ConfigError("with steps 0 and full_steps 0 nothing is learned; ask for 1 or more")
+    target = out / "style"
+    check_apart(folder, target)
+    card = StyleConfig.from_file(folder / "config.json")
+    base = load_style_base(folder)
+    styled = load_style_generator(folder, base, card)
+    net = learn_hair(base, styled, out / "hair", config, processes=processes, progress=progress)
+    if processes.is_main:
+        tensors = read_tensors(folder / GENERATOR_FILE) | _stored(net, base.cpu(), card.share)
+        metadata = read_metadata(folder / GENERATOR_FILE)
+        save_tensors(tensors, target / GENERATOR_FILE, metadata=metadata, dtype=torch.float16)
+        origin = hair_origin(out / "hair", config)
+        complete_derived(folder, target, card, GENERATOR_FILE, "hair", origin)
+    processes.wait()
+    return target
+
+
+def _stored(net: Generator, base: Generator, share: float) -> dict[str, Tensor]:
+    """What was trained as a style's file holds it: so that its share of the way from G is what was learned."""
+    start = base.synthesis.state_dict()
+    return {
+        name: torch.lerp(start[name].double(), p.detach().double(), 1 / share).float()
+        for name, p in _trained(net)
+    }
+
+
+def hair_origin(run: Path, config: HairConfig) -> dict[str, Any]:
+    """How a style's hair came to be, for its ``training.json``."""
+    return {
+        "settings": dataclasses.asdict(config),
+        "seconds": round(logged_seconds(run), 1),
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }
