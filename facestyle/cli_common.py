@@ -51,16 +51,10 @@ def load_stylizer(args: argparse.Namespace) -> FaceStylizer:
     """The stylizer that the options name.
 
     Raises:
-        ConfigError: a revision of a style that is not of the Hub.
         FacestyleError: the style cannot be had, see ``find_style``.
     """
-    from facestyle.styles import bundled_styles
     from facestyle.stylizer import FaceStylizer
 
-    if args.revision and (args.style in bundled_styles() or Path(args.style).expanduser().is_dir()):
-        raise ConfigError(
-            f"--revision is of styles of the Hub, and {args.style} is none; leave it out"
-        )
     return FaceStylizer.from_pretrained(
         args.style, revision=args.revision, device=args.device, dtype=args.dtype
     )

@@ -233,6 +233,7 @@ def find_style(
 
     Raises:
         StyleNotFoundError: there is no such bundled style, folder or repository.
+        ConfigError: a revision of a style that is not of the Hub.
         CheckpointError: the folder holds no style, or a training run that has not finished.
         DownloadError: the Hub cannot be reached.
     """
@@ -240,6 +241,7 @@ def find_style(
     is_bare = isinstance(name_or_path, str) and re.fullmatch(r"[\w.-]+", text) is not None
     if is_bare and text not in (".", ".."):
         if text in bundled_styles():
+            _refuse_revision(revision, text)
             return bundled_style(text)
         if text not in HUB_ALIASES:
             raise _not_found(text)
@@ -248,6 +250,7 @@ def find_style(
     else:
         folder = Path(text).expanduser()
         if folder.is_dir():
+            _refuse_revision(revision, text)
             return style_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or text.startswith(("./", "../")):
             raise StyleNotFoundError(
@@ -266,3 +269,8 @@ def find_style(
         local_files_only=local_files_only,
         force_download=force_download,
     )
+
+
+def _refuse_revision(revision: str | None, style: str) -> None:
+    if revision is not None:
+        raise ConfigError(f"a revision is of styles of the Hub, and {style} is none; leave it out")

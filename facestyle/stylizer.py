@@ -180,6 +180,7 @@ class FaceStylizer:
 
         Raises:
             StyleNotFoundError: no such style; the message lists the bundled ones.
+            ConfigError: a revision of a style that is not of the Hub.
             CheckpointError: a weights file is damaged; the message names it.
             DownloadError: the Hub cannot be reached.
         """

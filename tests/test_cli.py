@@ -102,7 +102,7 @@ def test_a_switch_is_set_by_any_usual_word(word, flag):
     ("arguments", "code", "says"),
     [
         (["stylize", "{photo}", "-o", "{out}", "--style", "nope"], 3, "cartoon"),
-        (["stylize", "{photo}", "-o", "{out}", "--revision", "v1"], 2, "--revision is of styles of the Hub"),
+        (["stylize", "{photo}", "-o", "{out}", "--revision", "v1"], 2, "a revision is of styles of the Hub"),
         (["stylize", "{photo}", "{photo2}", "-o", "{out}.png"], 2, "folder"),
         (["stylize", "{photo}", "-o", "{photo}"], 2, "one of the inputs"),
         (["stylize", "{photo}", "-o", "{out}", "--strength", "7"], 2, "strength"),

@@ -95,3 +95,9 @@ def test_style_names_are_checked():
     for name in ("", "Cartoon", "a/b", "../x"):
         with pytest.raises(ConfigError):
             StyleConfig(name=name, title="", description="", generator={}, base_sha256="")
+
+
+def test_a_revision_is_of_a_style_of_the_hub(tmp_path):
+    for style in ("cartoon", tmp_path):
+        with pytest.raises(ConfigError, match="leave it out"):
+            find_style(style, revision="v1")
