@@ -49,7 +49,8 @@ __all__ = [
 OPENING_STYLE = "cartoon"
 
 _FOLDER = Path(__file__).resolve().parent / "examples"
-_PEOPLE = (263, 298, 233, 242)
+_PEOPLE = (298, 263, 233, 242)
+_IN_EVERY_STYLE = 242
 _COMPARED = 298
 _GROUP = (254, 225, 264)
 _REFERENCES = (233, 298, 205)
@@ -135,9 +136,10 @@ def _make_portraits(stylizer: FaceStylizer) -> None:
     is_opening = style == OPENING_STYLE
     if thumbnail.is_file() and (not is_opening or all(path.is_file() for path in opening())):
         return
-    (face,) = stylizer(_person(_PEOPLE[0]), refine=QUICK_STEPS).faces
+    (face,) = stylizer(_person(_IN_EVERY_STYLE), refine=QUICK_STEPS).faces
     _save(face.portrait, thumbnail, _SMALL_PX)
     if is_opening:
+        (face,) = stylizer(_person(_PEOPLE[0]), refine=QUICK_STEPS).faces
         for path, image in zip(opening(), (face.crop, face.portrait), strict=True):
             _save(image, path, _PHOTO_PX)
 
