@@ -175,9 +175,8 @@ def test_keep_texture_brings_detail_back_and_leaves_shapes(stylizer, astronaut):
     def fine_and_coarse(image):
         gray = np.asarray(image.convert("L"), np.float32)
         small = np.asarray(image.convert("L").resize((64, 64), Image.Resampling.BOX), np.float32)
-        return np.abs(np.diff(gray, axis=1)).mean(), small[
-            20:58, 18:46
-        ]  # the face: hair has shapes of texture
+        face = small[20:58, 18:46]  # hair has shapes of texture
+        return np.abs(np.diff(gray, axis=1)).mean(), face
 
     prepared = stylizer.prepare(astronaut)
     plain, kept, photo = (

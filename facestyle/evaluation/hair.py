@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from facestyle.errors import ImageError
-from facestyle.evaluation.skin import srgb_to_lab
+from facestyle.evaluation.skin import refuse_unaligned, srgb_to_lab
 
 __all__ = ["HairDrift", "hair_drift", "hair_place"]
 
@@ -70,9 +69,6 @@ def hair_drift(before: Image.Image, after: Image.Image) -> HairDrift:
 
 def _colors(image: Image.Image) -> npt.NDArray[np.float64]:
     """[N, 3], CIELAB of each cell where hair is."""
-    if image.width != image.height or image.width < 64:
-        raise ImageError(
-            f"expected an FFHQ-aligned square of 64 px or more, got {image.width}x{image.height}"
-        )
+    refuse_unaligned(image)
     small = image.convert("RGB").resize((CELLS, CELLS), Image.Resampling.BOX)
     return srgb_to_lab(np.asarray(small))[hair_place()]

@@ -25,6 +25,7 @@ __all__ = [
     "SkinDrift",
     "SkinTone",
     "drift_by_group",
+    "refuse_unaligned",
     "skin_drift",
     "skin_tone",
     "srgb_to_lab",
@@ -128,11 +129,8 @@ def skin_tone(image: Image.Image) -> SkinTone:
     Raises:
         ImageError: the picture is no square, or under 64 px.
     """
+    refuse_unaligned(image)
     side = image.width
-    if image.height != side or side < 64:
-        raise ImageError(
-            f"expected an FFHQ-aligned square of 64 px or more, got {image.width}x{image.height}"
-        )
     pixels = np.asarray(image.convert("RGB"))
     parts = []
     for left, top, right, bottom in REGIONS.values():
@@ -144,6 +142,18 @@ def skin_tone(image: Image.Image) -> SkinTone:
     ita_deg = float(np.degrees(np.arctan2(lab[0] - 50.0, max(lab[2], 1e-6))))
     group = next(name for name, bound in GROUPS.items() if ita_deg > bound or name == "dark")
     return SkinTone(lab=(float(lab[0]), float(lab[1]), float(lab[2])), ita_deg=ita_deg, group=group)
+
+
+def refuse_unaligned(image: Image.Image) -> None:
+    """Refuse what cannot be an FFHQ-aligned face.
+
+    Raises:
+        ImageError: the picture is no square, or under 64 px.
+    """
+    if image.width != image.height or image.width < 64:
+        raise ImageError(
+            f"expected an FFHQ-aligned square of 64 px or more, got {image.width}x{image.height}"
+        )
 
 
 def skin_drift(before: Image.Image, after: Image.Image) -> SkinDrift:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from facestyle.bench import machine
 from facestyle.errors import OutputError
 from facestyle.files import write_whole
 from facestyle.hub.scores import read_training
 from facestyle.models.zoo import GENERATOR_FILE
 from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
-from facestyle.training.state import write_json
+from facestyle.training.state import logged_seconds, write_json
 
-__all__ = ["check_apart", "complete_derived"]
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["check_apart", "complete_derived", "origin_of"]
 
 
 def check_apart(folder: Path, target: Path) -> None:
@@ -51,3 +57,13 @@ def complete_derived(
     training.pop("scores", None)
     write_json(target / "training.json", training)
     card.save(target / "config.json")
+
+
+def origin_of(run: Path, config: DataclassInstance) -> dict[str, Any]:
+    """How what a run learned came to be, for the style's ``training.json``."""
+    return {
+        "settings": dataclasses.asdict(config),
+        "seconds": round(logged_seconds(run), 1),
+        "machine": machine(),
+        "date": time.strftime("%Y-%m-%d"),
+    }

@@ -49,7 +49,14 @@ from facestyle.training.state import TrainingState, write_json
 from facestyle.training.stroke_noise import fill_planes, planes_beside
 from facestyle.training.style_pictures import StylePictures, augment
 
-__all__ = ["FinetuneConfig", "SemanticLoss", "finetune", "per_tensor_groups", "texture_distance"]
+__all__ = [
+    "FinetuneConfig",
+    "SemanticLoss",
+    "finetune",
+    "mean_within",
+    "per_tensor_groups",
+    "texture_distance",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -245,13 +252,13 @@ class SemanticLoss(nn.Module):
         total = self.perceptual.between(maps[first:], wanted[first:])
         if self.mouth_weight:
             for x, y in zip(maps[:2], wanted[:2], strict=True):
-                change = _mean_within(self.mouth, (x - y).square().sum(1))
+                change = mean_within(self.mouth, (x - y).square().sum(1))
                 total = total + self.mouth_weight * change
         if self.eye_weight:
             for x, y in zip(maps[:2], wanted[:2], strict=True):
-                change = _mean_within(self.eyes, (x - y).square().sum(1))
+                change = mean_within(self.eyes, (x - y).square().sum(1))
                 total = total + self.eye_weight * change
-            change = _mean_within(self.eyes, (img - source).abs().mean(1))
+            change = mean_within(self.eyes, (img - source).abs().mean(1))
             total = total + self.eye_weight * change
         total = total + self.identity_weight * (1 - (self.identity(img) * who).sum(1))
         if self.color_weight:
@@ -268,7 +275,7 @@ def _window(side: int, middle: tuple[float, float], reach: tuple[float, float]) 
     return torch.exp(-0.5 * (across[None, :] + down[:, None]) ** 2)[None]
 
 
-def _mean_within(window: Tensor, change: Tensor) -> Tensor:
+def mean_within(window: Tensor, change: Tensor) -> Tensor:
     """Mean [B] of maps [B, h, w] weighted by a window [1, S, S]."""
     if change.shape[-1] > window.shape[-1]:
         window = F.interpolate(window[None], size=change.shape[-2:], mode="bilinear")[0]

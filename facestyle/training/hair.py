@@ -18,14 +18,12 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.bench import machine
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
@@ -43,12 +41,12 @@ from facestyle.models.zoo import GENERATOR_FILE, load_style_base, load_style_gen
 from facestyle.processes import Processes
 from facestyle.styles import StyleConfig
 from facestyle.training.brush import brushed, outlined
-from facestyle.training.derive import check_apart, complete_derived
-from facestyle.training.finetune import per_tensor_groups
+from facestyle.training.derive import check_apart, complete_derived, origin_of
+from facestyle.training.finetune import mean_within, per_tensor_groups
 from facestyle.training.people import random_people
-from facestyle.training.state import TrainingState, logged_seconds
+from facestyle.training.state import TrainingState
 
-__all__ = ["HairConfig", "face_window", "give_hair", "hair_origin", "learn_hair"]
+__all__ = ["HairConfig", "face_window", "give_hair", "learn_hair"]
 
 _TRAINED = re.compile(r"(blocks\.\d+|b\d+)\.conv\d\.weight")
 """Kernels of the blocks, in the architecture "mobile" (the pointwise ones; the others are tiny) or "stylegan2"."""
@@ -196,7 +194,6 @@ class _HairRun:
         fold_batch_norm(features.eval())
         self.perceptual = PerceptualLoss(features).to(device)
         self.identity = load_identity(device)
-        self.windows: dict[int, Tensor] = {}
 
     def stage(self, name: str, steps: int, batch: int, lr: float, resolution: int | None) -> None:
         """Run what is left of a stage: "coarse" by the preview's path, "full" by the whole network."""
@@ -282,12 +279,8 @@ class _HairRun:
 
     def _mean(self, change: Tensor, within: bool) -> Tensor:
         """Mean of maps [B, h, w] within the face or around it."""
-        side = change.shape[-1]
-        if side not in self.windows:
-            fine = face_window(max(side, 256)).to(change.device)
-            self.windows[side] = F.adaptive_avg_pool2d(fine[None], side)[0]
-        window = self.windows[side] if within else 1 - self.windows[side]
-        return (change * window).sum((1, 2)).mean() / window.sum()
+        window = face_window(max(change.shape[-1], 256)).to(change.device)
+        return mean_within((window if within else 1 - window)[None], change).mean()
 
     def _preview(self, path: Path) -> None:
         w = sample_w(self.base, _SHOWN, SAMPLE_PSI)
@@ -353,7 +346,7 @@ def give_hair(
         tensors = read_tensors(folder / GENERATOR_FILE) | _stored(net, base.cpu(), card.share)
         metadata = read_metadata(folder / GENERATOR_FILE)
         save_tensors(tensors, target / GENERATOR_FILE, metadata=metadata, dtype=torch.float16)
-        origin = hair_origin(out / "hair", config)
+        origin = origin_of(out / "hair", config)
         complete_derived(folder, target, card, GENERATOR_FILE, "hair", origin)
     processes.wait()
     return target
@@ -365,14 +358,4 @@ def _stored(net: Generator, base: Generator, share: float) -> dict[str, Tensor]:
     return {
         name: torch.lerp(start[name].double(), p.detach().double(), 1 / share).float()
         for name, p in _trained(net)
-    }
-
-
-def hair_origin(run: Path, config: HairConfig) -> dict[str, Any]:
-    """How a style's hair came to be, for its ``training.json``."""
-    return {
-        "settings": dataclasses.asdict(config),
-        "seconds": round(logged_seconds(run), 1),
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
     }

@@ -13,13 +13,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.bench import machine
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, pil_pictures, sample_w, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
@@ -33,11 +31,11 @@ from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
 from facestyle.styles import LIKENESS_FILE, StyleConfig
-from facestyle.training.derive import check_apart, complete_derived
+from facestyle.training.derive import check_apart, complete_derived, origin_of
 from facestyle.training.people import random_people
-from facestyle.training.state import TrainingState, logged_seconds
+from facestyle.training.state import TrainingState
 
-__all__ = ["LikenessConfig", "learn_likeness", "liken_style", "likeness_origin"]
+__all__ = ["LikenessConfig", "learn_likeness", "liken_style"]
 
 _STAGE = "likeness"
 _SHOWN = 8
@@ -293,18 +291,8 @@ def liken_style(
     )
     if processes.is_main:
         learned.save(target / LIKENESS_FILE)
-        origin = likeness_origin(out / _STAGE, config)
+        origin = origin_of(out / _STAGE, config)
         liked = replace(card, likeness=1.0)
         complete_derived(folder, target, liked, LIKENESS_FILE, "likeness", origin)
     processes.wait()
     return target
-
-
-def likeness_origin(run: Path, config: LikenessConfig) -> dict[str, Any]:
-    """How a map came to be, for the style's ``training.json``."""
-    return {
-        "settings": dataclasses.asdict(config),
-        "seconds": round(logged_seconds(run), 1),
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
-    }

@@ -43,11 +43,12 @@ from facestyle.models.zoo import GENERATOR_FILE, load_style_generator, sha256_of
 from facestyle.processes import Processes
 from facestyle.styles import LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
+from facestyle.training.derive import origin_of
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
-from facestyle.training.hair import HairConfig, hair_origin, learn_hair
-from facestyle.training.likeness import LikenessConfig, learn_likeness, likeness_origin
+from facestyle.training.hair import HairConfig, learn_hair
+from facestyle.training.likeness import LikenessConfig, learn_likeness
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
 from facestyle.training.state import TrainingState, logged_seconds, write_json
@@ -334,9 +335,9 @@ def train_style(
         origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
         if config.hair.learns:
-            origin["hair"] = hair_origin(folder / "hair", config.hair)
+            origin["hair"] = origin_of(folder / "hair", config.hair)
         if learned is not None:
-            origin["likeness"] = likeness_origin(folder / "likeness", config.likeness)
+            origin["likeness"] = origin_of(folder / "likeness", config.likeness)
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
