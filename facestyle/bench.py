@@ -54,6 +54,7 @@ def describe() -> dict[str, dict[str, Any]]:
             "license": config.license,
             "sha256": _sha256(bundled_style(name) / "generator.safetensors"),
             "likeness": config.likeness,
+            "hair": config.hair,
         }
     weights = {
         path.name: {

@@ -17,6 +17,7 @@ from facestyle.errors import CheckpointError, ConfigError, StyleNotFoundError
 from facestyle.files import write_whole
 
 __all__ = [
+    "HAIR_FILE",
     "LIKENESS_FILE",
     "OWN_BASE",
     "OWN_ENCODER",
@@ -31,15 +32,18 @@ __all__ = [
 
 _BUNDLED = Path(__file__).resolve().parent / "weights" / "styles"
 
-VERSION = 3
+VERSION = 4
 """Of the format. Since 2 a generator file may leave out what is the base generator's, see `zoo.read_style_tensors`;
-since 3 a map of the codes may lie beside it, see ``likeness``."""
+since 3 a map of the codes may lie beside it, see ``likeness``, since 4 a change of kernels, see ``hair``."""
 
 OWN_BASE = "base.safetensors"
 """A style's base generator, where that is not the bundled one."""
 
 OWN_ENCODER = "encoder.safetensors"
 """A style's encoder, where it has its own."""
+
+HAIR_FILE = "hair.safetensors"
+"""A style's change of kernels, see ``StyleConfig.hair``."""
 
 LIKENESS_FILE = "likeness.safetensors"
 """A style's map of codes, see ``StyleConfig.likeness``."""
@@ -64,6 +68,7 @@ class StyleConfig:
             1 a style is bolder than it was trained, below it is milder.
         likeness: share of the map of codes in `LIKENESS_FILE` (`models.latent_map`) that is worked into the weights
             when the style is loaded; 0 where there is none.
+        hair: share of the change of kernels in `HAIR_FILE` (`models.kernel_change`), likewise.
         license: of the weights, an SPDX id or words; "unknown" where nobody stated it.
         data: what it was trained on: source, count, licence.
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
@@ -81,6 +86,7 @@ class StyleConfig:
     psi: float = 0.7
     share: float = 1.0
     likeness: float = 0.0
+    hair: float = 0.0
     license: str = "unknown"
     data: dict[str, Any] = field(default_factory=dict)
     encoder: str = "base"
@@ -94,12 +100,23 @@ class StyleConfig:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
         if not 0 < self.share <= 2:
             raise ConfigError(f"share must be above 0 and at most 2, got {self.share}")
-        if not 0 <= self.likeness <= 2:
-            raise ConfigError(f"likeness must be in [0, 2], got {self.likeness}")
+        for name in ("likeness", "hair"):
+            if not 0 <= getattr(self, name) <= 2:
+                raise ConfigError(f"{name} must be in [0, 2], got {getattr(self, name)}")
         if self.encoder not in ("base", OWN_ENCODER):
             raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
         if self.alignment != "ffhq":
             raise ConfigError(f'alignment must be "ffhq", got {self.alignment!r}')
+
+    @property
+    def adjusts(self) -> bool:
+        """Whether a style's weights are used otherwise than its ``generator.safetensors`` holds them."""
+        return self.share != 1 or any(self.beside.values())
+
+    @property
+    def beside(self) -> dict[str, float]:
+        """Files that may lie beside `generator.safetensors`, and the shares with which they are worked into it."""
+        return {LIKENESS_FILE: self.likeness, HAIR_FILE: self.hair}
 
     def to_json(self) -> str:
         """Text of ``config.json``."""

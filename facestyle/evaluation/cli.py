@@ -22,7 +22,7 @@ def add_parser(commands: Any) -> None:
         "what",
         choices=list(_WHAT),
         help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
-        "many portraits of a few people; psi, strength, refine, keep_texture, likeness: at several values",
+        "many portraits of a few people; psi, strength, refine, keep_texture, likeness, hair: at several values",
     )
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
@@ -55,13 +55,13 @@ def add_parser(commands: Any) -> None:
         action="extend",
         type=float,
         default=[],
-        help="to compare (psi, strength, refine, keep_texture, likeness)",
+        help="to compare (psi, strength, refine, keep_texture, likeness, hair)",
     )
     evaluate.add_argument(
         "--refine",
         type=int,
         default=0,
-        help="steps of refine on every code (psi, strength, keep_texture, likeness)",
+        help="steps of refine on every code (psi, strength, keep_texture, likeness, hair)",
     )
     evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
     evaluate.add_argument(
@@ -82,9 +82,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--encoder is of evaluate encoder; a style brings its own, so leave it out of {args.what}"
         )
-    if args.refine and args.what not in ("psi", "strength", "keep_texture", "likeness"):
+    if args.refine and args.what not in ("psi", "strength", "keep_texture", "likeness", "hair"):
         raise ConfigError(
-            f"--refine is of evaluate psi, strength, keep_texture and likeness; leave it out of {args.what}"
+            f"--refine is of evaluate psi, strength, keep_texture, likeness and hair; leave it out of {args.what}"
         )
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
@@ -184,5 +184,5 @@ _WHAT = {
     "reference": _reference,
     "style": _style,
     "styles": _styles,
-    **dict.fromkeys(("psi", "strength", "refine", "keep_texture", "likeness"), _sweep),
+    **dict.fromkeys(("psi", "strength", "refine", "keep_texture", "likeness", "hair"), _sweep),
 }

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS", "Setting", "sweep_report"]
 
-Setting = Literal["psi", "strength", "refine", "keep_texture", "likeness"]
+Setting = Literal["psi", "strength", "refine", "keep_texture", "likeness", "hair"]
 
 SETTINGS: dict[Setting, tuple[float, ...]] = {
     "psi": (0.7, 0.8, 0.9, 1.0, 1.15),
@@ -40,6 +40,7 @@ SETTINGS: dict[Setting, tuple[float, ...]] = {
     "refine": (0, 4, 8, 16, 50),
     "keep_texture": (0.0, 0.25, 0.5, 0.75, 1.0),
     "likeness": (0.0, 0.5, 1.0, 1.5),
+    "hair": (0.0, 0.5, 0.75, 1.0),
 }
 """Settings that can be swept, and their usual values."""
 
@@ -50,7 +51,10 @@ _LARGEST = {
     "refine": 1000,
     "keep_texture": 1.0,
     "likeness": 2.0,
+    "hair": 2.0,
 }
+_LEARNED = {"likeness": "map of codes", "hair": "change of kernels"}
+"""What of a style lies in a file of its own, is worked in with a share, and is learned by the command of that name."""
 _FACES_AT_ONCE = 4
 
 
@@ -77,7 +81,8 @@ def sweep_report(
         stylizer: of the style.
         setting: "psi" truncates the codes; "strength" is the share of the way from G's weights to G''s, or beyond;
             "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does; "likeness"
-            is the share of the style's map of codes, see ``training.likeness``.
+            is the share of the style's map of codes, see ``training.likeness``, and "hair" of its change of kernels,
+            see ``training.hair``.
         pictures: the style's own pictures: a folder or zip, or several.
         photos: aligned test photos, likewise.
         folder: where the files go.
@@ -90,8 +95,8 @@ def sweep_report(
         cache: file that keeps the style pictures' features, see ``set_features``.
 
     Raises:
-        ConfigError: the setting is unknown; a value twice or out of range; the style has no map of codes whose
-            likeness could be swept; or an unknown network.
+        ConfigError: the setting is unknown; a value twice or out of range; the style has no map of codes or
+            change of kernels whose share could be swept; or an unknown network.
         ImageError: a photo is no square of 128 px or more.
     """
     if setting not in get_args(Setting):
@@ -103,9 +108,9 @@ def sweep_report(
         )
     if setting == "refine" and any(value != int(value) for value in values):
         raise ConfigError(f"refine is a number of steps, got {list(values)}")
-    if setting == "likeness" and not _likeness(stylizer):
+    if setting in _LEARNED and not _learned(stylizer, setting):
         raise ConfigError(
-            f"the style {stylizer.config.name} has no map of codes; facestyle likeness learns one"
+            f"the style {stylizer.config.name} has no {_LEARNED[setting]}; facestyle {setting} learns one"
         )
     folder = Path(folder)
     judge = StyleJudge.load(
@@ -140,7 +145,7 @@ def sweep_report(
     usual = {
         "psi": f"{config.psi:g}",
         "strength": "1",
-        "likeness": f"{_likeness(stylizer) if setting == 'likeness' else 0:g}",
+        **{key: f"{_learned(stylizer, key):g}" for key in _LEARNED if key == setting},
     }.get(setting, "0")
     others = f" All codes went through {refine} steps of refine." if refine else ""
     lines = [
@@ -190,10 +195,12 @@ def _looks_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _likeness(stylizer: FaceStylizer) -> float:
-    """The share of its map of codes that the style has worked in; 0 where it has none."""
+def _learned(stylizer: FaceStylizer, setting: str) -> float:
+    """The share of what a style has in a file of its own, as it is worked in; 0 where it has none."""
     path = None if stylizer.folder is None else stylizer.folder / "config.json"
-    return 0.0 if path is None or not path.is_file() else StyleConfig.from_file(path).likeness
+    if path is None or not path.is_file():
+        return 0.0
+    return float(getattr(StyleConfig.from_file(path), setting))
 
 
 def _portraits(
@@ -212,17 +219,19 @@ def _portraits(
         generator.synthesis.load_state_dict(weights)
         return drawn(codes, config.psi, generator)
 
-    def with_likeness(share: float) -> Tensor:
+    def with_learned(share: float) -> Tensor:
         folder = stylizer.folder
         assert folder is not None
-        card = replace(StyleConfig.from_file(folder / "config.json"), likeness=share)
+        changed: dict[str, Any] = {setting: share}
+        card = replace(StyleConfig.from_file(folder / "config.json"), **changed)
         return drawn(codes, config.psi, load_style_generator(folder, base, card))
 
     ways: dict[Setting, Callable[[float], Tensor]] = {
         "psi": lambda value: drawn(codes, value),
         "strength": lambda value: with_shares(value, value),
         "keep_texture": lambda value: with_shares(1, 1 - value),
-        "likeness": with_likeness,
+        "likeness": with_learned,
+        "hair": with_learned,
         "refine": lambda value: drawn(_refined(base, people, int(value)), config.psi),
     }
     return ways[setting]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from facestyle.errors import StyleNotFoundError
 from facestyle.hub.client import downloading
-from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER
+from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_BASE, OWN_ENCODER
 
 __all__ = ["FILES", "TAG", "download_style", "hub_styles", "pull_style"]
 
@@ -14,7 +14,7 @@ TAG = "facestyle"
 """Tag, and library name, of styles on the Hub."""
 
 FILES = (
-    "config.json", "generator.safetensors", LIKENESS_FILE, OWN_BASE, OWN_ENCODER, "training.json",
+    "config.json", "generator.safetensors", LIKENESS_FILE, HAIR_FILE, OWN_BASE, OWN_ENCODER, "training.json",
     "LICENSE*", "NOTICE*", "README.md", "samples/*.jpg", "samples/*.png", "samples/*.webp",
 )  # fmt: skip
 """What of a style's folder or repository is ever uploaded or fetched."""

@@ -15,7 +15,7 @@ from facestyle.models.bases import save_encoder, write_base
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import REST, base_sha256, is_import
-from facestyle.styles import LIKENESS_FILE, OWN_ENCODER, StyleConfig
+from facestyle.styles import OWN_ENCODER, StyleConfig
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -40,7 +40,7 @@ def write_style(
 
     Args:
         generator: G'.
-        config: the style's; where it has a ``likeness``, the map is put beside by the caller.
+        config: the style's; where it has a ``likeness`` or ``hair``, the caller puts its file beside.
         folder: made where it lacks.
         base: G; what training left as it is there is not stored.
 
@@ -70,8 +70,9 @@ def write_style(
         dtype=torch.float16,
     )
     config.save(folder / "config.json")
-    if not config.likeness:
-        (folder / LIKENESS_FILE).unlink(missing_ok=True)  # of a style that was here before
+    for name, share in config.beside.items():
+        if not share:
+            (folder / name).unlink(missing_ok=True)  # of a style that was here before
 
 
 def write_package(

@@ -23,12 +23,13 @@ from facestyle.models.checkpoints import (
 )
 from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator, Source, weights_between
+from facestyle.models.kernel_change import KernelChange
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
-from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
+from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
 
 __all__ = [
     "BASE_FILE",
@@ -130,8 +131,10 @@ def load_style(folder: str | Path) -> Style:
         base = load_style_base(folder)
         own = None if config.encoder == "base" else folder / config.encoder
         generator = load_style_generator(folder, base)
-        # The generator has its share and its likeness by now; saved again, they must not be taken twice.
-        return Style(replace(config, share=1.0, likeness=0.0), generator, base, load_encoder(own))
+        # The generator has its shares of everything by now; saved again, they must not be taken twice.
+        return Style(
+            replace(config, share=1.0, likeness=0.0, hair=0.0), generator, base, load_encoder(own)
+        )
     base = load_base_generator(folder)
     own_files = own_encoders(folder)
     config = StyleConfig(
@@ -209,7 +212,8 @@ def load_style_generator(
 ) -> Generator:
     """G' of a style's folder: its own synthesis network on the mapping network of ``base``.
 
-    ``config.share`` and the map of codes that lies there (``config.likeness``) are worked into it.
+    ``config.share``, the map of codes (``config.likeness``) and the change of kernels (``config.hair``) that lie there
+    are worked into it.
 
     Args:
         folder: the style's.
@@ -236,7 +240,9 @@ def load_style_generator(
         synthesis.load_state_dict(weights_between(base.synthesis, synthesis, config.share))
     if config.likeness:
         LatentMap.from_file(folder / LIKENESS_FILE).work_into(synthesis, config.likeness)
-    if config.share != 1 or config.likeness:
+    if config.hair:
+        KernelChange.from_file(folder / HAIR_FILE).work_into(synthesis, config.hair)
+    if config.adjusts:
         synthesis.half().float()  # as a file would store them
     generator.mapping = base.mapping
     return generator.eval().requires_grad_(False)

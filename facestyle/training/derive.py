@@ -12,7 +12,7 @@ from facestyle.errors import OutputError
 from facestyle.files import write_whole
 from facestyle.hub.scores import read_training
 from facestyle.models.zoo import GENERATOR_FILE
-from facestyle.styles import LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
+from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
 from facestyle.training.state import logged_seconds, write_json
 
 if TYPE_CHECKING:
@@ -49,8 +49,8 @@ def complete_derived(
     Raises:
         OutputError: it cannot be written.
     """
-    map_file = [LIKENESS_FILE] if card.likeness else []
-    for name in (GENERATOR_FILE, OWN_BASE, OWN_ENCODER, "LICENSE.md", *map_file):
+    used = [name for name, share in card.beside.items() if share]
+    for name in (GENERATOR_FILE, OWN_BASE, OWN_ENCODER, "LICENSE.md", *used):
         if name != learned and (folder / name).is_file():
             write_whole((folder / name).read_bytes(), target / name)
     training = read_training(folder) | {part: origin}

@@ -5,8 +5,11 @@ fringes, darkens fair hair, and washes out clothes and grounds. Faces are what t
 would paint as he sees it. So around the face the portraits are drawn towards G's picture of the same person as a broad
 brush leaves it (`training.brush`), and within it they are held to what the style drew before.
 
-Only the kernels of convolutions are trained, a sixth of the network. What reads the codes stays, and so do a style's
-share and its map of codes.
+Drawn styles want drawn hair: with `strands`, `tones` and `lines` it is what a pen and flat colours leave of G's picture
+(`training.pen`).
+
+Only convolutions are trained, kernels and biases, a sixth of the network. Their change is kept in a file of its own
+(`models.kernel_change`) with a share, as the map of codes is; all else of the style stays as it is.
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ import dataclasses
 import re
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -29,27 +32,28 @@ from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.latents import broadcast
 from facestyle.models.checkpoints import (
-    read_metadata,
-    read_tensors,
-    save_tensors,
     weights_sha256,
 )
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator
 from facestyle.models.identity import load_identity
-from facestyle.models.zoo import GENERATOR_FILE, load_style_base, load_style_generator
+from facestyle.models.kernel_change import KernelChange
+from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
-from facestyle.styles import StyleConfig
-from facestyle.training.brush import brushed, outlined
+from facestyle.styles import HAIR_FILE, StyleConfig
+from facestyle.training.brush import brushed
 from facestyle.training.derive import check_apart, complete_derived, origin_of
 from facestyle.training.finetune import mean_within, per_tensor_groups
+from facestyle.training.pen import flowing, in_tones, outlined, smoothed
 from facestyle.training.people import random_people
 from facestyle.training.state import TrainingState
 
 __all__ = ["HairConfig", "face_window", "give_hair", "learn_hair"]
 
-_TRAINED = re.compile(r"(blocks\.\d+|b\d+)\.conv\d\.weight")
-"""Kernels of the blocks, in the architecture "mobile" (the pointwise ones; the others are tiny) or "stylegan2"."""
+_COARSE = re.compile(r"(blocks\.\d+|b\d+)\.conv\d\.weight")
+"""Kernels of the blocks, in the architecture "mobile" (the pointwise ones) or "stylegan2"."""
+_FULL = re.compile(r"(blocks\.\d+|b\d+)\.conv\d\.(weight|depthwise|bias)")
+"""What is trained on full pictures: lines also want the depthwise kernels, which look around."""
 _MIDDLE, _REACH = (0.5, 0.635), (0.25, 0.295)
 """Of the ellipse around faces of FFHQ's square, (x, y) in shares of its side: from the hairline to the chin."""
 _EDGE = 6.0
@@ -72,10 +76,16 @@ class HairConfig:
         full_px: side at which the full picture is compared, if the generator's is as large.
         hair_weight: of the perceptual distance, around the face, to G's picture as a brush leaves it.
         brush: reach of that brush in shares of the picture's side; 0 follows G's picture to every hair.
-        lines: strength of dark lines along the borders of what it painted, 0 to 1, for drawn styles.
-        color_weight: of the mean absolute difference to it at 32 px, around the face.
+        strands: for drawn styles, and in the full pictures, as the next two: how far it goes on along strands and other
+            lines, in shares of the side, so that hair comes in locks with sharp borders; 0 does not.
+        tones: steps of light from black to white, towards whose ends it is drawn; 0 leaves it smooth.
+        lines: strength of dark lines along the borders of what it painted, 0 to 1.
+        hair_pixel_weight: of the mean absolute difference of pixels to it, around the face; lines want it.
+        color_weight: of the same at 32 px.
         face_weight: of the perceptual distance, within the face, to what the style drew before.
-        face_pixel_weight: of the mean absolute difference of pixels to it there.
+        face_pixel_weight: of the mean absolute difference of pixels to it there, at the full side.
+        face_grain: contrast, in shares of black to white, up to which that skin's grain is smoothed away in the full
+            pictures.
         identity_weight: of 1 - cosine of identity embeddings to G's picture.
         psi_min, psi_max: truncation of the people is drawn from this range.
         preview_every: steps between previews, each with a checkpoint.
@@ -91,10 +101,14 @@ class HairConfig:
     full_px: int = 512
     hair_weight: float = 1.0
     brush: float = 0.008
+    strands: float = 0.0
+    tones: int = 0
     lines: float = 0.0
+    hair_pixel_weight: float = 0.0
     color_weight: float = 10.0
     face_weight: float = 1.0
     face_pixel_weight: float = 1.0
+    face_grain: float = 0.0
     identity_weight: float = 0.3
     psi_min: float = 0.6
     psi_max: float = 1.0
@@ -106,15 +120,14 @@ class HairConfig:
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
         for name in (
-            "steps", "lr", "full_steps", "full_lr", "hair_weight", "color_weight", "face_weight",
-            "face_pixel_weight", "identity_weight",
+            "steps", "lr", "full_steps", "full_lr", "hair_weight", "hair_pixel_weight", "color_weight", "face_weight",
+            "face_pixel_weight", "identity_weight", "tones",
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must not be negative, got {getattr(self, name)}")
-        if not 0 <= self.brush <= 0.1:
-            raise ConfigError(f"brush must lie in [0, 0.1], got {self.brush}")
-        if not 0 <= self.lines <= 1:
-            raise ConfigError(f"lines must lie in [0, 1], got {self.lines}")
+        for name, most in (("brush", 0.1), ("strands", 0.1), ("lines", 1), ("face_grain", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must lie in [0, {most}], got {getattr(self, name)}")
         if not 0 <= self.psi_min <= self.psi_max <= 1.5:
             raise ConfigError(
                 f"psi_min and psi_max must be in order in [0, 1.5], got {self.psi_min}, {self.psi_max}"
@@ -143,8 +156,8 @@ def learn_hair(
     *,
     processes: Processes | None = None,
     progress: bool = True,
-) -> Generator:
-    """A copy of G' whose portraits have, around the face, what G draws there.
+) -> KernelChange:
+    """The change of G' with which its portraits have, around the face, what G draws there.
 
     Args:
         base: G.
@@ -163,7 +176,7 @@ def learn_hair(
     run = _HairRun(base, styled, Path(out), config, processes, progress)
     run.stage("coarse", config.steps, config.batch, config.lr, base.preview_resolution)
     run.stage("full", config.full_steps, config.full_batch, config.full_lr, None)
-    return run.target.requires_grad_(False).cpu()
+    return run.change()
 
 
 class _HairRun:
@@ -198,10 +211,13 @@ class _HairRun:
     def stage(self, name: str, steps: int, batch: int, lr: float, resolution: int | None) -> None:
         """Run what is left of a stage: "coarse" by the preview's path, "full" by the whole network."""
         config, processes, target = self.config, self.processes, self.target
-        trained = _trained(target)
-        for _, parameter in trained:
+        trained = _matching(target, _FULL if resolution is None else _COARSE)
+        for parameter in target.parameters():
+            parameter.requires_grad_(False)
+        for parameter in trained.values():
             parameter.requires_grad_(True)
-        optimizer = torch.optim.Adam(per_tensor_groups(trained, lr), betas=(0.0, 0.99))
+        groups = per_tensor_groups(list(trained.items()), lr)
+        optimizer = torch.optim.Adam(groups, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / 10, 2 * (1 - step / max(steps, 1)))
         )
@@ -222,9 +238,7 @@ class _HairRun:
             )
             optimizer.zero_grad(set_to_none=True)
             self._total(terms).backward()
-            processes.average_gradients(
-                parameter for _, parameter in trained if parameter.grad is not None
-            )
+            processes.average_gradients(p for p in trained.values() if p.grad is not None)
             optimizer.step()
             schedule.step()
             row = {key: term.item() for key, term in terms.items()}
@@ -239,21 +253,34 @@ class _HairRun:
                 self.state.save(name, step + 1, parts)
         processes.wait()
 
+    def change(self) -> KernelChange:
+        """What was learned so far."""
+        before, now = (_matching(net, _FULL) for net in (self.before, self.target))
+        return KernelChange({
+            name: (now[name].detach() - before[name].detach()).cpu() for name in now
+        })  # fmt: skip
+
     def _terms(self, w: Tensor, resolution: int | None) -> dict[str, Tensor]:
         """Unweighted means of the terms."""
+        config = self.config
         with torch.no_grad():
-            source, was = (self._draw(net, w, resolution) for net in (self.base, self.before))
-            wanted = self._painted(source)
-            maps, face = self.perceptual.describe(wanted), self.perceptual.describe(was)
+            source = self._compared(self._draw(self.base, w, resolution))
+            was = self._draw(self.before, w, resolution)
+            if resolution is None:
+                was = smoothed(was, config.face_grain)
+            wanted = self._painted(source, resolution is None)
+            maps, face = (self.perceptual.describe(img) for img in (wanted, self._compared(was)))
             who = self.identity(source)
-        img = self._draw(self.target, w, resolution)
+        drawn = self._draw(self.target, w, resolution)
+        img = self._compared(drawn)
         seen = self.perceptual.describe(img)
         small = F.interpolate(img - wanted, size=min(32, img.shape[-1]), mode="area")
         return {
             "hair": _sum(self._away(a, b, False) for a, b in zip(seen, maps, strict=True)),
+            "hair_pixel": self._mean((img - wanted).abs().mean(1), False),
             "color": self._mean(small.abs().mean(1), False),
             "face": _sum(self._away(a, b, True) for a, b in zip(seen, face, strict=True)),
-            "face_pixel": self._mean((img - was).abs().mean(1), True),
+            "face_pixel": self._mean((drawn - was).abs().mean(1), True),
             "identity": (1 - (self.identity(img) * who).sum(1)).mean(),
         }
 
@@ -262,16 +289,22 @@ class _HairRun:
         return _sum(getattr(self.config, f"{name}_weight") * term for name, term in terms.items())
 
     def _draw(self, generator: Generator, w: Tensor, resolution: int | None) -> Tensor:
-        """Pictures at the side at which they are compared."""
+        """Pictures by the preview's path or the whole network."""
         img: Tensor = generator.synthesis(broadcast(w, generator.num_ws), resolution=resolution)
-        if resolution is None and img.shape[-1] > self.config.full_px:
-            img = F.interpolate(img, size=self.config.full_px, mode="area")
         return img
 
-    def _painted(self, source: Tensor) -> Tensor:
-        """G's pictures as they are wanted around faces."""
-        reach_px = round(self.config.brush * source.shape[-1])
-        return outlined(brushed(source.clamp(-1, 1), reach_px), self.config.lines)
+    def _compared(self, img: Tensor) -> Tensor:
+        """Pictures at the side at which they are compared."""
+        side = min(img.shape[-1], self.config.full_px)
+        return img if img.shape[-1] == side else F.interpolate(img, size=side, mode="area")
+
+    def _painted(self, source: Tensor, with_pen: bool) -> Tensor:
+        """G's pictures as they are wanted around faces; a pen is too fine for the preview's path."""
+        config = self.config
+        img = brushed(source.clamp(-1, 1), round(config.brush * source.shape[-1]))
+        if not with_pen:
+            return img
+        return outlined(in_tones(flowing(img, config.strands), config.tones), config.lines)
 
     def _away(self, a: Tensor, b: Tensor, within: bool) -> Tensor:
         """Mean squared distance of channel-normalised maps [B, C, h, w], within the face or around it."""
@@ -289,7 +322,7 @@ class _HairRun:
         rows = [list(pil_pictures(draw(net, w, side_px=side))) for net in nets]
         with torch.no_grad():
             source = draw(self.base, w, side_px=side).float() / 127.5 - 1
-            wanted = to_levels(self._painted(source))
+            wanted = to_levels(self._painted(source, True))
         rows.insert(1, list(pil_pictures(wanted)))
         labels = ["G", "around faces", "before", "now"]
         save_sheet(contact_sheet(rows, cell_px=256, row_labels=labels), path)
@@ -299,11 +332,11 @@ def _sum(terms: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(terms)).sum()
 
 
-def _trained(generator: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """What is trained, by its name in the synthesis network."""
+def _matching(generator: nn.Module, names: re.Pattern[str]) -> dict[str, nn.Parameter]:
+    """Weights of some names in the synthesis network, by these."""
     synthesis = generator.synthesis
     assert isinstance(synthesis, nn.Module)
-    return [(name, p) for name, p in synthesis.named_parameters() if _TRAINED.fullmatch(name)]
+    return {name: p for name, p in synthesis.named_parameters() if names.fullmatch(name)}
 
 
 def give_hair(
@@ -316,8 +349,9 @@ def give_hair(
 ) -> Path:
     """A finished style with its people's hair: the folder ``OUT/style``; the run stays in ``OUT/hair``.
 
-    The style's share and its map of codes stay as they are, and so does, number by number, all that is not trained. Its
-    scores are not taken over: they are of the portraits before.
+    What was learned lies there as `HAIR_FILE`, with the share ``hair`` of 1 in the style's config. All that the style
+    had stays as it is, to the bit, but for an earlier such change, in whose place this one comes; and its scores, which
+    are of the portraits before.
 
     Args:
         folder: of the style; it stays as it is.
@@ -338,24 +372,14 @@ def give_hair(
         raise ConfigError("with steps 0 and full_steps 0 nothing is learned; ask for 1 or more")
     target = out / "style"
     check_apart(folder, target)
-    card = StyleConfig.from_file(folder / "config.json")
+    card = replace(StyleConfig.from_file(folder / "config.json"), hair=0.0)
     base = load_style_base(folder)
     styled = load_style_generator(folder, base, card)
-    net = learn_hair(base, styled, out / "hair", config, processes=processes, progress=progress)
+    change = learn_hair(base, styled, out / "hair", config, processes=processes, progress=progress)
     if processes.is_main:
-        tensors = read_tensors(folder / GENERATOR_FILE) | _stored(net, base.cpu(), card.share)
-        metadata = read_metadata(folder / GENERATOR_FILE)
-        save_tensors(tensors, target / GENERATOR_FILE, metadata=metadata, dtype=torch.float16)
+        change.save(target / HAIR_FILE)
+        card = replace(card, hair=1.0)
         origin = origin_of(out / "hair", config)
-        complete_derived(folder, target, card, GENERATOR_FILE, "hair", origin)
+        complete_derived(folder, target, card, HAIR_FILE, "hair", origin)
     processes.wait()
     return target
-
-
-def _stored(net: Generator, base: Generator, share: float) -> dict[str, Tensor]:
-    """What was trained as a style's file holds it: so that its share of the way from G is what was learned."""
-    start = base.synthesis.state_dict()
-    return {
-        name: torch.lerp(start[name].double(), p.detach().double(), 1 / share).float()
-        for name, p in _trained(net)
-    }

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import logging
@@ -41,7 +42,7 @@ from facestyle.models.generator import Generator
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import GENERATOR_FILE, load_style_generator, sha256_of
 from facestyle.processes import Processes
-from facestyle.styles import LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
+from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
 from facestyle.training.derive import origin_of
 from facestyle.training.finetune import FinetuneConfig, finetune
@@ -301,18 +302,21 @@ def train_style(
         processes=processes, progress=progress,
     )  # fmt: skip
     timed("style", began)
+    used, change = net, None
     if config.hair.learns:
         began = time.monotonic()
-        net = learn_hair(
+        change = learn_hair(
             generator, net, folder / "hair", config.hair, processes=processes, progress=progress
         )
+        used = copy.deepcopy(net)
+        change.work_into(used.synthesis)
         timed("hair", began)
     learned: LatentMap | None = None
     if config.likeness.steps:
         began = time.monotonic()
         learned = learn_likeness(
             generator,
-            net,
+            used,
             folder / "likeness",
             config.likeness,
             processes=processes,
@@ -330,6 +334,9 @@ def train_style(
         if learned is not None:
             learned.save(folder / "style" / LIKENESS_FILE)
             card = replace(card, likeness=known.get("likeness", 0.0) or 1.0)
+        if change is not None:
+            change.save(folder / "style" / HAIR_FILE)
+            card = replace(card, hair=known.get("hair", 0.0) or 1.0)
         write_style(net.cpu(), card, folder / "style", generator.cpu())
         measured = known.get("scores") if _same(_weights(folder / "style"), before) else None
         origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
@@ -344,10 +351,10 @@ def train_style(
 
 
 def _as_used(style: Path, run: Path, base: Generator) -> Path:
-    """File of a style's weights, its share and map of codes worked in: its own, or ``init.safetensors`` of a run."""
+    """File of a style's weights, all that is kept beside them worked in: its own, or ``init.safetensors`` of a run."""
     style = style_folder(style)
     card = StyleConfig.from_file(style / "config.json")
-    if card.share == 1 and not card.likeness:
+    if not card.adjusts:
         return style / GENERATOR_FILE
     tensors = load_style_generator(style, base, card).synthesis.state_dict()
     path = run / "init.safetensors"
@@ -399,11 +406,12 @@ def _prepared(
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of a style's folder, those of its map of codes by names that no network has."""
+    """All tensors of a style's folder, those beside its generator's by names that no network has."""
     tensors = read_tensors(folder / "generator.safetensors")
-    if (folder / LIKENESS_FILE).is_file():
-        learned = read_tensors(folder / LIKENESS_FILE)
-        tensors |= {f"{LIKENESS_FILE}:{name}": tensor for name, tensor in learned.items()}
+    for file in (LIKENESS_FILE, HAIR_FILE):
+        if (folder / file).is_file():
+            learned = read_tensors(folder / file)
+            tensors |= {f"{file}:{name}": tensor for name, tensor in learned.items()}
     return tensors
 
 
@@ -420,7 +428,7 @@ def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
     except (OSError, ValueError, CheckpointError):
         return {}
     kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
-    shares = {"share": config.share, "likeness": config.likeness}
+    shares = {"share": config.share, "likeness": config.likeness, "hair": config.hair}
     return {name: origin[name] for name in kept if name in origin} | shares
 
 

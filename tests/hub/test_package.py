@@ -21,7 +21,7 @@ from facestyle.hub.package import copy_style, write_style
 from facestyle.hub.push import plan_push
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.zoo import load_base_generator, load_style_generator
-from facestyle.styles import StyleConfig, bundled_style, find_style, style_folder
+from facestyle.styles import VERSION, StyleConfig, bundled_style, find_style, style_folder
 from facestyle.training.blend import blend_files
 from facestyle.training.pipeline import TrainConfig
 from facestyle.training.state import TrainingState
@@ -62,7 +62,7 @@ def test_a_saved_style_is_whole_and_draws_the_same_in_another_process(stylizer, 
         "training.json", "samples/before_after.jpg",
     }  # fmt: skip
     header = read_metadata(saved / "generator.safetensors")
-    assert header["style"] == "illustration" and header["version"] == "3"
+    assert header["style"] == "illustration" and header["version"] == str(VERSION)
     assert header["base_sha256"] == stylizer.config.base_sha256
     assert "GPL-3.0-or-later".lower() in (saved / "LICENSE.md").read_text().lower()
     here = hashlib.sha256(stylizer(sample_photo()).image.tobytes()).hexdigest()

@@ -20,7 +20,7 @@ from facestyle.models import zoo
 from facestyle.models.appearance_probe import load_probe
 from facestyle.models.checkpoints import read_tensors
 from facestyle.models.latent_map import LatentMap
-from facestyle.styles import LIKENESS_FILE, StyleConfig
+from facestyle.styles import LIKENESS_FILE, VERSION, StyleConfig
 from facestyle.training import likeness
 from facestyle.training.fit_probe import fit_probe, wanted_looks
 from facestyle.training.likeness import LikenessConfig, learn_likeness, liken_style
@@ -148,7 +148,7 @@ def test_a_style_gets_its_map_and_keeps_the_rest(style, tiny, tmp_path):
     assert {path.name: path.read_bytes() for path in style.iterdir()} == kept
     assert (target / "generator.safetensors").read_bytes() == kept["generator.safetensors"]
     card = StyleConfig.from_file(target / "config.json")
-    assert (card.likeness, card.version, card.name) == (1.0, 3, "blunt")
+    assert (card.likeness, card.version, card.name) == (1.0, VERSION, "blunt")
     training = json.loads((target / "training.json").read_text())
     assert "scores" not in training and training["data"] == {"count": 3}
     assert training["likeness"]["settings"]["steps"] == 4 and training["likeness"]["seconds"] > 0

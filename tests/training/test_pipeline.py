@@ -155,7 +155,13 @@ def test_killed_in_every_stage_it_ends_in_the_same_style(tiny, large_folder, fil
     finally:
         torch.set_num_threads(threads)
     assert style_folder(tmp_path / "cut") == resumed
-    for name in ("style/generator", "style/likeness", "pairs/pairs", "run/snapshots/full_00001"):
+    for name in (
+        "style/generator",
+        "style/likeness",
+        "style/hair",
+        "pairs/pairs",
+        "run/snapshots/full_00001",
+    ):
         ours, theirs = (
             read_tensors(run.parent / f"{name}.safetensors") for run in (resumed, whole)
         )
@@ -185,8 +191,9 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder
     name = f"{choice['chosen']['stage']}_{choice['chosen']['step']:05d}.safetensors"
     chosen = read_tensors(tmp_path / "run" / "snapshots" / name)
     for key, tensor in read_tensors(style / "generator.safetensors").items():
-        is_of_hair = key.endswith(("conv1.weight", "conv2.weight"))  # trained on from the snapshot
-        assert torch.equal(tensor, chosen[key]) != is_of_hair, key
+        assert torch.equal(tensor, chosen[key]), key
+    assert any(tensor.any() for tensor in read_tensors(style / "hair.safetensors").values())
+    assert StyleConfig.from_file(style / "config.json").hair == 1
     assert origin["settings"]["pairs"]["steps"] == 2
     assert origin["data"]["count"] == 12 and origin["data"]["license"] == "ours"
     assert set(origin["seconds"]) == {"star", "pairs", "style", "hair", "likeness"}
@@ -285,15 +292,15 @@ def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
     assert set(first["seconds"]) == {"star", "pairs", "style", "hair", "likeness"}
     assert "scores" not in first
     card = StyleConfig.from_file(style / "config.json")
-    assert card.likeness == 1
-    dataclasses.replace(card, share=1.3, likeness=0.7).save(style / "config.json")
+    assert (card.likeness, card.hair) == (1, 1)
+    dataclasses.replace(card, share=1.3, likeness=0.7, hair=0.6).save(style / "config.json")
     measured = first | {"scores": {"kid": 1.0}, "seconds": {name: 1e4 for name in first["seconds"]}}
     (style / "training.json").write_text(json.dumps(measured))
     train(tiny, large_folder, files, tmp_path / "out")
     again = json.loads((style / "training.json").read_text())
     assert again["scores"] == {"kid": 1.0} and set(again["seconds"].values()) == {1e4}
     card = StyleConfig.from_file(style / "config.json")
-    assert (card.share, card.likeness) == (1.3, 0.7)
+    assert (card.share, card.likeness, card.hair) == (1.3, 0.7, 0.6)
     train(tiny, large_folder, files, tmp_path / "out", psi=0.5)
     assert "scores" not in json.loads((style / "training.json").read_text()), "of another psi"
 
