@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_SWEPT = ("psi", "strength", "keep_texture", "likeness", "hair", "refine")
+_REFINED = _SWEPT[:-1]
+"""Settings that are swept, and those of them whose codes ``--refine`` goes before."""
+
 
 def add_parser(commands: Any) -> None:
     """Add the command to a command line's subparsers."""
@@ -22,7 +26,7 @@ def add_parser(commands: Any) -> None:
         "what",
         choices=list(_WHAT),
         help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
-        "many portraits of a few people; psi, strength, refine, keep_texture, likeness, hair: at several values",
+        f"many portraits of a few people; {', '.join(_SWEPT)}: at several values",
     )
     evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
     evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
@@ -55,13 +59,13 @@ def add_parser(commands: Any) -> None:
         action="extend",
         type=float,
         default=[],
-        help="to compare (psi, strength, refine, keep_texture, likeness, hair)",
+        help=f"to compare ({', '.join(_SWEPT)})",
     )
     evaluate.add_argument(
         "--refine",
         type=int,
         default=0,
-        help="steps of refine on every code (psi, strength, keep_texture, likeness, hair)",
+        help=f"steps of refine on every code ({', '.join(_REFINED)})",
     )
     evaluate.add_argument("--features-cache", help="file that keeps the style pictures' features")
     evaluate.add_argument(
@@ -82,9 +86,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ConfigError(
             f"--encoder is of evaluate encoder; a style brings its own, so leave it out of {args.what}"
         )
-    if args.refine and args.what not in ("psi", "strength", "keep_texture", "likeness", "hair"):
+    if args.refine and args.what not in _REFINED:
         raise ConfigError(
-            f"--refine is of evaluate psi, strength, keep_texture, likeness and hair; leave it out of {args.what}"
+            f"--refine is of evaluate {', '.join(_REFINED)}; leave it out of {args.what}"
         )
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
@@ -184,5 +188,5 @@ _WHAT = {
     "reference": _reference,
     "style": _style,
     "styles": _styles,
-    **dict.fromkeys(("psi", "strength", "refine", "keep_texture", "likeness", "hair"), _sweep),
+    **dict.fromkeys(_SWEPT, _sweep),
 }

@@ -142,16 +142,15 @@ def sweep_report(
         rows.append(row)
         save_metrics(row, folder / f"{setting}_{value:g}.json")
     save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
-    usual = {
-        "psi": f"{config.psi:g}",
-        "strength": "1",
-        **{key: f"{_learned(stylizer, key):g}" for key in _LEARNED if key == setting},
-    }.get(setting, "0")
+    if setting in _LEARNED:
+        usual = _learned(stylizer, setting)
+    else:
+        usual = {"psi": config.psi, "strength": 1.0}.get(setting, 0.0)
     others = f" All codes went through {refine} steps of refine." if refine else ""
     lines = [
         f"# {config.title} by {setting}",
         "",
-        f"The style's own is {usual}. Portraits at {side_px} px.{others}",
+        f"The style's own is {usual:g}. Portraits at {side_px} px.{others}",
         "",
         comparison_table(rows, columns=("KID", "Perc.", "Person", "Hair"), people="photos"),
         "| change of L* of the skin | "

@@ -1,6 +1,6 @@
-"""A change of convolutions' kernels, small numbers in place of whole new weights: what a finished style learned since.
+"""A change of convolutions' weights, kernels and biases, in small numbers: what a finished style learned since.
 
-It is added to the kernels when the style is loaded, and costs nothing then.
+It is added to them when the style is loaded, and costs nothing then.
 """
 
 from __future__ import annotations

@@ -114,18 +114,17 @@ def _luma(pictures: Tensor) -> Tensor:
 
 
 def _blurred(pictures: Tensor, sigma: float) -> Tensor:
-    """By a Gaussian, a pass in each direction: torchvision's is one of all pixels around, and ten times as slow."""
-    reach_px = math.ceil(3 * sigma)
-    at = torch.arange(-reach_px, reach_px + 1, device=pictures.device, dtype=pictures.dtype)
-    kernel = torch.exp(-(at / sigma).square() / 2)
-    kernel = (kernel / kernel.sum())[None, None, :, None]
-    channels = F.pad(pictures, (reach_px,) * 4, mode="reflect").flatten(0, 1)[:, None]
-    blurred = F.conv2d(F.conv2d(channels, kernel), kernel.transpose(2, 3))
-    return blurred.view_as(pictures)
+    """By a Gaussian, in a pass each way: the same as at once, and faster where it is wide."""
+    from torchvision.transforms.functional import gaussian_blur
+
+    side_px = 2 * math.ceil(3 * sigma) + 1
+    for sides_px in ([side_px, 1], [1, side_px]):
+        pictures = gaussian_blur(pictures, sides_px, [sigma] * 2)
+    return pictures
 
 
 def _mean(pictures: Tensor, reach_px: int) -> Tensor:
-    """Of the square around each place, a pass in each direction likewise."""
+    """Of the square around each place, in a pass each way likewise."""
     padded = F.pad(pictures, (reach_px,) * 4, mode="reflect")
     side = 2 * reach_px + 1
     return F.avg_pool2d(F.avg_pool2d(padded, (side, 1), 1), (1, side), 1)

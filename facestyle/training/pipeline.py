@@ -232,7 +232,7 @@ def train_style(
         min_side_px: least side of what is used of a picture, likewise.
         pairs: known pairs of these pictures (level 0), instead of found ones; the pictures are then used as they are.
         init: folder of a style or of its run, or a ``generator.safetensors``, that G' starts from, instead of G. A
-            style of a folder is taken as it is used, with its share and its map of codes worked in.
+            style of a folder is taken as it is used, with its share and what lies beside its weights worked in.
         encoder: file of E_w, by which the style reads photos; the one that goes with G when None, see
             ``models.bases.find_encoder``.
         encoder_z: file of E_z+; likewise.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from facestyle.errors import ConfigError, DatasetError, DownloadError, ImageError
 from facestyle.evaluation import metrics as module
-from facestyle.evaluation import report
+from facestyle.evaluation import report, sweep
 from facestyle.evaluation.appearance import AppearanceJudge
 from facestyle.evaluation.cmmd import cmmd
 from facestyle.evaluation.judge_specs import Preprocess
@@ -38,6 +39,7 @@ from facestyle.evaluation.sweep import sweep_report
 from facestyle.image import to_tensor
 from facestyle.models.generator import sample_z
 from facestyle.models.mobile import MobileGenerator
+from facestyle.styles import StyleConfig
 
 SIDE_PX = 128
 SET_ENTRIES = ("fid", "kid_x1000", "cmmd")
@@ -538,6 +540,43 @@ def test_a_sweep_shows_every_value(
     for wrong in ((0.5, 0.5), (-0.1,), (2000.0,), (0.5,) if setting == "refine" else (3.0,)):
         with pytest.raises(ConfigError, match=setting):
             sweep_report(stylizer, setting, style, photos, tmp_path, values=wrong)
+
+
+@pytest.mark.parametrize("setting", ["likeness", "hair"])
+def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
+    setting: Any,
+    stand_ins: list[str],
+    generator: MobileGenerator,
+    styled: MobileGenerator,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    card = StyleConfig(
+        name="toy", title="Toy", description="", generator=generator.config(), base_sha256="0" * 64,
+        likeness=0.4, hair=0.4,
+    )  # fmt: skip
+    card.save(tmp_path / "config.json")
+    drawn_with: list[StyleConfig] = []
+
+    def load(folder: Path, base: MobileGenerator, config: StyleConfig) -> MobileGenerator:
+        assert folder == tmp_path and base is generator
+        drawn_with.append(config)
+        return styled if getattr(config, setting) else generator
+
+    monkeypatch.setattr(sweep, "load_style_generator", load)
+    stylizer: Any = SimpleNamespace(
+        base=generator, generator=styled, encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
+        config=card, device="cpu", folder=tmp_path,
+    )  # fmt: skip
+    style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
+    out = tmp_path / "out"
+    text = sweep_report(stylizer, setting, style, photos, out, values=(0, 0.8), limit=3, shown=2)
+    assert "The style's own is 0.4." in text
+    assert drawn_with == [replace(card, **{setting: value}) for value in (0, 0.8)]
+    first, second = (
+        read_metrics(out / f"{setting}_{value}.json")["photos"] for value in ("0", "0.8")
+    )
+    assert first["perceptual"] != second["perceptual"]
 
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -300,6 +300,22 @@ def test_a_stylegan2_gets_its_hair_too(tmp_path):
     assert all(".conv" in name and "affine" not in name for name in change.parts)
 
 
+def test_the_bundled_anime_has_a_change_that_gives_people_their_hair():
+    base, folder = zoo.load_base_generator(), bundled_style("anime")
+    card = StyleConfig.from_file(folder / "config.json")
+    w = sample_w(base, 4, SAMPLE_PSI)
+    nets = [base] + [
+        zoo.load_style_generator(folder, base, dataclasses.replace(card, hair=share))
+        for share in (0.0, card.hair)
+    ]
+    people, *both = (draw(net, w, side_px=256, is_preview=True) for net in nets)
+    was, now = (
+        sum(drift.delta_e for drift in map(hair_drift, pil_pictures(people), pil_pictures(one)))
+        for one in both
+    )
+    assert now < 0.9 * was
+
+
 def test_the_bundled_cartoon_leaves_people_their_hair():
     base = zoo.load_base_generator()
     net = zoo.load_style_generator(bundled_style("cartoon"), base)

@@ -241,9 +241,12 @@ def test_a_probe_learns_what_the_judge_says(tiny):
     assert looks[0].tolist() == [0, 0] and looks[1, 1] == 1 and looks[1, 0] < 2
 
 
-def test_likeness_is_swept_only_where_there_is_a_map(tiny_stylizer, tmp_path):
-    with pytest.raises(ConfigError, match="no map of codes"):
-        sweep.sweep_report(tiny_stylizer, "likeness", [], [], tmp_path)
+@pytest.mark.parametrize(
+    ("setting", "lacks"), [("likeness", "no map of codes"), ("hair", "no change of kernels")]
+)
+def test_it_is_swept_only_where_it_was_learned(tiny_stylizer, tmp_path, setting, lacks):
+    with pytest.raises(ConfigError, match=lacks):
+        sweep.sweep_report(tiny_stylizer, setting, [], [], tmp_path)
 
 
 def test_bundled_anime_has_a_map_that_changes_its_portraits():
