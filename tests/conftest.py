@@ -1,8 +1,13 @@
 """What holds for every test: no network, and the same hypothesis examples on every run."""
 
 import os
+from collections.abc import Iterator
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when huggingface_hub is imported, so before any test is
+if workers := int(
+    os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")
+):  # cores are shared out likewise
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // workers)))
 
 import pytest
 from hypothesis import settings
@@ -61,3 +66,14 @@ def tiny_stylizer():
         name="tiny", title="", description="", generator=base.config(), base_sha256="0" * 64
     )
     return FaceStylizer(generator, base, encoder, config, device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Two threads for torch, as most machines have, where several processes of tests share them otherwise."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

@@ -29,6 +29,8 @@ from facestyle.processes import Processes
 from facestyle.styles import OWN_ENCODER, StyleConfig
 from facestyle.stylizer import FaceStylizer
 
+pytestmark = pytest.mark.usefixtures("two_threads")
+
 
 @pytest.fixture(scope="module")
 def style(tmp_path_factory):

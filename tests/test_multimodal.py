@@ -146,6 +146,7 @@ def test_a_photo_is_encoded_once_and_refined_once(tiny_stylizer, astronaut, monk
     assert torch.equal(made[4].faces[0].w_plus[:6], refined[:6])
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_a_batch_draws_what_one_by_one_draws(tiny_stylizer):
     base = tiny_stylizer.base
     codes = [sample_styles(base, 1, seed)[0] for seed in range(5)]

@@ -90,6 +90,7 @@ def test_every_kind_of_source_gives_the_same(stylizer, astronaut, result, tmp_pa
         assert np.array_equal(np.asarray(stylizer(source).image), wanted)
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_a_list_gives_what_each_gives_alone(stylizer, astronaut, result):
     mirrored = astronaut.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     both = stylizer([astronaut, mirrored])
@@ -98,6 +99,7 @@ def test_a_list_gives_what_each_gives_alone(stylizer, astronaut, result):
     assert stylizer([]) == []
 
 
+@pytest.mark.usefixtures("two_threads")
 def test_a_list_is_worked_on_side_by_side_and_errors_come_through(stylizer, astronaut, result):
     several = stylizer([astronaut] * 3)
     for one in several:
