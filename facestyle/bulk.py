@@ -18,6 +18,8 @@ from tqdm import tqdm
 
 from facestyle.bulk_report import REPORT_FILE, Report, Row, photo_state
 from facestyle.errors import ConfigError, FacestyleError, ImageError, OutputError
+from facestyle.models.checkpoints import weights_sha256
+from facestyle.models.encoder import Space
 from facestyle.options import Options
 from facestyle.portraits_cli import save_result
 from facestyle.processes import Processes
@@ -133,7 +135,7 @@ def _made_with(stylizer: FaceStylizer, options: Options) -> Row:
     """What else than the photo makes a picture, as JSON gives it back."""
     psi = stylizer.config.psi if options.psi is None else options.psi
     made_with = {
-        "style": stylizer.config.name, "weights_sha256": _weights_sha256(stylizer),
+        "style": stylizer.config.name, "weights_sha256": _networks_sha256(stylizer, options.content_space),
         **asdict(replace(options, psi=psi)),
     }  # fmt: skip
     del made_with["progress"]
@@ -141,13 +143,9 @@ def _made_with(stylizer: FaceStylizer, options: Options) -> Row:
     return found
 
 
-def _weights_sha256(stylizer: FaceStylizer) -> str:
-    digest = hashlib.sha256()
-    for network in (stylizer.generator, stylizer.base, stylizer.encoder):
-        for name, tensor in network.state_dict().items():
-            digest.update(name.encode())
-            digest.update(tensor.cpu().numpy().tobytes())
-    return digest.hexdigest()
+def _networks_sha256(stylizer: FaceStylizer, space: Space) -> str:
+    networks = (stylizer.generator, stylizer.base, stylizer.encoder_into(space))
+    return hashlib.sha256(" ".join(map(weights_sha256, networks)).encode()).hexdigest()
 
 
 def _attempt(

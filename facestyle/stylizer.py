@@ -495,7 +495,7 @@ class FaceStylizer:
         picture = to_tensor(align(job.photo, job.quads[0], self.generator.preview_resolution))
         encoder = None
         if init == "encoder":
-            encoder = self._encoder_into("w" if space == "v" else space)
+            encoder = self.encoder_into("w" if space == "v" else space)
         steps = STEPS[init] if steps is None else steps
         with tqdm(total=steps, desc="reference", disable=not progress) as bar:
 
@@ -589,7 +589,7 @@ class FaceStylizer:
     ) -> list[_R]:
         network = self._synthesis_at(options.strength, float(options.keep_texture), options.seed)
         # Once, before there are several workers.
-        encoder = self._encoder_into(options.content_space)
+        encoder = self.encoder_into(options.content_space)
         if isinstance(encoder, Encoder) and encoder.corrections:
             self._base_network  # noqa: B018
 
@@ -632,7 +632,7 @@ class FaceStylizer:
             jobs.append(job)
             fresh.append(job)
         if fresh:
-            self._describe(fresh, self._encoder_into(options.content_space))
+            self._describe(fresh, self.encoder_into(options.content_space))
         return jobs
 
     def _taken_up(self, prepared: PreparedPhoto, options: Options) -> _Job:
@@ -752,7 +752,7 @@ class FaceStylizer:
     def _base_network(self) -> nn.Module:
         return synthesis_at(0, self.generator, self.base, self.dtype)
 
-    def _encoder_into(self, space: Space) -> AnyEncoder:
+    def encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
         if space not in self._encoders:
             self._encoders[space] = self._placed(encoder_for(self.base, space))

@@ -235,6 +235,8 @@ def _words(message: str) -> Any:
 def _bar(request: gr.Request, progress: Progress) -> Any:
     """Stage, steps and time left, and a bar."""
     words = say(request, f"stage_{progress.stage}")
+    if progress.number:
+        words += f" ({progress.number}/{progress.stages})"
     if progress.total:
         words += " · " + say(
             request, "own_steps", done=progress.done, total=progress.total, left=progress.left

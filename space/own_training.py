@@ -13,6 +13,7 @@ alone, and a stopped run goes on where it was, as one started from a shell would
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -40,11 +41,12 @@ from space.kept import digest
 __all__ = ["PRESETS", "OwnTraining", "Progress", "TrainingError"]
 
 PRESETS: Mapping[str, Sequence[str]] = {
-    name: ("--preset", name) for name in ("fast", "patches", "default", "faithful")
+    name: ("--preset", name) for name in ("fast", "patches", "portrait", "default", "faithful")
 }
 """What a visitor may choose from, and the arguments it stands for."""
 
-_STAGES = ("check", "star", "pairs", "run")
+_STAGES = ("star", "pairs", "run", "hair", "likeness")
+"""Folders of a run, in order, where the settings ask for them."""
 _BAR = re.compile(r"(\w+): +\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 _ERROR = re.compile(r"facestyle: \w+: (.+)")
 """How the command tells what was wrong."""
@@ -64,11 +66,13 @@ class Progress:
     """How far a training is.
 
     Attributes:
-        stage: "check", "star", "pairs" or "run".
+        stage: "check", "star", "pairs", "run", "hair" or "likeness".
         done: steps of the stage that are done.
         total: all of them; 0 while they are not known.
         left: time the stage still needs, as "MM:SS"; "?" while it is not known.
         preview: the newest sheet of held-out faces, photo above portrait.
+        number: of the stage, from 1; 0 of the check.
+        stages: how many there are; 0 while that is not known.
     """
 
     stage: str = "check"
@@ -76,6 +80,8 @@ class Progress:
     total: int = 0
     left: str = "?"
     preview: Path | None = None
+    number: int = 0
+    stages: int = 0
 
     @property
     def share(self) -> float:
@@ -203,18 +209,29 @@ class OwnTraining:
 
     def progress(self) -> Progress:
         """How far it is."""
-        stage = next((s for s in reversed(_STAGES) if (self.run / s).is_dir()), "check")
+        planned = self._planned()
+        number = next(
+            (i for i in range(len(planned), 0, -1) if (self.run / planned[i - 1]).is_dir()), 0
+        )
+        stage = planned[number - 1] if number else "check"
         bars = _BAR.findall(self._said()[-4000:])
-        sheets = [
-            path
-            for part in ("star", "run")
-            for path in (self.run / part / "previews").glob("*.png")
-        ]
+        sheets = [path for part in planned for path in (self.run / part / "previews").glob("*.png")]
         newest = max(sheets, key=lambda path: path.stat().st_mtime, default=None)
-        if not bars:
-            return Progress(stage, preview=newest)
-        _, done, total, left = bars[-1]
-        return Progress(stage, int(done), int(total), left, newest)
+        _, done, total, left = bars[-1] if bars else ("", 0, 0, "?")
+        return Progress(stage, int(done), int(total), left, newest, number, len(planned))
+
+    def _planned(self) -> tuple[str, ...]:
+        """The stages that the run's settings ask for; none before they are written."""
+        try:
+            asked = json.loads((self.run / "config.json").read_text())
+        except FileNotFoundError:
+            return ()
+        uses_pairs = asked["style"]["pair_weight"] > 0 and asked["style"]["pair_level"] > 0
+        wanted = (
+            uses_pairs and asked["pairs"]["level"] >= 2, uses_pairs, True,
+            asked["hair"]["steps"] + asked["hair"]["full_steps"] > 0, asked["likeness"]["steps"] > 0,
+        )  # fmt: skip
+        return tuple(stage for stage, is_wanted in zip(_STAGES, wanted, strict=True) if is_wanted)
 
     def check_done(self) -> Path:
         """The finished style's folder.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +16,26 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _SWEPT = ("psi", "strength", "keep_texture", "likeness", "hair", "refine")
+"""Settings that are swept."""
 _REFINED = _SWEPT[:-1]
-"""Settings that are swept, and those of them whose codes ``--refine`` goes before."""
+"""Those of them whose codes ``--refine`` goes before."""
+
+_JUDGES = {"faces", "limit", "judge", "perceptual"}
+_STYLE = {"style", "revision"}
+_READ: dict[str, set[str]] = {
+    "encoder": {*_JUDGES, "encoder", "optimise"},
+    "style": {*_JUDGES, *_STYLE, "pictures", "count", "features_cache", "download_clip"},
+    "gallery": {*_STYLE, "dtype"},
+    "styles": {"dtype"},
+    "multimodal": {*_STYLE, "dtype", "ui2i"},
+    "reference": {*_STYLE, "dtype", "references"},
+    **{
+        what: {*_JUDGES, *_STYLE, "pictures", "features_cache", "values", "refine"}
+        for what in _REFINED
+    },
+    "refine": {*_JUDGES, *_STYLE, "pictures", "features_cache", "values"},
+}
+"""Options that each of them reads, beside ``--base``, ``--device`` and ``--output``; measured is in float32."""
 
 
 def add_parser(commands: Any) -> None:
@@ -75,21 +94,22 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
     add_style(evaluate)
-    evaluate.set_defaults(run=_evaluate)
+    others = set().union(*_READ.values())
+    usual = {name: evaluate.get_default(name) for name in others}
+    evaluate.set_defaults(run=lambda args: _evaluate(args, usual))
 
 
-def _evaluate(args: argparse.Namespace) -> int:
+def _evaluate(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.evaluation.judges import check_judge
 
     check_judge(args.judge)
-    if args.encoder and args.what != "encoder":
-        raise ConfigError(
-            f"--encoder is of evaluate encoder; a style brings its own, so leave it out of {args.what}"
-        )
-    if args.refine and args.what not in _REFINED:
-        raise ConfigError(
-            f"--refine is of evaluate {', '.join(_REFINED)}; leave it out of {args.what}"
-        )
+    for name in sorted(usual):
+        if getattr(args, name) != usual[name] and name not in _READ[args.what]:
+            readers = ", ".join(what for what, read in _READ.items() if name in read)
+            raise ConfigError(
+                f"evaluate {args.what} does not read --{name.replace('_', '-')}, which is of evaluate {readers}; "
+                "leave it out"
+            )
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
 

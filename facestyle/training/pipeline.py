@@ -115,7 +115,8 @@ PRESETS: dict[str, TrainConfig] = {
     "default": _preset(star_steps=120, count=64, steps=50, coarse=240, full=40, held_out=32),
     "quality": _preset(star_steps=200, count=160, steps=100, coarse=480, full=80, held_out=64),
 }
-"""By the time they take, with the paper's losses; "faithful" takes that of "default", "patches" less than "fast"."""
+"""By the time they take, with the paper's losses; "faithful" takes that of "default", "patches" less than "fast"; what
+"portrait" adds to "patches" is learned behind G', for the people in the pictures."""
 
 PRESETS["faithful"] = replace(
     PRESETS["default"],
@@ -134,6 +135,8 @@ PRESETS["patches"] = replace(
         psi_min=0.6, psi_max=1.0, noise_scale=0.2, preview_every=30,
     ),
 )  # fmt: skip
+
+PRESETS["portrait"] = replace(PRESETS["patches"], hair=HairConfig(), likeness=LikenessConfig())
 
 
 def find_pairs(

@@ -61,7 +61,9 @@ def add_parsers(commands: Any) -> None:
     )
     train.add_argument("--psi", type=float, default=1.0, help="default truncation of the style")
     train.add_argument(
-        "--preset", choices=["fast", "default", "quality", "faithful", "patches"], default="default"
+        "--preset",
+        choices=["fast", "default", "quality", "faithful", "patches", "portrait"],
+        default="default",
     )
     train.add_argument("--init", help="style's folder, run or weights to start from, instead of G")
     train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")

@@ -1,6 +1,8 @@
 """A visitor's own style, trained for one step by the real command."""
 
+import dataclasses
 import gc
+import json
 import shutil
 import subprocess
 import zipfile
@@ -10,11 +12,13 @@ import pytest
 
 from facestyle import FaceStylizer
 from facestyle.errors import ConfigError, DatasetError
+from facestyle.training.pipeline import PRESETS
+from space import own_training
 from space.app import build_app
 from space.engine import Engine
 from space.examples import people, references
 from space.kept import PictureGoneError
-from space.own_training import OwnTraining, TrainingError
+from space.own_training import OwnTraining, Progress, TrainingError
 from space.texts import say
 
 SOON_S = 240
@@ -46,7 +50,8 @@ def test_a_stopped_training_goes_on_and_its_style_is_the_visitors_alone(
     assert again is training
     again.start()
     assert again.wait(SOON_S)
-    assert again.progress().stage == "run"
+    progress = again.progress()
+    assert (progress.stage, progress.number, progress.stages) == ("run", 2, 2)  # level 1: no G*
     assert again.progress().preview.suffix == ".png"
 
     style = engine.adopt("ada")
@@ -129,8 +134,28 @@ def test_what_the_command_complains_of_is_told(pictures, quick):
     training.close()
 
 
+@pytest.mark.parametrize(
+    ("preset", "stages"),
+    [
+        ("default", ["star", "pairs", "run"]),
+        ("patches", ["run"]),
+        ("portrait", ["run", "hair", "likeness"]),
+    ],
+)
+def test_the_stages_of_a_preset_are_counted(preset, stages, pictures):
+    training = OwnTraining(pictures[:1], "mine", "CC0-1.0", own_training.PRESETS[preset])
+    assert training.progress() == Progress("check")
+    training.run.mkdir()
+    asked = dataclasses.asdict(PRESETS[preset])
+    (training.run / "config.json").write_text(json.dumps(asked))
+    for number, stage in enumerate(stages, 1):
+        (training.run / stage).mkdir()
+        assert training.progress() == Progress(stage, number=number, stages=len(stages))
+    training.close()
+
+
 def test_stages_have_words_in_every_language():
-    for stage in ("check", "star", "pairs", "run"):
+    for stage in ("check", "star", "pairs", "run", "hair", "likeness"):
         assert say(None, f"stage_{stage}")
 
 

@@ -528,7 +528,7 @@ def test_an_import_stylizes_like_a_style(foreign, encoder, e4e_folder, astronaut
     drawn = to_pil(foreign.generator.synthesis(face.w.expand(1, 8, 8)))
     levels = np.abs(np.asarray(face.portrait, int) - np.asarray(drawn, int))
     assert face.portrait.size == (32, 32) and levels.max() <= 1
-    assert stylizer._encoder_into("w_plus").space == "w_plus"
+    assert stylizer.encoder_into("w_plus").space == "w_plus"
     made = stylizer.variations(photo, n=2, aligned=True, mixing_level=4)
     assert len(made) == 2
     code = stylizer.encode_reference(photo, space="v", steps=2, init="mean", aligned=True)

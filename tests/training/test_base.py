@@ -405,11 +405,11 @@ def test_evaluation_takes_a_base(equipped, other, run, tmp_path, monkeypatch, ca
     monkeypatch.setattr("facestyle.evaluation.report.style_report", keep("style"))
     monkeypatch.setattr("facestyle.evaluation.gallery.styles_gallery", keep("styles"))
     sha256 = open_base(equipped).source.sha256
-    words = ["-o", str(tmp_path / "o"), "--faces", "x", "--pictures", "x", "--base"]
-    for what in ("encoder", "styles"):
-        assert main(["evaluate", what, *words, str(equipped)]) == 0
+    words = ["-o", str(tmp_path / "o"), "--base"]
+    for what, more in (("encoder", ["--faces", "x"]), ("styles", [])):
+        assert main(["evaluate", what, *more, *words, str(equipped)]) == 0
         assert handed[what][1]["generator"].source.sha256 == sha256
-    style = ["--style", str(run / "style"), "--device", "cpu"]
+    style = ["--style", str(run / "style"), "--pictures", "x", "--device", "cpu"]
     assert main(["evaluate", "style", *style, *words, str(equipped)]) == 0
     assert handed["style"][0][0].base.source.sha256 == sha256
     assert main(["evaluate", "style", *style, *words, str(other)]) == 2

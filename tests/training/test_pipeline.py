@@ -369,6 +369,16 @@ def test_presets_grow():
         assert smaller.pairs.steps * smaller.pairs.count < larger.pairs.steps * larger.pairs.count
 
 
+def test_every_preset_can_be_asked_for_and_portrait_does_more_than_patches(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "{" + ",".join(PRESETS) + "}" in capsys.readouterr().out
+    assert not PRESETS["patches"].hair.learns and not PRESETS["patches"].likeness.steps
+    portrait = PRESETS["portrait"]
+    assert portrait.hair.learns and portrait.likeness.steps and not portrait.uses_pairs
+    assert portrait.style == PRESETS["patches"].style
+
+
 WORKERS = """
     import dataclasses
     import sys
