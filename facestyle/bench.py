@@ -39,7 +39,7 @@ def sample_photo() -> Path:
 
 
 def describe() -> dict[str, dict[str, Any]]:
-    """Styles, weights with licence and sha256, device and versions."""
+    """Styles with their shares, all bundled weights with licence, size and sha256, device and versions."""
     import torch
 
     from facestyle.runtime import choose_device
@@ -52,17 +52,19 @@ def describe() -> dict[str, dict[str, Any]]:
         styles[name] = {
             "title": config.title,
             "license": config.license,
-            "sha256": _sha256(bundled_style(name) / "generator.safetensors"),
+            "share": config.share,
             "likeness": config.likeness,
             "hair": config.hair,
         }
     weights = {
-        path.name: {
-            "license": _LICENSES.get(path.name, "see NOTICE"),
-            "MB": round(path.stat().st_size / 1e6, 1),
+        path.relative_to(root).as_posix(): {
+            "license": styles[path.parent.name]["license"]
+            if path.parent.name in styles
+            else _LICENSES.get(path.name, "see NOTICE"),
+            "MB": round(path.stat().st_size / 1e6, 2),
             "sha256": _sha256(path),
         }
-        for path in sorted(root.glob("*.safetensors"))
+        for path in sorted(root.rglob("*.safetensors"))
     }
     packages = ("torch", "facenet-pytorch", "numpy", "pillow", "safetensors", "huggingface_hub")
     versions = {name: metadata.version(name) for name in packages}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = args.run(args)
         assert isinstance(code, int)
+        sys.stdout.flush()
         return code
     except ImageError as error:
         return _fail(error, 1)
@@ -61,6 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("facestyle: interrupted", file=sys.stderr)
         return 130
+    except OSError as error:
+        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        return _unheard(error)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
@@ -70,6 +77,16 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: FacestyleError, code: int) -> int:
     print(f"facestyle: {type(error).__name__}: {error}", file=sys.stderr)
     return code
+
+
+def _unheard(error: OSError) -> int:
+    """The exit code where standard output takes no more: its reader has left, as ``head`` does, or a disk is full."""
+    os.dup2(
+        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+    )  # for what is still to be flushed
+    if error.errno == errno.EPIPE:
+        return 4
+    return _fail(OutputError(f"cannot be written to: {error.strerror}", path="standard output"), 4)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -160,8 +177,12 @@ def _info(args: argparse.Namespace) -> int:
     for title, rows in facts.items():
         print(title)
         for name, value in rows.items():
-            shown = "  ".join(str(v) for v in value.values()) if isinstance(value, dict) else value
-            print(f"  {name:<32} {shown}")
+            if title == "styles":
+                shares = ", ".join(f"{key} {value[key]:g}" for key in ("share", "likeness", "hair"))
+                shown = f"{value['title']}  {value['license']}  {shares}"
+            else:
+                shown = "  ".join(map(str, value.values())) if isinstance(value, dict) else value
+            print(f"  {name:<40} {shown}")
     return 0
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -264,8 +265,16 @@ def test_info_names_styles_weights_and_licences(capsys):
     assert all(len(row["sha256"]) == 64 for row in facts["weights"].values())
     assert not any("see NOTICE" in row["license"] for row in facts["weights"].values())
     assert facts["device"]["cores"] >= 1
+    anime = facts["styles"]["anime"]
+    assert (anime["share"], anime["likeness"], anime["hair"]) == (1.2, 1, 0.6)
+    beside = [name for name in facts["weights"] if name.startswith("styles/anime/")]
+    assert {name.rpartition("/")[2] for name in beside} == {
+        "generator.safetensors", "hair.safetensors", "likeness.safetensors"
+    }  # fmt: skip
     assert main(["info"]) == 0
-    assert "cartoon" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "share 1.2, likeness 1, hair 0.6" in shown
+    assert facts["weights"]["styles/anime/hair.safetensors"]["sha256"] in shown
 
 
 def test_bench_measures_every_stage(capsys):
@@ -281,6 +290,20 @@ def test_bench_measures_every_stage(capsys):
 def run_python(code: str) -> str:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return done.stdout
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
+def test_output_that_nobody_takes_is_no_traceback():
+    info = [sys.executable, "-m", "facestyle", "info"]
+    with subprocess.Popen(info, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()  # as `head` does, before anything is printed
+        assert process.stderr.read() == b""
+    assert process.returncode == 4
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(info, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 4
+    assert done.stderr.startswith("facestyle: OutputError: standard output: cannot be written")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_importing_the_package_loads_nothing_heavy():

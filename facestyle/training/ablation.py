@@ -102,7 +102,7 @@ def ablate(
         judge_name: identity network that judges; none of the training.
         side_px: side at which pictures are measured; G's own where that is less.
         sheet_faces: people on the sheets.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
 
     Raises:
@@ -112,7 +112,7 @@ def ablate(
         OutputError: ``out`` cannot be written.
     """
     check_judge(judge_name)
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     plans = {name: variant_config(config.style, name) for name in variants}
     level = max([plan.pair_level for plan in plans.values() if plan.pair_weight], default=0)
     folder = Path(out)

@@ -333,7 +333,7 @@ def finetune(
         config: what to do.
         pairs: of the same pictures, for the paired constraint.
         init: a style's ``generator.safetensors``, or a snapshot, to start from instead of G.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
 
     Returns:
@@ -354,7 +354,7 @@ def finetune(
         config or FinetuneConfig(),
         pairs,
         init,
-        processes or Processes("cpu"),
+        processes or Processes(),
         progress,
     )
     run.stage("coarse")

@@ -164,7 +164,7 @@ def learn_hair(
         styled: G', as it is used: with its share and its map of codes. Both stay as they are.
         out: folder of the run: log, previews (G, G' before, G' now) and state; an unfinished run found there goes on.
         config: what to do.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
 
     Raises:
@@ -172,7 +172,7 @@ def learn_hair(
         OutputError: ``out`` cannot be written.
     """
     config = config or HairConfig()
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     run = _HairRun(base, styled, Path(out), config, processes, progress)
     run.stage("coarse", config.steps, config.batch, config.lr, base.preview_resolution)
     run.stage("full", config.full_steps, config.full_batch, config.full_lr, None)
@@ -357,7 +357,7 @@ def give_hair(
         folder: of the style; it stays as it is.
         out: folder of the run; an unfinished run found there goes on.
         config: what to do.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
 
     Raises:
@@ -366,7 +366,7 @@ def give_hair(
         OutputError: ``out`` cannot be written, or is the style's own folder.
     """
     config = config or HairConfig()
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     folder, out = Path(folder), Path(out)
     if not config.learns:
         raise ConfigError("with steps 0 and full_steps 0 nothing is learned; ask for 1 or more")

@@ -122,7 +122,7 @@ def learn_likeness(
         styled: G', without a map worked in; both stay as they are.
         out: folder of the run: log, previews (G, G' before, G' now) and state; an unfinished run found there goes on.
         config: what to do.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show a progress bar.
 
     Raises:
@@ -130,7 +130,7 @@ def learn_likeness(
         OutputError: ``out`` cannot be written.
     """
     config = config or LikenessConfig()
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     device, folder = processes.device, Path(out)
     described = dataclasses.asdict(config) | {
         "style_sha256": weights_sha256(styled.synthesis),
@@ -268,7 +268,7 @@ def liken_style(
         folder: of the style; it stays as it is.
         out: folder of the run; an unfinished run found there goes on.
         config: what to do.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show a progress bar.
 
     Raises:
@@ -277,7 +277,7 @@ def liken_style(
         OutputError: ``out`` cannot be written, or is the style's own folder.
     """
     config = config or LikenessConfig()
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     folder, out = Path(folder), Path(out)
     if not config.steps:
         raise ConfigError("with steps 0 nothing is learned; ask for 1 or more")

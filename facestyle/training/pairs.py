@@ -209,7 +209,7 @@ def make_pairs(
         encoder_z: E_z+.
         encoder_w_plus: E_w+, for level 3.
         star: G*, for levels 2 and 3.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show a progress bar.
 
     Raises:
@@ -217,7 +217,7 @@ def make_pairs(
         OutputError: ``out`` cannot be written.
     """
     config = config or PairsConfig()
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     if config.level >= 2 and star is None:
         raise ConfigError(
             "pairs of level 2 and 3 need G*, the style's generator without constraints"

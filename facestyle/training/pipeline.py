@@ -164,7 +164,7 @@ def find_pairs(
         star_config: how G* is finetuned.
         encoder_z: file of E_z+; the one that goes with G when None, see ``models.bases.find_encoder``.
         encoder_w_plus: file of E_w+, which level 3 needs; likewise.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
         timed: told each stage's name and ``time.monotonic()`` at its beginning when it ends.
 
@@ -240,7 +240,7 @@ def train_style(
             ``models.bases.find_encoder``.
         encoder_z: file of E_z+; likewise.
         encoder_w_plus: file of E_w+, which pairs of level 3 need; likewise.
-        processes: who shares the work.
+        processes: who shares the work; when None this one, on the best device there is.
         progress: show progress bars.
 
     Raises:
@@ -250,7 +250,7 @@ def train_style(
         OutputError: ``out`` cannot be written.
     """
     config = config or PRESETS["default"]
-    processes = processes or Processes("cpu")
+    processes = processes or Processes()
     folder = Path(out)
     if init is not None:
         init = _as_used(Path(init), folder, generator) if Path(init).is_dir() else Path(init)
