@@ -59,7 +59,9 @@ def export_style(
     dtype: str = "float32",
     progress: bool = True,
 ) -> dict[str, Any]:
-    """Write a style's networks for another runtime, run each file there, and compare; what ``OUT/export.json`` holds.
+    """Write a style's networks for another runtime, and compare what each draws there; what ``OUT/export.json`` holds.
+
+    Each file is run there with a batch of two and of one.
 
     Args:
         stylizer: the style.
@@ -92,14 +94,16 @@ def export_style(
         for name, (module, given) in tqdm(parts.items(), desc="export", disable=not progress):
             path = Path(made) / f"{name}.{'onnx' if format == 'onnx' else 'pt'}"
             wanted = _run(module, given)
+            alone = tuple(one[:1] if one.ndim else one for one in given)
             part_dtype = "float32" if name == "encoder" else dtype
             kept = _Cast(module, _DTYPES[part_dtype]).eval()
             if format == "onnx":
                 _write_onnx(kept, given, path)
-                found = _run_onnx(path, given)
+                found = _run_onnx(path, given, alone)
             else:
                 _write_torchscript(kept, given, path)
-                found = _run_torchscript(path, given)
+                found = _run_torchscript(path, given, alone)
+            wanted = torch.cat([wanted, wanted[:1]])
             error = ((found - wanted).abs().mean() / wanted.std()).item()
             if not error <= TOLERANCE[part_dtype]:
                 raise FacestyleError(
@@ -212,13 +216,17 @@ def _write_onnx(module: nn.Module, given: tuple[Tensor, ...], path: Path) -> Non
     program.save(path, external_data=False)
 
 
-def _run_onnx(path: Path, given: tuple[Tensor, ...]) -> Tensor:
+def _run_onnx(path: Path, *batches: tuple[Tensor, ...]) -> Tensor:
+    """The results of all batches, one after the other."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [one.name for one in session.get_inputs()]
-    results = session.run(None, {name: one.numpy() for name, one in zip(names, given, strict=True)})
-    return torch.from_numpy(results[0])
+    results = [
+        session.run(None, {name: one.numpy() for name, one in zip(names, given, strict=True)})[0]
+        for given in batches
+    ]
+    return torch.cat([torch.from_numpy(result) for result in results])
 
 
 def _write_torchscript(module: nn.Module, given: tuple[Tensor, ...], path: Path) -> None:
@@ -229,10 +237,11 @@ def _write_torchscript(module: nn.Module, given: tuple[Tensor, ...], path: Path)
         torch.jit.save(torch.jit.trace(module, given), path)
 
 
-def _run_torchscript(path: Path, given: tuple[Tensor, ...]) -> Tensor:
+def _run_torchscript(path: Path, *batches: tuple[Tensor, ...]) -> Tensor:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # likewise
-        return _run(torch.jit.load(path), given)
+        module = torch.jit.load(path)
+        return torch.cat([_run(module, given) for given in batches])
 
 
 def _check_onnx() -> None:

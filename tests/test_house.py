@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from facestyle.bench import describe
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -50,6 +52,16 @@ def test_the_notice_names_every_hub_repository_that_is_fetched():
     assert {"openai/clip-vit-large-patch14", "openai/clip-vit-large-patch14-336"} <= named
     assert [name for name in sorted(named) if f"{name}." not in notice] == []
     assert "InceptionResnetV1" in notice and "AlexNet" in notice
+
+
+def test_the_package_names_the_licences_of_all_its_weights():
+    named = {part.lower() for part in project_table()["license"].split(" AND ")}
+    weights = [row["license"] for row in describe()["weights"].values()]
+    assert {"apache-2.0", "mit"} <= named
+    for license in weights:
+        research = "research" in license
+        spdx = "licenseref-research-only" if research else license.lower().split(" ")[0]
+        assert spdx in named, license
 
 
 def test_the_changelog_has_the_current_version():

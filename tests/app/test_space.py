@@ -37,6 +37,7 @@ def test_the_front_matter_names_what_is_there():
     assert (ROOT / facts["app_file"]).is_file()
     assert facts["sdk_version"] == gr.__version__
     assert len(facts["short_description"]) <= 60
+    assert facts["license"] == "other" and (ROOT / facts["license_link"]).is_file()
 
 
 def test_a_space_has_all_that_it_asks_for_and_draws_from_its_own_files(tmp_path, capsys):
