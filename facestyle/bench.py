@@ -18,7 +18,7 @@ from typing import Any
 from facestyle import __version__
 from facestyle.errors import ConfigError, FacestyleError
 
-__all__ = ["describe", "format_bench", "machine", "run_bench", "sample_photo"]
+__all__ = ["describe", "format_bench", "known_speed", "machine", "run_bench", "sample_photo"]
 
 _STAGES = ("load", "detect", "align", "encode", "synthesize", "paste")
 
@@ -38,8 +38,15 @@ def sample_photo() -> Path:
     return Path(__file__).resolve().parent / "assets" / "sample.png"
 
 
+def known_speed() -> list[dict[str, Any]]:
+    """What `run_bench` gave on some machines, each with a "note" in its "machine": for cards and ``facestyle info``."""
+    path = Path(__file__).resolve().parent / "assets" / "speed.json"
+    known: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
+    return known
+
+
 def describe() -> dict[str, dict[str, Any]]:
-    """Styles with their shares, all bundled weights with licence, size and sha256, device and versions."""
+    """Styles with their shares, all bundled weights with licence, size and sha256, device, measured speed, versions."""
     import torch
 
     from facestyle.runtime import choose_device
@@ -72,6 +79,16 @@ def describe() -> dict[str, dict[str, Any]]:
         "styles": styles,
         "weights": weights,
         "device": {"device": str(choose_device()), **machine(), "threads": torch.get_num_threads()},
+        "speed": {
+            f"{row['machine']['note']}, {row['dtype']}": {
+                "photo_s": row["total"],
+                "refined_s": row["closer"]["total"],
+                "cold_start_s": row["cold_start"],
+                "peak_memory_mb": row["peak_memory_mb"],
+                "date": row["date"],
+            }
+            for row in known_speed()
+        },
         "versions": {"facestyle": __version__, "python": platform.python_version(), **versions},
     }
 

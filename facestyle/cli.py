@@ -180,6 +180,11 @@ def _info(args: argparse.Namespace) -> int:
             if title == "styles":
                 shares = ", ".join(f"{key} {value[key]:g}" for key in ("share", "likeness", "hair"))
                 shown = f"{value['title']}  {value['license']}  {shares}"
+            elif title == "speed":
+                shown = (
+                    f"{value['photo_s']:.2f} s a photo, {value['refined_s']:.1f} s with refine=8, "
+                    f"{value['peak_memory_mb'] / 1000:.1f} GB, {value['date']}; facestyle bench measures this machine"
+                )
             else:
                 shown = "  ".join(map(str, value.values())) if isinstance(value, dict) else value
             print(f"  {name:<40} {shown}")

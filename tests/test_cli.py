@@ -274,6 +274,8 @@ def test_info_names_styles_weights_and_licences(capsys):
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
     assert "share 1.2, likeness 1, hair 0.6" in shown
+    assert all(0 < row["photo_s"] < row["refined_s"] for row in facts["speed"].values())
+    assert shown.count("facestyle bench measures this machine") == len(facts["speed"]) > 1
     assert facts["weights"]["styles/anime/hair.safetensors"]["sha256"] in shown
 
 

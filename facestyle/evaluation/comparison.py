@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
-import json
 import logging
 import time
 from collections.abc import Mapping, Sequence
@@ -57,6 +56,7 @@ from facestyle.evaluation.people import (
 )
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import write_whole
+from facestyle.hub.scores import read_training, training_seconds
 from facestyle.image import load_image, save_png, to_tensor
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
@@ -335,10 +335,7 @@ def _training_seconds(name: str, style: str, runs: str | Path | None) -> float |
     if not name.startswith("ours"):
         found = [logged_seconds(log.parent) for log in run.rglob("log.jsonl")]
         return sum(found) if found else None
-    origin = run / "training.json"
-    if not origin.is_file():
-        return None
-    seconds = json.loads(origin.read_text()).get("seconds")
+    seconds = training_seconds(read_training(run))
     return float(sum(seconds.values())) if seconds else None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from facestyle.bench import known_speed
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.files import write_whole
 from facestyle.hub.download import TAG
@@ -29,6 +30,7 @@ from facestyle.hub.scores import (
     read_training,
     record_scores,
     score_fields,
+    training_seconds,
 )
 from facestyle.image import IMAGE_SUFFIXES
 from facestyle.styles import StyleConfig, bundled_style, bundled_styles, find_style
@@ -54,7 +56,10 @@ BASE_REPOS: dict[str, str] = {}
 """Hub repositories of base generators by the sha256 of their weights; none has been made yet."""
 
 _REQUIRED = ("library_name", "pipeline_tag", "license", "tags")
-_STAGES = {"star": "G\\*", "pairs": "pseudo-pairs", "style": "G'", "style before": "the run before"}
+_STAGES = {
+    "star": "G\\*", "pairs": "pseudo-pairs", "style": "G'", "style before": "the run before", "hair": "hair",
+    "likeness": "the map of codes",
+}  # fmt: skip
 
 
 def is_license_stated(text: str | None) -> bool:
@@ -100,6 +105,7 @@ def render_card(
         **_config_fields(config, training),
         **_origin_fields(training),
         **score_fields(training),
+        speed=_speed_rows() if _draws_as_measured(config) else [],
     ).rstrip() + "\n"  # fmt: skip
 
 
@@ -206,7 +212,7 @@ def _config_fields(config: StyleConfig, training: Mapping[str, Any]) -> dict[str
 
 def _origin_fields(training: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows of how the style was trained."""
-    machine, seconds = training.get("machine"), training.get("seconds") or {}
+    machine, seconds = training.get("machine"), training_seconds(training)
     if isinstance(machine, dict):
         machine = (
             f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}"
@@ -219,6 +225,30 @@ def _origin_fields(training: Mapping[str, Any]) -> dict[str, Any]:
         "where": ", ".join(line(part) for part in (machine, training.get("date")) if part),
         "limits": [line(limit) for limit in training.get("limits") or []],
     }  # fmt: skip
+
+
+def _draws_as_measured(config: StyleConfig) -> bool:
+    """Whether a style draws with a network like the bundled ones, which were timed, and reads photos as they do."""
+    usual = StyleConfig.from_file(bundled_style("cartoon") / "config.json")
+    return (config.architecture, config.generator, config.encoder) == (
+        usual.architecture, usual.generator, usual.encoder,
+    )  # fmt: skip
+
+
+def _speed_rows() -> list[dict[str, str]]:
+    """What the template shows of `facestyle bench` on the machines it was run on."""
+    return [
+        {
+            "machine": f"{cell(row['machine']['note'])}, {row['machine']['cores']} cores",
+            "date": row["date"],
+            "dtype": row["dtype"],
+            "photo_s": f"{row['total']:.2f}",
+            "refined_s": f"{row['closer']['total']:.1f}",
+            "cold_s": f"{row['cold_start']:.1f}",
+            "memory_gb": f"{row['peak_memory_mb'] / 1000:.1f}",
+        }
+        for row in known_speed()
+    ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:

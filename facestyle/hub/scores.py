@@ -18,7 +18,15 @@ from facestyle.styles import StyleConfig
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-__all__ = ["cell", "eval_results", "line", "read_training", "record_scores", "score_fields"]
+__all__ = [
+    "cell",
+    "eval_results",
+    "line",
+    "read_training",
+    "record_scores",
+    "score_fields",
+    "training_seconds",
+]
 
 _FEW = 10
 """Below so many people, a group's mean says little."""
@@ -47,6 +55,16 @@ def read_training(folder: str | Path) -> dict[str, Any]:
     """
     path = Path(folder) / "training.json"
     return _mapping(path) if path.is_file() else {}
+
+
+def training_seconds(training: Mapping[str, Any]) -> dict[str, float]:
+    """Seconds by stage of a ``training.json``, with those of hair and likeness that commands of their own learned."""
+    seconds = dict(training.get("seconds") or {})
+    for stage in ("likeness", "hair"):
+        took = (training.get(stage) or {}).get("seconds")
+        if took is not None:
+            seconds.setdefault(stage, took)
+    return seconds
 
 
 def record_scores(folder: str | Path, report: str | Path) -> None:

@@ -3,12 +3,14 @@
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard, metadata_load
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 
+from facestyle.bench import known_speed
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.evaluation.judge_specs import JUDGES
 from facestyle.hub.cards import BASE_REPOS, HUB_LICENSES, check_card, main, render_card
@@ -140,6 +142,22 @@ def test_every_number_among_scores_and_limits_is_in_the_styles_json(name):
     for shown in found:
         digits = len(shown.partition(".")[2])
         assert any(f"{value:.{digits}f}" == shown.lstrip("+") for value in known), shown
+
+
+def test_time_and_memory_are_those_of_the_benchmark_and_of_styles_like_those_timed(anime):
+    rows = (
+        section(body(render_card(anime)), "Time and memory")
+        .strip()
+        .splitlines()[-len(known_speed()) :]
+    )
+    for shown, row in zip(rows, known_speed(), strict=True):
+        cells = [part.strip() for part in shown.strip("|").split("|")]
+        assert cells[0].startswith(row["machine"]["note"]) and row["date"] in cells[0]
+        assert cells[1:3] == [row["dtype"], f"{row['total']:.2f} s"]
+        assert cells[5] == f"{row['peak_memory_mb'] / 1000:.1f} GB"
+    config = StyleConfig.from_file(anime / "config.json")
+    for other in ({"architecture": "stylegan2"}, {"encoder": "encoder.safetensors"}):
+        assert "Time and memory" not in render_card(anime, config=replace(config, **other))
 
 
 @pytest.mark.parametrize("name", bundled_styles())
@@ -301,13 +319,17 @@ def test_a_style_that_nobody_measured_says_so(tmp_path, training):
 def test_what_a_training_run_and_its_author_record_is_shown(tmp_path):
     training = {
         "settings": {"a": 1}, "commands": ["facestyle train a.zip\n-o b"], "method": "G* and\nmore",
-        "seconds": {"star": 1.5, "style": 2.5}, "date": "2026-01-02", "limits": ["Beards\nvanish."],
+        "seconds": {"star": 1.5, "style": 2.5}, "hair": {"seconds": 3.5},
+        "date": "2026-01-02", "limits": ["Beards\nvanish."],
         "machine": {"processor": "Chip", "cores": 3, "system": "Linux"}, "scores": SCORES,
     }  # fmt: skip
     card = render_card(written(tmp_path, training))
     check_card(card, tmp_path)
     assert "\nfacestyle train a.zip -o b\n" in card and "What was done: G\\* and more." in card
-    assert "G\\* 1.5, G' 2.5" in card and "Trained on Chip, 3 cores, Linux, 2026-01-02." in card
+    assert (
+        "G\\* 1.5, G' 2.5, hair 3.5" in card
+        and "Trained on Chip, 3 cores, Linux, 2026-01-02." in card
+    )
     assert "- Beards vanish." in section(card, "Limits")
     assert "| light | 2 | +1.2 | – | – | 0.250 |" in card and "| dark | 1 | – | – | – | – |" in card
     assert "another base" not in card
