@@ -34,7 +34,7 @@ class PreparedPhoto:
         refine: steps of optimisation the codes went through.
         content_space: that they are of.
         base_sha256: of the base generator they belong to.
-        encoder: that made them, as in `StyleConfig`.
+        encoder_id: of the encoder that made them, see ``FaceStylizer.encoder_id``.
         seconds: by stage: "load", "detect", "align", "encode", "refine".
     """
 
@@ -47,16 +47,21 @@ class PreparedPhoto:
     refine: int
     content_space: Space
     base_sha256: str
-    encoder: str
+    encoder_id: str
     seconds: dict[str, float]
 
-    def check(self, config: StyleConfig, options: Options) -> None:
+    def check(self, config: StyleConfig, encoder_id: str, options: Options) -> None:
         """Refuse a style, or options, that would have prepared the photo otherwise.
+
+        Args:
+            config: of the style.
+            encoder_id: of its E_w, see ``FaceStylizer.encoder_id``.
+            options: of the call.
 
         Raises:
             ConfigError: they would have.
         """
-        if (self.base_sha256, self.encoder) != (config.base_sha256, config.encoder):
+        if (self.base_sha256, self.encoder_id) != (config.base_sha256, encoder_id):
             raise ConfigError(
                 f"the photo was prepared with another base generator or encoder than those of {config.name!r}; prepare "
                 "it with this style"

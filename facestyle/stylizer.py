@@ -40,6 +40,7 @@ from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, OnStep
 from facestyle.latents import blend, check_mixing, style_mix, truncate
 from facestyle.models.bases import encoder_for
+from facestyle.models.checkpoints import weights_sha256
 from facestyle.models.encode import encode
 from facestyle.models.encoder import Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
@@ -381,7 +382,7 @@ class FaceStylizer:
                 self._refine([job], refine, progress)
         return PreparedPhoto(
             job.photo, job.found, job.quads, job.crops, [code.cpu() for code in job.codes], job.is_aligned,
-            job.refine, job.content_space, self.config.base_sha256, self.config.encoder, job.seconds,
+            job.refine, job.content_space, self.config.base_sha256, self.encoder_id, job.seconds,
         )  # fmt: skip
 
     def variations(
@@ -637,7 +638,7 @@ class FaceStylizer:
 
     def _taken_up(self, prepared: PreparedPhoto, options: Options) -> _Job:
         """A job that starts where ``prepare`` ended, with the faces asked for."""
-        prepared.check(self.config, options)
+        prepared.check(self.config, self.encoder_id, options)
         chosen = _choose(range(len(prepared.codes)), options.faces) if prepared.codes else []
         return _Job(
             prepared.photo,
@@ -751,6 +752,11 @@ class FaceStylizer:
     @cached_property
     def _base_network(self) -> nn.Module:
         return synthesis_at(0, self.generator, self.base, self.dtype)
+
+    @cached_property
+    def encoder_id(self) -> str:
+        """Which E_w reads photos here: "base", the one that goes with G, or the sha256 of a style's own."""
+        return "base" if self.config.encoder == "base" else weights_sha256(self.encoder)
 
     def encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""

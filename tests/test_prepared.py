@@ -1,5 +1,6 @@
 """A prepared photo gives what the photo itself gives, in every style and by every way of stylizing."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 
 from facestyle.errors import ConfigError
+from facestyle.styles import OWN_ENCODER
+from facestyle.stylizer import FaceStylizer
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +65,20 @@ def test_it_was_refined_once_and_results_say_so(stylizer, crowd, prepared):
         stylizer(refined, refine=5)
 
 
-def test_another_encoder_or_space_is_refused(stylizer, prepared):
-    other = dataclasses.replace(prepared, encoder="encoder.safetensors")
-    with pytest.raises(ConfigError, match="another base generator or encoder"):
-        stylizer(other)
+def test_another_encoder_or_space_is_refused(stylizer, prepared, crowd):
+    assert prepared.encoder_id == "base"
+    config = dataclasses.replace(stylizer.config, encoder=OWN_ENCODER)
+    encoders = [copy.deepcopy(stylizer.encoder) for _ in range(2)]
+    encoders[1].start.add_(0.1)
+    first, second = (
+        FaceStylizer(stylizer.generator, stylizer.base, one, config, device="cpu", dtype="float32")
+        for one in encoders
+    )
+    own = first.prepare(crowd, faces="largest")
+    assert same(first(own).image, first(crowd, faces="largest").image)
+    for other, photo in ((first, prepared), (second, own), (stylizer, own)):
+        with pytest.raises(ConfigError, match="another base generator or encoder"):
+            other(photo)
     with pytest.raises(ConfigError, match="prepared in w, and z_plus"):
         stylizer(prepared, content_space="z_plus")
 

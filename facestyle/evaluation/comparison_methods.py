@@ -215,7 +215,7 @@ class Ours:
             PreparedPhoto(
                 photo, faces=[None], quads=[full_image_quad(photo.size)], crops=[crop[None]], codes=[code],
                 is_aligned=True, refine=self.refine, content_space="w", base_sha256=config.base_sha256,
-                encoder=config.encoder, seconds={},
+                encoder_id=self.stylizer.encoder_id, seconds={},
             )
             for photo, crop, code in zip(photos, crops, codes, strict=True)
         ]  # fmt: skip
