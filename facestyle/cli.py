@@ -81,9 +81,8 @@ def _fail(error: FacestyleError, code: int) -> int:
 
 def _unheard(error: OSError) -> int:
     """The exit code where standard output takes no more: its reader has left, as ``head`` does, or a disk is full."""
-    os.dup2(
-        os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
-    )  # for what is still to be flushed
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())  # for what is still to be flushed
     if error.errno == errno.EPIPE:
         return 4
     return _fail(OutputError(f"cannot be written to: {error.strerror}", path="standard output"), 4)

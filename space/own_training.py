@@ -13,7 +13,6 @@ alone, and a stopped run goes on where it was, as one started from a shell would
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -45,8 +44,6 @@ PRESETS: Mapping[str, Sequence[str]] = {
 }
 """What a visitor may choose from, and the arguments it stands for."""
 
-_STAGES = ("star", "pairs", "run", "hair", "likeness")
-"""Folders of a run, in order, where the settings ask for them."""
 _BAR = re.compile(r"(\w+): +\d+%\|[^|]*\| *(\d+)/(\d+) \[[\d:]+<([\d:?]+)")
 _ERROR = re.compile(r"facestyle: \w+: (.+)")
 """How the command tells what was wrong."""
@@ -222,16 +219,12 @@ class OwnTraining:
 
     def _planned(self) -> tuple[str, ...]:
         """The stages that the run's settings ask for; none before they are written."""
+        from facestyle.training.pipeline import TrainConfig
+
         try:
-            asked = json.loads((self.run / "config.json").read_text())
+            return TrainConfig.from_run(self.run).stages
         except FileNotFoundError:
             return ()
-        uses_pairs = asked["style"]["pair_weight"] > 0 and asked["style"]["pair_level"] > 0
-        wanted = (
-            uses_pairs and asked["pairs"]["level"] >= 2, uses_pairs, True,
-            asked["hair"]["steps"] + asked["hair"]["full_steps"] > 0, asked["likeness"]["steps"] > 0,
-        )  # fmt: skip
-        return tuple(stage for stage, is_wanted in zip(_STAGES, wanted, strict=True) if is_wanted)
 
     def check_done(self) -> Path:
         """The finished style's folder.

@@ -22,6 +22,7 @@ _REFINED = _SWEPT[:-1]
 
 _JUDGES = {"faces", "limit", "judge", "perceptual"}
 _STYLE = {"style", "revision"}
+_SWEEP = {*_JUDGES, *_STYLE, "pictures", "features_cache", "values"}
 _READ: dict[str, set[str]] = {
     "encoder": {*_JUDGES, "encoder", "optimise"},
     "style": {*_JUDGES, *_STYLE, "pictures", "count", "features_cache", "download_clip"},
@@ -29,11 +30,8 @@ _READ: dict[str, set[str]] = {
     "styles": {"dtype"},
     "multimodal": {*_STYLE, "dtype", "ui2i"},
     "reference": {*_STYLE, "dtype", "references"},
-    **{
-        what: {*_JUDGES, *_STYLE, "pictures", "features_cache", "values", "refine"}
-        for what in _REFINED
-    },
-    "refine": {*_JUDGES, *_STYLE, "pictures", "features_cache", "values"},
+    **{what: {*_SWEEP, "refine"} for what in _REFINED},
+    "refine": _SWEEP,
 }
 """Options that each of them reads, beside ``--base``, ``--device`` and ``--output``; measured is in float32."""
 

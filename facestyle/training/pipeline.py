@@ -96,6 +96,29 @@ class TrainConfig:
         """False where the paired constraint has no weight, or its codes are given."""
         return self.style.pair_weight > 0 and self.style.pair_level > 0
 
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Folders of a run in which there is something to do, in order, of those named above; pairs are found."""
+        wanted = {
+            "star": self.uses_pairs and self.pairs.level >= 2, "pairs": self.uses_pairs, "run": True,
+            "hair": self.hair.learns, "likeness": self.likeness.steps > 0,
+        }  # fmt: skip
+        return tuple(stage for stage, is_wanted in wanted.items() if is_wanted)
+
+    @classmethod
+    def from_run(cls, folder: str | Path) -> TrainConfig:
+        """What a run was begun with, as its folder's ``config.json`` says.
+
+        Raises:
+            FileNotFoundError: it has not begun yet.
+        """
+        asked = json.loads((Path(folder) / "config.json").read_text())
+        return cls(
+            star=FinetuneConfig(**asked["star"]), pairs=PairsConfig(**asked["pairs"]),
+            style=FinetuneConfig(**asked["style"]), hair=HairConfig(**asked["hair"]),
+            likeness=LikenessConfig(**asked["likeness"]),
+        )  # fmt: skip
+
 
 def _preset(
     *, star_steps: int, count: int, steps: int, coarse: int, full: int, held_out: int
