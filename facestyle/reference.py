@@ -88,8 +88,15 @@ class ReferenceCode:
         """Eight characters that tell this code from others, for a picture's metadata."""
         return hashlib.sha256(self.w_plus.numpy().tobytes()).hexdigest()[:8]
 
-    def check(self, generator: Generator, config: StyleConfig) -> None:
+    def check(
+        self, generator: Generator, config: StyleConfig, style_sha256: str | None = None
+    ) -> None:
         """Refuse a code of another style; warn where only the weights have changed since.
+
+        Args:
+            generator: G' that is to draw it.
+            config: of its style.
+            style_sha256: ``synthesis_sha256`` of ``generator``, where it is known already.
 
         Raises:
             ConfigError: the code is of another style or base generator.
@@ -101,7 +108,7 @@ class ReferenceCode:
                 f"expected a reference code {list(expected)} for this style, got {list(self.w_plus.shape)}; "
                 "encode the reference picture again with this style"
             )
-        if self.style_sha256 == synthesis_sha256(generator):
+        if self.style_sha256 == (style_sha256 or synthesis_sha256(generator)):
             return
         if (self.style, self.base_sha256) != (config.name, config.base_sha256):
             raise ConfigError(

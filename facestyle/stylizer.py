@@ -63,6 +63,7 @@ from facestyle.reference import (
     ReferenceSpace,
     check_search,
     encode_reference,
+    synthesis_sha256,
 )
 from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
@@ -330,7 +331,7 @@ class FaceStylizer:
             content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face, seed=seed,
             progress=progress,
         )  # fmt: skip
-        settings = options.settings(self.config.name, psi=self._psi(psi), seed=seed)
+        settings = self._settings(options, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
 
         def finish(jobs: Sequence[_Job], network: nn.Module) -> list[StylizeResult]:
@@ -437,8 +438,8 @@ class FaceStylizer:
 
         for i in (0, n - 1):
             styles(i, 0)  # refuses a wrong seed or latent before any work
-        settings = chosen.settings(
-            self.config.name, psi_content=self._psi(psi_content), psi_style=psi, latent=latent,
+        settings = self._settings(
+            chosen, psi_content=self._psi(psi_content), psi_style=psi, latent=latent,
             mixing_level=mixing_level, faces=faces if isinstance(faces, str) else " ".join(map(str, faces)),
         )  # fmt: skip
 
@@ -541,7 +542,7 @@ class FaceStylizer:
         check_mixing(mixing_level, alpha, len(listed), weights)
         for code in listed:
             if isinstance(code, ReferenceCode):
-                code.check(self.generator, self.config)
+                code.check(self.generator, self.config, self.style_sha256)
         codes = [
             item
             if isinstance(item, ReferenceCode)
@@ -549,8 +550,8 @@ class FaceStylizer:
             for item in listed
         ]
         style = blend([code.w_plus for code in codes], weights).to(self.device)
-        settings = chosen.settings(
-            self.config.name, psi=self._psi(chosen.psi), mixing_level=mixing_level, alpha=alpha,
+        settings = self._settings(
+            chosen, psi=self._psi(chosen.psi), mixing_level=mixing_level, alpha=alpha,
             references="+".join(code.digest for code in codes), seed=chosen.seed,
         )  # fmt: skip
         if weights is not None:
@@ -758,6 +759,11 @@ class FaceStylizer:
         """Which E_w reads photos here: "base", the one that goes with G, or the sha256 of a style's own."""
         return "base" if self.config.encoder == "base" else weights_sha256(self.encoder)
 
+    @cached_property
+    def style_sha256(self) -> str:
+        """Of the synthesis network's weights as the style's file stores them: what a picture was drawn with."""
+        return synthesis_sha256(self.generator)
+
     def encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
         if space not in self._encoders:
@@ -773,6 +779,10 @@ class FaceStylizer:
     def _inverter(self) -> Inverter:
         with torch.inference_mode(False):  # gradients go through its networks
             return Inverter(self.base)
+
+    def _settings(self, options: Options, **more: Any) -> dict[str, Any]:
+        """What a picture is made with, for its metadata."""
+        return options.settings(self.config.name, style_sha256=self.style_sha256, **more)
 
     def _psi(self, psi: float | None) -> float:
         """``psi``, or the style's."""

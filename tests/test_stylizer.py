@@ -415,7 +415,20 @@ def test_unusable_sources_are_image_errors(stylizer, tmp_path):
 def test_metadata_names_style_and_settings_only(result):
     chunks = result.metadata()
     assert chunks.keys() == {"Software", "facestyle"}
-    assert "style=cartoon" in chunks["facestyle"]
+    assert "style=cartoon, style_sha256=" in chunks["facestyle"]
+
+
+def test_metadata_tell_weights_of_one_name_apart(stylizer, astronaut, result, tmp_path):
+    """The digest is the one that codes of references carry, the same for what was saved and loaded."""
+    code = stylizer.encode_reference(astronaut, steps=0)
+    assert result.settings["style_sha256"] == stylizer.style_sha256 == code.style_sha256
+    stylizer.save_pretrained(tmp_path / "mine", samples=False)
+    again = FaceStylizer.from_pretrained(tmp_path / "mine", device="cpu", dtype="float32")
+    assert again.style_sha256 == stylizer.style_sha256
+    with torch.no_grad():
+        next(again.generator.synthesis.parameters()).mul_(1.5)
+    other = FaceStylizer(again.generator, again.base, again.encoder, again.config, device="cpu")
+    assert other.style_sha256 != stylizer.style_sha256
 
 
 def test_saved_styles_load_and_draw_the_same(stylizer, astronaut, result, tmp_path):
