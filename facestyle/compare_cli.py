@@ -58,6 +58,13 @@ def _compare(args: argparse.Namespace) -> int:
     styles = named_pictures(args.pictures)
     if bool(args.photo) == args.table:
         raise ConfigError("give one photo, or --table for many")
+    if args.table and (args.style is not None or args.already_aligned):
+        raise ConfigError(
+            "--style and --already-aligned are of one photo; --table measures the styles of --pictures on aligned "
+            "photos"
+        )
+    if not args.table and args.faces:
+        raise ConfigError("--faces are the photos of --table; leave it out, or ask for --table")
     config = configured(ComparisonConfig(), args.set)
     methods = args.methods.split(",") if args.methods else METHODS
     if args.table:
@@ -96,4 +103,4 @@ def _photo(args: argparse.Namespace, styles: dict[str, str], config: Any, method
     )  # fmt: skip
     print(format_rows(report))
     print(Path(args.output) / "comparison.png")
-    return 0
+    return 1 if all("why" in row for row in report["methods"]) else 0

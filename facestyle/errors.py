@@ -23,8 +23,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "OutputError",
     "StyleNotFoundError",
     "UploadError",
+    "memory_named",
     "ran_out",
     "too_little_memory",
 ]
@@ -208,3 +210,20 @@ def too_little_memory(what: str, error: BaseException) -> DeviceMemoryError:
         f"{what} took more memory than there is ({why}); use a smaller photo or batch, fewer pictures at a time, "
         "another device, or a machine with more"
     )
+
+
+@contextlib.contextmanager
+def memory_named(what: str) -> Iterator[None]:
+    """A context that gives memory that ran out its name.
+
+    Raises:
+        DeviceMemoryError: memory ran out, of Python, torch on a CPU, or CUDA.
+    """
+    try:
+        yield
+    except DeviceMemoryError:
+        raise
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise too_little_memory(what, error) from error

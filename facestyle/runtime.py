@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import functools
+import logging
 
 import torch
+import torch.nn.functional as F
 
 from facestyle.errors import ConfigError
 
-__all__ = ["choose_device", "choose_dtype", "cpu_has_bfloat16", "cuda_has_bfloat16", "parse_dtype"]
+__all__ = [
+    "choose_device",
+    "choose_dtype",
+    "cpu_has_bfloat16",
+    "cuda_has_bfloat16",
+    "dtype_name",
+    "parse_dtype",
+]
+
+_log = logging.getLogger(__name__)
+
+_KINDS = ("cpu", "cuda", "mps")
 
 _DTYPES = {
     "float32": torch.float32,
@@ -18,7 +31,7 @@ _DTYPES = {
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """``device``, or the best there is: CUDA, then MPS, then CPU.
+    """``device``, or the best there is: CUDA, then MPS where it has all that is needed, then CPU.
 
     Raises:
         ConfigError: the device is unknown or not there.
@@ -26,18 +39,46 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
     if device is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
-        if torch.backends.mps.is_available():
+        if torch.backends.mps.is_available() and _shrinks_pictures("mps"):
             return torch.device("mps")
         return torch.device("cpu")
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ConfigError(f'unknown device {device!r}; use "cpu", "cuda" or "mps"') from error
+        raise _unknown(device) from error
+    if chosen.type not in _KINDS:
+        raise _unknown(device)
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigError("CUDA was asked for, but this torch sees no CUDA device; use cpu")
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("MPS was asked for, but this torch sees no MPS device; use cpu")
+    count = torch.cuda.device_count() if chosen.type == "cuda" else 1
+    if not 0 <= (chosen.index or 0) < count:
+        raise ConfigError(
+            f"there is no device {chosen}: this torch sees {count} of that kind, numbered from 0"
+        )
     return chosen
+
+
+def _unknown(device: str | torch.device) -> ConfigError:
+    return ConfigError(f'unknown device {str(device)!r}; use "cpu", "cuda" or "mps"')
+
+
+@functools.cache
+def _shrinks_pictures(kind: str) -> bool:
+    """Whether a device averages as it shrinks a picture, and sends gradients through: MPS before torch 2.7 does not."""
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            img = torch.ones(1, 1, 4, 4, device=kind, requires_grad=True)
+            F.interpolate(img, size=(2, 2), mode="bilinear", antialias=True).sum().backward()
+    except RuntimeError as error:  # NotImplementedError, which torch raises, is one
+        _log.warning(
+            "%s lacks an operation in this torch (%s), so all runs on the CPU; a newer torch has it",
+            kind.upper(),
+            next(iter(str(error).splitlines()), "no details"),
+        )
+        return False
+    return True
 
 
 def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
@@ -51,6 +92,11 @@ def parse_dtype(name: str | torch.dtype | None) -> torch.dtype | None:
     if name not in _DTYPES:
         raise ConfigError(f"unknown dtype {name!r}; use auto, {', '.join(_DTYPES)}")
     return _DTYPES[name]
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """The name that ``parse_dtype`` reads, such as "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:

@@ -1,15 +1,19 @@
-"""Seconds of a call on a device."""
+"""Seconds of a call on a device, and what reports call the device."""
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 import torch
 
-__all__ = ["seconds_in_turns", "seconds_of", "wait_for"]
+from facestyle import __version__
+
+__all__ = ["device_name", "seconds_in_turns", "seconds_of", "versions", "wait_for"]
 
 
 def wait_for(device: torch.device) -> None:
@@ -18,6 +22,19 @@ def wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def device_name(device: torch.device) -> str:
+    """What a report calls a device: a GPU by its own name."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+
+
+def versions() -> dict[str, str]:
+    """Of facestyle, and of the packages it draws with, where they are installed."""
+    found = {"facestyle": __version__, "torch": torch.__version__}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        found["diffusers"] = metadata.version("diffusers")
+    return found
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device, runs: int) -> float:

@@ -38,6 +38,9 @@ _COLUMNS = ("seconds", "memory", "parameters", "side", "identity", "perceptual")
 _RUNS = "FACESTYLE_RUNS"
 """Variable that names a folder with ``METHOD/STYLE``, as ``facestyle compare --runs`` takes it."""
 
+_DIFFUSION = "FACESTYLE_DIFFUSION"
+"""Variable that names the model of NTC, InST and StyleID, a folder or a Hub repository."""
+
 
 def build_compare_tab(engine: Engine, panel: Panel) -> None:
     """Lay the tab out and wire it."""
@@ -72,7 +75,13 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         folder = new_file("comparison")
         try:
             report = engine.compare(
-                visitor_of(request), photo, style, folder, runs=os.environ.get(_RUNS), **CUTS[cut]
+                visitor_of(request),
+                photo,
+                style,
+                folder,
+                runs=os.environ.get(_RUNS),
+                diffusion=os.environ.get(_DIFFUSION),
+                **CUTS[cut],
             )
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]

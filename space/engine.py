@@ -24,7 +24,9 @@ from facestyle import (
     Variations,
     list_styles,
 )
+from facestyle.baselines.registry import DiffusionModel
 from facestyle.errors import FacestyleError
+from facestyle.evaluation.comparison_methods import ComparisonConfig
 from facestyle.evaluation.photo_comparison import compare_photo
 from facestyle.faces.align import align
 from facestyle.inversion import QUICK_STEPS
@@ -296,9 +298,18 @@ class Engine:
 
     def compare(
         self, visitor: str, photo: str | Path, style: str, folder: Path, *,
-        runs: str | None = None, **cut: Any,
+        runs: str | None = None, diffusion: str | None = None, **cut: Any,
     ) -> dict[str, Any]:  # fmt: skip
         """What `compare_photo` finds of a photo's largest face, and leaves in the folder.
+
+        Args:
+            visitor: whose photo it is.
+            photo: a file.
+            style: address of it.
+            folder: for pictures and report.
+            runs: folder of trained methods, as `compare_photo` takes it.
+            diffusion: model that NTC, InST and StyleID draw with; the authors' when None.
+            cut: of the photo, as for `prepare`.
 
         Raises:
             FacestyleError: the photo cannot be used.
@@ -308,9 +319,10 @@ class Engine:
         if is_square := prepared.faces[0] is None:  # no face was looked for, or none found
             source = align(prepared.photo, prepared.quads[0], _COMPARED_PX)
         pictures = references_folder(style)
+        model = DiffusionModel() if diffusion is None else DiffusionModel(model=diffusion)
         report: dict[str, Any] = self._draw(
             style, _compared, source, folder, self.address(style), runs=runs, aligned=is_square,
-            pictures=pictures if pictures.is_dir() else None,
+            config=ComparisonConfig(diffusion=model), pictures=pictures if pictures.is_dir() else None,
         )  # fmt: skip
         return report
 

@@ -2,8 +2,9 @@
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from facestyle import runtime
+from facestyle import drawing, runtime
 from facestyle.errors import ConfigError, DownloadError, StyleNotFoundError
 from facestyle.inversion import Inverter
 from facestyle.latents import broadcast
@@ -25,6 +26,59 @@ def test_devices_are_checked():
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match="CUDA"):
             choose_device("cuda")
+
+
+@pytest.mark.parametrize("device", ["xpu", "meta", "cpu:1", torch.device("meta")])
+def test_devices_nothing_is_drawn_on_are_refused(device):
+    with pytest.raises(ConfigError, match="device"):
+        choose_device(device)
+
+
+def test_a_gpu_that_is_not_there_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    assert choose_device("cuda") == torch.device("cuda")
+    for absent in ("cuda:7", "cuda:200"):
+        with pytest.raises(ConfigError, match=r"no device cuda:.*: this torch sees 2"):
+            choose_device(absent)
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_mps_is_chosen_only_where_it_shrinks_pictures(monkeypatch, caplog, has_it):
+    def lacking(*_, **__):
+        raise NotImplementedError("aten::_upsample_bilinear2d_aa is not implemented for MPS")
+
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *a, device, **options: ones(*a, **options))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    runtime._shrinks_pictures.cache_clear()
+    if not has_it:
+        monkeypatch.setattr(runtime.F, "interpolate", lacking)
+    assert choose_device().type == ("mps" if has_it else "cpu")
+    assert choose_device("mps").type == "mps"
+    assert ("upsample_bilinear2d_aa" in caplog.text) is not has_it
+    runtime._shrinks_pictures.cache_clear()
+
+
+def test_colours_are_pooled_where_sides_need_not_divide(monkeypatch):
+    pooled_on = []
+    interpolate = drawing.F.interpolate
+
+    def noted(img, **options):
+        if options["mode"] == "area":
+            pooled_on.append(img.device.type)
+        return interpolate(img, **options)
+
+    monkeypatch.setattr(drawing.F, "interpolate", noted)
+    with FakeTensorMode():
+        for place in ("mps", "cpu"):
+            img = torch.zeros(1, 3, 64, 64, device=place)
+            photo = torch.zeros(1, 3, 100, 100, device=place)
+            result = drawing._with_color_of(img, photo, 0.5)
+            assert result.device.type == place and result.shape == img.shape
+    assert pooled_on == ["cpu"] * 4
 
 
 @pytest.mark.parametrize(
@@ -83,6 +137,15 @@ def test_inversion_recovers_a_face_the_generator_drew(base):
     torch.testing.assert_close(same, broadcast(w, base.num_ws))
     with pytest.raises(ConfigError):
         inverter(photo, w, -1)
+
+
+def test_a_search_ends_after_steps_that_are_not_whole(base):
+    photo = torch.zeros(1, 3, 256, 256)
+
+    def stop_late(step):
+        assert step <= 2
+
+    assert Inverter(base).search(photo, base.w_avg[None], 1.5, on_step=stop_late).steps == 2
 
 
 def test_offline_hub_names_end_in_advice(tmp_path):

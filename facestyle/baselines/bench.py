@@ -5,17 +5,17 @@ Weights do not change the time of dense layers, so no download is needed; the pi
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from facestyle.baselines.diffusion import LatentDiffusion, guarded
-from facestyle.baselines.diffusion_method import square_crop
+from facestyle.baselines.diffusion import LatentDiffusion, guarded, network_dtype
+from facestyle.baselines.diffusion_method import DiffusionBaseline, square_crop
 from facestyle.baselines.inst import Inst, InstStyle
 from facestyle.baselines.inst_training import InstInverter, training_loss
 from facestyle.baselines.ntc import Ntc
@@ -24,18 +24,19 @@ from facestyle.baselines.styleid import StyleId
 from facestyle.bench import machine, sample_photo
 from facestyle.errors import ConfigError
 from facestyle.evaluation.comparison_methods import our_parameters
+from facestyle.hub.scores import read_training, training_seconds
 from facestyle.image import load_image, to_tensor
 from facestyle.memory import PeakMemory
-from facestyle.runtime import choose_device, parse_dtype
-from facestyle.timing import seconds_of, wait_for
+from facestyle.runtime import choose_device, dtype_name
+from facestyle.timing import device_name, seconds_of, versions, wait_for
 
 if TYPE_CHECKING:
-    from facestyle.baselines.base import Baseline
     from facestyle.stylizer import FaceStylizer
 
 __all__ = ["bench_baselines", "format_baselines"]
 
 _WARM_UP = 3
+_TIMED = ("steps", "strength", "disturbance_time", "features", "inversion", "refine")
 
 
 def bench_baselines(
@@ -64,12 +65,13 @@ def bench_baselines(
 
     Returns:
         "model" (what was run, in words), "rows" (a mapping for each method: "method", "parameters", "resolution",
-        "seconds", "peak_memory_mb", "style_seconds", "finite"), "memory_of" ("device", or "whole process" on a CPU),
-        "parts" (seconds of single calls), "inst_training_step" (seconds), "device", "dtype", "machine", "versions",
-        "date".
+        "seconds" in the median behind three calls of warm-up, "peak_memory_mb",
+        "style_seconds" of learning a style, of ours what its training is known to have taken, "finite", "dtype",
+        "settings"), "memory_of" ("device", or "whole process" on a CPU), "parts" (seconds of single calls),
+        "inst_training_step" (seconds), "device", "dtype" of the diffusion model, "runs", "machine", "versions", "date".
 
     Raises:
-        ConfigError: ``runs`` is below 1, or there is no such size or device.
+        ConfigError: ``runs`` is below 1, there is no such size or device, or it does not compute in ``dtype``.
         DeviceMemoryError: the model does not fit.
         MissingDependencyError: the extra ``diffusion`` is not installed.
     """
@@ -78,7 +80,7 @@ def bench_baselines(
     place = choose_device(device)
     is_cuda = place.type == "cuda"
     size = size or ("full" if is_cuda else "tiny")
-    kind = parse_dtype(dtype) or (torch.bfloat16 if is_cuda else torch.float32)
+    kind = network_dtype(dtype, place, default=torch.bfloat16)
     rows = [_ours_row(ours, style, place, runs)]
     with guarded("the baselines' bench"):
         model = random_model(size, device=place, dtype=kind)
@@ -86,8 +88,12 @@ def bench_baselines(
         for method, style_seconds in _methods(model, dict(configs or {}), training_step):
             photo = _photo(method.resolution, place)
             row = _row(method.name, partial(method.stylize, photo), place, runs)
-            row |= {"parameters": method.parameters, "style_seconds": style_seconds}
-            rows.append(row)
+            rows.append(
+                row | {
+                    "parameters": method.parameters, "style_seconds": style_seconds,
+                    "dtype": dtype_name(kind), "settings": dataclasses.asdict(method.config),
+                }
+            )  # fmt: skip
         parts = _parts(model, runs)
     return {
         "model": model.name,
@@ -95,11 +101,11 @@ def bench_baselines(
         "memory_of": "device" if is_cuda else "whole process",
         "parts": parts,
         "inst_training_step": training_step,
-        "device": torch.cuda.get_device_name(place) if is_cuda else str(place),
-        "dtype": str(kind).removeprefix("torch."),
+        "device": device_name(place),
+        "dtype": dtype_name(kind),
         "runs": runs,
         "machine": machine(),
-        "versions": {name: metadata.version(name) for name in ("torch", "diffusers")},
+        "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
 
@@ -107,25 +113,32 @@ def bench_baselines(
 def format_baselines(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [
-        f"{report['model']}; {report['device']}, {report['dtype']}, one aligned photo, warm; memory of the "
-        f"{report['memory_of']}",
-        f"  {'':<10}{'parameters':>12}{'pixels':>8}{'seconds':>9}{'memory':>10}{'once a style':>14}",
+        f"{report['model']}; {report['device']}, one aligned photo, the median of {report['runs']} behind "
+        f"{_WARM_UP}; memory of the {report['memory_of']}",
+        f"  {'':<10}{'parameters':>12}{'pixels':>8}{'seconds':>9}{'memory':>10}{'once a style':>14}  settings",
     ]
     for row in report["rows"]:
         memory = row["peak_memory_mb"]
         lines.append(
             f"  {row['method']:<10}{row['parameters'] / 1e6:>10.2f} M{row['resolution']:>8}"
             f"{row['seconds']:>9.3f}{f'{memory} MB' if memory is not None else 'n/a':>10}"
-            f"{_spelled(row['style_seconds']):>14}"
+            f"{_spelled(row['style_seconds']):>14}  {row['dtype']}, {_told(row['settings'])}"
+            + ("" if row["finite"] else "; its pictures are not finite")
         )
     lines += [f"  {name:<22}{seconds:>9.4f} s" for name, seconds in report["parts"].items()]
     lines.append(
-        "once a style: InST's is its step's time, times its steps; ours is not measured here"
+        "once a style: InST's is its step's time, times its steps; ours is what its training took, as recorded with "
+        "the style"
     )
     lines.append(
         f"{report['machine']['processor']}, {report['machine']['cores']} cores, {report['date']}"
     )
     return "\n".join(lines)
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    """The settings that decide about a method's time."""
+    return ", ".join(f"{name}={settings[name]}" for name in _TIMED if name in settings)
 
 
 def _spelled(seconds: float | None) -> str:
@@ -136,7 +149,7 @@ def _spelled(seconds: float | None) -> str:
 
 def _methods(
     model: LatentDiffusion, configs: dict[str, Any], training_step: float
-) -> list[tuple[Baseline, float | None]]:
+) -> list[tuple[DiffusionBaseline[Any], float | None]]:
     """The methods with a style of random numbers, and the seconds that it takes to learn one."""
     inst = Inst(model, configs.get("inst"))
     statistics_of = torch.zeros(1, 4, 1, 1, device=model.device)
@@ -164,8 +177,12 @@ def _ours_row(
     def draw() -> Tensor:
         return to_tensor(stylizer(photo, aligned=True).image)
 
-    row = _row("ours", draw, device, runs)
-    return row | {"parameters": our_parameters(stylizer), "style_seconds": None}
+    training = {} if stylizer.folder is None else read_training(stylizer.folder)
+    learned = sum(training_seconds(training).values())
+    return _row("ours", draw, device, runs) | {
+        "parameters": our_parameters(stylizer), "style_seconds": learned or None,
+        "dtype": dtype_name(stylizer.dtype), "settings": {"refine": 0},
+    }  # fmt: skip
 
 
 def _row(
@@ -173,7 +190,8 @@ def _row(
 ) -> dict[str, Any]:
     """What drawing one picture costs."""
     with PeakMemory(device) as memory:
-        img = draw()
+        for _ in range(_WARM_UP):
+            img = draw()
         seconds = seconds_of(draw, device, runs)
     return {
         "method": method,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,6 +85,8 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--memory", default="all", choices=("all", "low"), help="low: one network at a time on CUDA"
     )
+    parser.add_argument("--revision", default="", help="branch, tag or commit of the repository")
+    parser.add_argument("--variant", default="", help="of its weights' files, such as fp16")
 
 
 def _model(args: argparse.Namespace) -> DiffusionModel:
@@ -96,16 +97,14 @@ def _model(args: argparse.Namespace) -> DiffusionModel:
     """
     from facestyle.baselines.registry import DIFFUSION, DiffusionModel
 
-    if args.method not in DIFFUSION and (args.model, args.dtype, args.memory) != (
-        None,
-        "auto",
-        "all",
-    ):
+    asked = {name: getattr(args, name) for name in ("dtype", "memory", "revision", "variant")}
+    given = DiffusionModel(**asked, **({} if args.model is None else {"model": args.model}))
+    if args.method not in DIFFUSION and (args.model is not None or given != DiffusionModel()):
         raise ConfigError(
-            f"--model, --dtype and --memory are of {', '.join(DIFFUSION)}; leave them out of {args.method}"
+            f"--model, --dtype, --memory, --revision and --variant are of {', '.join(DIFFUSION)}; leave them out of "
+            f"{args.method}"
         )
-    given = DiffusionModel(dtype=args.dtype, memory=args.memory)
-    return given if args.model is None else dataclasses.replace(given, model=args.model)
+    return given
 
 
 def _base(args: argparse.Namespace) -> Generator | None:
@@ -155,6 +154,8 @@ def _stylize(args: argparse.Namespace) -> int:
 
     if args.folder is None and args.method != "ntc":
         raise ConfigError(f"{args.method} needs --run, the folder it was trained or imported into")
+    if args.folder is not None and args.method == "ntc":
+        raise ConfigError("ntc learns nothing, so that there is nothing in --run; leave it out")
     config = stylize_config(args.method)
     if args.set:
         config = configured(config, args.set)

@@ -6,6 +6,7 @@ A latent at time t is ``x_t = sqrt(a_t) * x_0 + sqrt(1 - a_t) * noise``, where a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor
 
@@ -41,9 +42,8 @@ class Ddim:
         return [i * stride + 1 for i in range(steps)]
 
     def down(self, times: list[int]) -> list[tuple[int, int]]:
-        """(from, to) of the steps that denoise from the last of ascending times to time 0."""
-        targets = [0, *times[:-1]]
-        return list(zip(times, targets, strict=True))[::-1]
+        """(from, to) of the steps that denoise from the last of ascending times to time 0, if there are any."""
+        return [(time, target) for target, time in pairwise([0, *times])][::-1]
 
     def move(self, x: Tensor, noise: Tensor, start: int, end: int) -> Tensor:
         """``x`` at time ``end``, if ``noise`` is what it holds at time ``start``; eq. 12 with sigma 0.

@@ -8,11 +8,13 @@ unless a method's ``official_quirks`` ask for one.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,26 @@ from facestyle.errors import (
 )
 from facestyle.runtime import choose_device, parse_dtype
 
-__all__ = ["OFFICIAL_MODEL", "LatentDiffusion", "guarded", "need_diffusers"]
+__all__ = [
+    "OFFICIAL_MODEL",
+    "LatentDiffusion",
+    "guarded",
+    "need_diffusers",
+    "network_dtype",
+    "whole",
+]
 
 _log = logging.getLogger(__name__)
 
 OFFICIAL_MODEL = "CompVis/stable-diffusion-v1-4"
 """What the authors of all three methods used; its licence is CreativeML OpenRAIL-M."""
 
-_TESTED = (0, 42)
+_TESTED = {"diffusers": (0, 42), "transformers": (5,)}
 _PIPELINE = "StableDiffusionPipeline"
 _MEMORY = ("all", "low")
+_TIMES = 1000
+_SAMPLED = 256
+"""Numbers of each tensor that tell a model from others."""
 
 
 class LatentDiffusion:
@@ -50,7 +62,7 @@ class LatentDiffusion:
 
     Args:
         pipe: a diffusers ``StableDiffusionPipeline``, already where it should run.
-        name: its repository or folder, for reports and cache keys.
+        name: its repository or folder, for reports.
         device: where its networks compute.
 
     Attributes:
@@ -105,7 +117,7 @@ class LatentDiffusion:
         """
         need_diffusers()
         place = choose_device(device)
-        kind = _number_type(dtype, place)
+        kind = network_dtype(dtype, place, default=torch.float16)
         if memory not in _MEMORY:
             raise ConfigError(f"memory must be one of {', '.join(_MEMORY)}, got {memory!r}")
         if memory == "low" and place.type != "cuda":
@@ -120,12 +132,28 @@ class LatentDiffusion:
                 pipe.vae.enable_tiling()
             else:
                 pipe.to(place, silence_dtype_warnings=True)
-            return cls(pipe, name=source, device=place)
+            name = source if revision is None else f"{source}@{revision}"
+            return cls(pipe, name=name, device=place)
 
     @property
     def parameters(self) -> int:
         """Of the UNet, the autoencoder and the text encoder."""
         return count_parameters(self.unet, self.vae, self.text_encoder)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the noise levels, and of every tensor's name, shape and first numbers, in the networks' type.
+
+        The same wherever the model lies; another for another revision, variant or number type, and for one that was
+        trained on.
+        """
+        digest = hashlib.sha256(self.ddim.alphas.numpy().tobytes())
+        for net in (self.unet, self.vae, self.text_encoder):
+            for name, tensor in sorted(net.state_dict().items()):
+                digest.update(f"{name} {list(tensor.shape)}".encode())
+                first = tensor.detach().reshape(-1)[:_SAMPLED].float().cpu()
+                digest.update(first.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def predict_noise(self, latents: Tensor, time: int, states: Tensor) -> Tensor:
         """The noise [B, C, H, W] float32 in latents of a time, by text states [B, tokens, width]."""
@@ -203,11 +231,11 @@ def need_diffusers() -> None:
 
 @contextlib.contextmanager
 def guarded(what: str) -> Iterator[None]:
-    """A context that names memory that ran out, and a diffusers newer than the tested one that broke.
+    """A context that names memory that ran out, and a diffusers or transformers newer than the tested one that broke.
 
     Raises:
         DeviceMemoryError: memory ran out.
-        MissingDependencyError: diffusers is newer, and has no longer what is asked of it.
+        MissingDependencyError: one of them is newer, and has no longer what is asked of it.
     """
     try:
         yield
@@ -215,16 +243,25 @@ def guarded(what: str) -> Iterator[None]:
         if isinstance(error, DeviceMemoryError) or not ran_out(error):
             raise
         raise _too_little(what, str(error)) from error
-    except (AttributeError, ImportError, TypeError) as error:
-        found = metadata.version("diffusers")
-        numbers = tuple(int(part) for part in re.findall(r"\d+", found)[:2])
-        if isinstance(error, MissingDependencyError) or numbers <= _TESTED:
+    except (AttributeError, ImportError, KeyError, TypeError) as error:
+        newer = _newer()
+        if isinstance(error, MissingDependencyError) or not newer:
             raise
-        tested = ".".join(map(str, _TESTED))
+        tested = " ".join(f'"{name}=={".".join(map(str, _TESTED[name]))}.*"' for name in newer)
+        found = " and ".join(f"{name} {version}" for name, version in newer.items())
         raise MissingDependencyError(
-            f"{what} failed with diffusers {found} ({error}); it is known to work with {tested}: "
-            f'pip install "diffusers=={tested}.*"'
+            f"{what} failed with {found} ({error}); it is known to work with: pip install {tested}"
         ) from error
+
+
+def _newer() -> dict[str, str]:
+    """Version of each package that is newer than the tested one."""
+    found = {name: metadata.version(name) for name in _TESTED}
+    return {
+        name: version
+        for name, version in found.items()
+        if tuple(map(int, re.findall(r"\d+", version)))[: len(_TESTED[name])] > _TESTED[name]
+    }
 
 
 def _too_little(what: str, why: str) -> DeviceMemoryError:
@@ -234,10 +271,17 @@ def _too_little(what: str, why: str) -> DeviceMemoryError:
     )
 
 
-def _number_type(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+def network_dtype(
+    dtype: str | torch.dtype | None, device: torch.device, *, default: torch.dtype
+) -> torch.dtype:
+    """The number type asked for; when None, ``default`` on CUDA and float32 elsewhere.
+
+    Raises:
+        ConfigError: there is no such type, or the device does not compute in it.
+    """
     kind = parse_dtype(dtype)
     if kind is None:
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return default if device.type == "cuda" else torch.float32
     if kind is torch.float16 and device.type == "cpu":
         raise ConfigError("float16 is for GPUs; on a CPU use float32 or bfloat16")
     return kind
@@ -292,7 +336,8 @@ def _index_file(source: str, revision: str | None) -> tuple[Path, bool]:
     except (OSError, HTTPError) as error:
         raise DownloadError(
             f"{source} is neither a folder here nor in the Hugging Face cache, and could not be fetched "
-            f"({(str(error) or type(error).__name__).splitlines()[0]})"
+            f"({_first_line(error)}); name another Stable Diffusion 1.x, a repository or a folder (--model; of a "
+            "comparison --set diffusion.model=), or make a small one with `facestyle train-diffusion`"
         ) from error
 
 
@@ -302,15 +347,44 @@ def _load_pipeline(
     from diffusers import StableDiffusionPipeline
 
     unused = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
-    try:
+    with whole(source):
         return StableDiffusionPipeline.from_pretrained(
             source, dtype=dtype, revision=revision, variant=variant, use_safetensors=True,
             local_files_only=not is_online, **unused,
         )  # fmt: skip
-    except (OSError, ValueError) as error:
-        if not Path(source).is_dir() and isinstance(error, OSError):
-            raise DownloadError(f"{source} could not be fetched whole ({error})") from error
-        raise CheckpointError(f"{source} cannot be loaded ({error})") from error
+
+
+@contextlib.contextmanager
+def whole(source: str) -> Iterator[None]:
+    """A context, in which networks are read out of a folder or repository, that names what is wrong with its files.
+
+    Raises:
+        DownloadError: the connection broke, or a repository lacks files.
+        CheckpointError: a file is damaged, or does not fit the others.
+    """
+    from httpx2 import HTTPError
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, HTTPError, SafetensorError, ValueError, RuntimeError) as error:
+        if ran_out(error):
+            raise
+        if isinstance(error, HTTPError) or (
+            isinstance(error, OSError) and not Path(source).is_dir()
+        ):
+            raise DownloadError(
+                f"{source} could not be fetched whole ({_first_line(error)}); try again, which goes on where it "
+                "stopped, or name a repository or folder that holds its networks as safetensors"
+            ) from error
+        raise CheckpointError(
+            f"{source} cannot be loaded ({_first_line(error)}); a file of it is damaged, is not there, or is of "
+            "another model: fetch it again"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _check_networks(pipe: Any, name: str) -> None:
@@ -319,11 +393,18 @@ def _check_networks(pipe: Any, name: str) -> None:
     if unet.in_channels != channels or unet.cross_attention_dim != width:
         raise CheckpointError(
             f"{name} is no Stable Diffusion 1.x: its UNet takes {unet.in_channels} channels and texts of width "
-            f"{unet.cross_attention_dim}, its other networks give {channels} and {width}"
+            f"{unet.cross_attention_dim}, its other networks give {channels} and {width}; name one such as "
+            f"{OFFICIAL_MODEL}"
         )
     if scheduler.get("prediction_type", "epsilon") != "epsilon":
         raise CheckpointError(
-            f"{name} predicts {scheduler['prediction_type']}; the methods are made for models that predict noise"
+            f"{name} predicts {scheduler['prediction_type']}; the methods are made for models that predict noise, such "
+            f"as {OFFICIAL_MODEL}"
+        )
+    if scheduler.get("num_train_timesteps") != _TIMES:
+        raise CheckpointError(
+            f"{name} knows {scheduler.get('num_train_timesteps')} noise levels; the methods' settings are times of "
+            f"{_TIMES}, such as those of {OFFICIAL_MODEL}"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,12 +17,20 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from facestyle.baselines.base import Baseline, PictureSources, check_crops, prepared, resize
+from facestyle.baselines.base import (
+    Baseline,
+    PictureSources,
+    check_crops,
+    numbered_seed,
+    prepared,
+    resize,
+)
 from facestyle.baselines.diffusion import OFFICIAL_MODEL, LatentDiffusion, guarded
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.image import IMAGE_SUFFIXES, load_image, to_tensor
 from facestyle.models.checkpoints import read_metadata
 from facestyle.picture_files import iter_images
+from facestyle.timing import wait_for
 
 __all__ = [
     "STYLE_NUMBER",
@@ -94,13 +103,13 @@ def picture_digest(img: Tensor) -> str:
 
 def crop_noise(like: Tensor, seed: int, number: int) -> Tensor:
     """Gaussian noise for photo ``number``, the same on every device."""
-    rng = torch.Generator().manual_seed(seed * 1_000_003 + number)
+    rng = torch.Generator().manual_seed(numbered_seed(seed, number))
     return torch.randn(like.shape, generator=rng).to(like.device)
 
 
 def latent_rng(seed: int, number: int) -> torch.Generator:
     """What draws the sample of a picture's latent: other numbers than `crop_noise`, the same on every device."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + number + 500_009)
+    return torch.Generator().manual_seed(numbered_seed(seed, number + 500_009))
 
 
 class DiffusionBaseline(Baseline, Generic[Config]):
@@ -256,6 +265,7 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
     Attributes:
         file: name of the file that a style is kept in.
         format: what its metadata call it.
+        style_seconds: that ``prepare`` took, once it was called.
     """
 
     file: ClassVar[str]
@@ -270,15 +280,25 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
     ) -> None:
         super().__init__(model, config, cache=cache)
         self.style: Style | None = None
+        self.style_seconds: float | None = None
         self._known: dict[str, Style] = {}
 
-    def prepare(self, pictures: PictureSources, out: str | Path, *, progress: bool = True) -> Self:
+    def prepare(
+        self, pictures: PictureSources, out: str | Path | None, *, progress: bool = True
+    ) -> Self:
         """Learn one style picture: the file given, or the first by name of a folder or zip.
 
-        See :meth:`Baseline.prepare`.
+        Nothing is kept when ``out`` is None, for which InST takes too long. See :meth:`Baseline.prepare`.
+
+        Raises:
+            ConfigError: several were given.
         """
         img = self._square(_first_picture(pictures))
-        self.style = self._learn(img, Path(out), self.config, progress=progress)
+        folder = None if out is None else Path(out)
+        began = time.perf_counter()
+        self.style = self._learn(img, folder, self.config, progress=progress)
+        wait_for(self.model.device)
+        self.style_seconds = time.perf_counter() - began
         return self
 
     def load(self, out: str | Path) -> Self:
@@ -310,7 +330,7 @@ class StyledDiffusionBaseline(DiffusionBaseline[Config], Generic[Config, Style])
             return self._learn_anew(img, path, origin, config, progress)
         if style_origin(path, self.format) != origin:
             raise ConfigError(
-                f"{path} is of another picture or of other settings; name another folder"
+                f"{path} is of another picture, model or number type, or of other settings; name another folder"
             )
         return self._read(path, config)
 
@@ -341,17 +361,22 @@ def style_origin(path: Path, kind: str) -> dict[str, Any]:
         CheckpointError: the file is absent, damaged, or of another format than ``kind``.
     """
     metadata = read_metadata(path)
-    if metadata.get("format") != kind:
-        raise CheckpointError(f"holds no style ({kind})", path=path)
+    if metadata.get("format") != kind or "origin" not in metadata:
+        raise CheckpointError(
+            f"holds no style ({kind}); name a folder that `facestyle baseline train` made",
+            path=path,
+        )
     origin: dict[str, Any] = json.loads(metadata["origin"])
     return origin
 
 
 def _first_picture(pictures: PictureSources) -> Picture:
-    source = pictures if isinstance(pictures, str | Path) else next(iter(pictures), None)
-    if source is None:
-        raise ConfigError("expected a style picture, got none")
-    path = Path(source)
+    sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    if len(sources) != 1:
+        raise ConfigError(
+            f"the method follows one style picture, a file or the first of a folder or zip; got {len(sources)}"
+        )
+    path = Path(sources[0])
     if path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir():
         return path
     return next(iter_images(path))[1]

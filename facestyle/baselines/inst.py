@@ -8,8 +8,8 @@ The authors' code has oddities; :class:`Inst` lists them.
 
 from __future__ import annotations
 
-import dataclasses
 import json
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -32,14 +32,18 @@ from facestyle.baselines.diffusion_method import (
 )
 from facestyle.baselines.inst_training import (
     InstTraining,
+    check_trainable,
     style_token,
     train_embedding,
     view_style,
 )
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.runtime import dtype_name
 
 __all__ = ["Inst", "InstConfig", "InstStyle"]
+
+_log = logging.getLogger(__name__)
 
 _FORMAT = "facestyle-inst"
 _EPS = 1e-5
@@ -107,9 +111,14 @@ class InstStyle:
             CheckpointError: the file is absent, damaged, or of another kind.
         """
         origin = style_origin(Path(path), _FORMAT)
-        latent = json.loads(read_metadata(path)["latent"])
-        mean, std = (torch.tensor(latent[k]).view(1, -1, 1, 1).to(device) for k in ("mean", "std"))
-        return cls(read_tensors(path)["style"].to(device), mean, std), origin
+        try:
+            latent = json.loads(read_metadata(path)["latent"])
+            mean, std = (
+                torch.tensor(latent[k]).view(1, -1, 1, 1).to(device) for k in ("mean", "std")
+            )
+            return cls(read_tensors(path)["style"].to(device), mean, std), origin
+        except KeyError as error:
+            raise CheckpointError(f"lacks {error}; learn the style anew", path=path) from error
 
 
 class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
@@ -206,9 +215,10 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
 
     def _key(self, img: Tensor, config: InstConfig) -> dict[str, Any]:
         key = {
-            "model": self.model.name,
+            "model": self.model.fingerprint,
+            "dtype": dtype_name(self.model.dtype),
             "picture": picture_digest(img),
-            "training": dataclasses.asdict(config.training),
+            "training": config.training.origin(),
             "official_quirks": config.official_quirks,
         }
         return key | {"dropout": True, "sampled": True} if config.official_quirks else key
@@ -227,6 +237,7 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
                 "method is made, or prepare() the picture"
             )
         training, quirks = config.training, config.official_quirks
+        check_trainable(self.model)
         with torch.inference_mode(False), torch.enable_grad(), guarded("InST's training"):
             views = view_style(img, self.model, training.clip, quirks=quirks)
             vector = train_embedding(
@@ -245,9 +256,19 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
         width = self.model.unet.config.cross_attention_dim
         if style.vector.shape != (1, width):
             raise CheckpointError(
-                f"was learned on {origin.get('model')}, and does not fit {self.model.name}",
+                f"was learned on another kind of model, and does not fit {self.model.name}; learn the style anew with "
+                "it",
                 path=path,
             )
+        if origin.get("official_quirks") != config.official_quirks:
+            raise CheckpointError(
+                f"was learned with official_quirks {origin.get('official_quirks')}, and {config.official_quirks} is "
+                "asked for; set it alike, or learn the style anew in another folder",
+                path=path,
+            )
+        own = self._key(torch.zeros(1), config)
+        if origin.get("dtype") == own["dtype"] and origin.get("model") != own["model"]:
+            _log.warning("%s was learned on another model than %s", path, self.model.name)
         return style
 
 

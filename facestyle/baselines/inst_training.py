@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.baselines.diffusion import LatentDiffusion
+from facestyle.baselines.base import numbered_seed
+from facestyle.baselines.diffusion import LatentDiffusion, whole
 from facestyle.errors import CheckpointError, ConfigError, DownloadError
 from facestyle.evaluation.cmmd import clip_input
 from facestyle.training.state import TrainingState
@@ -25,6 +26,7 @@ __all__ = [
     "InstInverter",
     "InstTraining",
     "StyleViews",
+    "check_trainable",
     "clip_levels",
     "style_token",
     "train_embedding",
@@ -33,6 +35,8 @@ __all__ = [
 ]
 
 _STAGE = "training"
+_HOW = ("checkpointing", "save_every")
+"""Settings that do not change what is learned."""
 _PLACEHOLDER = "*"
 
 
@@ -63,6 +67,14 @@ class InstTraining:
         for name in ("steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.lr <= 0:
+            raise ConfigError(f"lr must be above 0, got {self.lr}")
+        if not 0 <= self.flip_share <= 1:
+            raise ConfigError(f"flip_share must be from 0 to 1, got {self.flip_share}")
+
+    def origin(self) -> dict[str, Any]:
+        """The settings that what is learned depends on."""
+        return {k: v for k, v in dataclasses.asdict(self).items() if k not in _HOW}
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +149,10 @@ def style_token(model: LatentDiffusion) -> int:
     """
     token = int(model.token_ids([_PLACEHOLDER])[0, 1])
     if token == model.tokenizer.unk_token_id:
-        raise CheckpointError(f"the tokenizer of {model.name} has no token {_PLACEHOLDER!r}")
+        raise CheckpointError(
+            f"the tokenizer of {model.name} has no token {_PLACEHOLDER!r}, which the style is learned as; name a model "
+            "with Stable Diffusion 1.x's tokenizer"
+        )
     return token
 
 
@@ -214,19 +229,38 @@ def train_embedding(
         progress: show a bar.
 
     Raises:
-        ConfigError: the folder holds a run with other settings, or the model keeps its networks off the device.
+        ConfigError: the folder holds a run with other settings, the model keeps its networks off the device, or what
+            is learned is no finite number any more.
         OutputError: the folder cannot be written.
     """
-    if hasattr(model.unet, "_hf_hook"):
-        raise ConfigError('training needs the model with memory="all"; set checkpointing to save')
-    state = TrainingState(folder, {"config": dataclasses.asdict(config), **origin})
+    check_trainable(model)
+    state = TrainingState(folder, {"config": config.origin(), **origin})
     run = _Training(model, views, config)
-    with _seeded(model.device), _checkpointed(model, config):
+    with _seeded(model.device), _checkpointed(model, config), _text_in_float32(model):
         run.train(state, progress)
         torch.manual_seed(config.seed)
         with torch.no_grad():
             vector: Tensor = run.inverter.train(dropout)(views.clip[0])
+    _check_finite(vector, "the embedding")
     return vector
+
+
+def check_trainable(model: LatentDiffusion) -> None:
+    """Refuse a model whose networks are not on the device.
+
+    Raises:
+        ConfigError: it was loaded with ``memory="low"``.
+    """
+    if hasattr(model.unet, "_hf_hook"):
+        raise ConfigError('training needs the model with memory="all"; set checkpointing to save')
+
+
+def _check_finite(value: Tensor, what: str) -> None:
+    if not value.isfinite().all():
+        raise ConfigError(
+            f"{what} is no finite number any more; the last checkpoint stays: use bfloat16 or float32 in place of "
+            "float16, or a smaller lr, in another folder"
+        )
 
 
 class _Training:
@@ -269,13 +303,14 @@ class _Training:
     def _step(self, step: int) -> float:
         """One step of random view, latent, noise and time; its loss."""
         config, model = self.config, self.model
-        torch.manual_seed(config.seed * 1_000_003 + step)
+        torch.manual_seed(numbered_seed(config.seed, step))
         view = int(torch.rand(()) < config.flip_share)
         mean, std = self.views.latents[view]
         clean = mean + std * torch.randn(mean.shape).to(mean.device)
         noise = torch.randn(mean.shape).to(mean.device)
         moment = int(torch.randint(model.ddim.last + 1, ()))
         loss = training_loss(model, self.inverter(self.views.clip[view]), clean, noise, moment)
+        _check_finite(loss.detach(), f"the loss of step {step + 1}")
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         self.scaler.step(self.optimizer)
@@ -302,17 +337,25 @@ def _checkpointed(model: LatentDiffusion, config: InstTraining) -> Iterator[None
         model.unet.disable_gradient_checkpointing()
 
 
+@contextlib.contextmanager
+def _text_in_float32(model: LatentDiffusion) -> Iterator[None]:
+    """A context in which the text encoder computes in float32, as a small step of the embedding is lost in less."""
+    before = model.text_encoder.dtype
+    model.text_encoder.to(torch.float32)
+    try:
+        yield
+    finally:
+        model.text_encoder.to(before)
+
+
 def _load_clip(clip: str, model: LatentDiffusion) -> Any:
-    from huggingface_hub import errors
     from transformers import CLIPVisionModelWithProjection
 
     try:
-        net: Any = CLIPVisionModelWithProjection.from_pretrained(clip, use_safetensors=True)
-    except (OSError, ValueError, errors.HfHubHTTPError) as error:
-        raise DownloadError(
-            f"InST learns a style through CLIP, and {clip} is neither a folder of it nor could be fetched "
-            f"({str(error).splitlines()[0]})"
-        ) from error
+        with whole(clip):
+            net: Any = CLIPVisionModelWithProjection.from_pretrained(clip, use_safetensors=True)
+    except DownloadError as error:
+        raise DownloadError(f"InST learns a style through CLIP: {error}") from error
     width = model.unet.config.cross_attention_dim
     if net.config.projection_dim != width:
         raise CheckpointError(

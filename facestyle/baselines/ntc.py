@@ -63,7 +63,7 @@ class NtcConfig:
         for name in ("disturbance_time", "rollback_time"):
             if not 0 <= getattr(self, name) <= 1000:
                 raise ConfigError(f"{name} must be from 0 to 1000, got {getattr(self, name)}")
-        if self.official_quirks and self.rollback_steps < 0:
+        if self.disturbance == "rollback" and self.official_quirks and self.rollback_steps < 0:
             raise ConfigError(
                 f"rollback_time {self.rollback_time} is no whole step of {self.steps}; the authors' code then takes "
                 "the noisiest latent instead: raise rollback_time, or set official_quirks to False"
@@ -142,9 +142,20 @@ class Ntc(DiffusionBaseline[NtcConfig]):
         return self._each(content, first, config, draw)
 
     def generate(
-        self, prompt: str, *, seed: int = 0, progress: bool = False, on_step: OnStep | None = None
+        self,
+        prompt: str,
+        *,
+        seed: int | None = None,
+        progress: bool = False,
+        on_step: OnStep | None = None,
     ) -> Tensor:
         """A cartoon [1, 3, R, R] from text alone: plain guidance down to ``disturbance_time``, then the rollback.
+
+        Args:
+            prompt: what it shows.
+            seed: of the noise; the settings' when None.
+            progress: show a bar.
+            on_step: called after each step.
 
         Raises:
             ConfigError: the settings ask for the photo's latent, and there is none.

@@ -42,17 +42,22 @@ class DiffusionModel:
         model: a Hub repository, or a folder that diffusers saved.
         dtype: of its networks; "auto" is float16 on CUDA, else float32.
         memory: "all" or "low".
+        revision: branch, tag or commit of a repository; "" is its main branch.
+        variant: of the weights' files, such as "fp16"; "" are those without a name of their own.
     """
 
     model: str = OFFICIAL_MODEL
     dtype: str = "auto"
     memory: str = "all"
+    revision: str = ""
+    variant: str = ""
 
     def load(self, device: str | None = None) -> LatentDiffusion:
         """Its networks on a device, the best there is when None; errors of `LatentDiffusion.from_pretrained`."""
         return LatentDiffusion.from_pretrained(
-            self.model, device=device, dtype=self.dtype, memory=self.memory
-        )
+            self.model, device=device, dtype=self.dtype, memory=self.memory,
+            revision=self.revision or None, variant=self.variant or None,
+        )  # fmt: skip
 
 
 def stylize_config(name: str) -> Any:

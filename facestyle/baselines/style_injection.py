@@ -12,25 +12,36 @@ from torch import Tensor
 
 from facestyle.errors import CheckpointError, ConfigError
 
-__all__ = ["Features", "StyleInjection", "injected_layers"]
+__all__ = ["Features", "StyleInjection", "injected_layers", "layer_names"]
 
 Features = dict[tuple[str, int], tuple[Tensor, Tensor]]
 """Keys and values by layer and time, each [1, heads, tokens, width of a head]."""
 
 
-def injected_layers(unet: Any, layers: Sequence[int]) -> list[str]:
+def layer_names(layers: Sequence[int]) -> list[str]:
     """Names of the processors of decoder self-attentions, counted from 0 as the authors count them; 0 to 2 have none.
+
+    Raises:
+        ConfigError: there are no such layers in any Stable Diffusion.
+    """
+    if not layers or not all(3 <= layer <= 11 for layer in layers):
+        raise ConfigError(
+            f"layers are from 3 to 11, where the decoder has self-attentions; got {list(layers)}"
+        )
+    return [
+        f"up_blocks.{n // 3}.attentions.{n % 3}.transformer_blocks.0.attn1.processor"
+        for n in layers
+    ]
+
+
+def injected_layers(unet: Any, layers: Sequence[int]) -> list[str]:
+    """The same, of layers that a UNet has.
 
     Raises:
         ConfigError: there are no such layers in any Stable Diffusion.
         CheckpointError: not in this UNet.
     """
-    if not layers or not all(3 <= layer <= 11 for layer in layers):
-        raise ConfigError(f"layers are from 3 to 11, got {list(layers)}")
-    names = [
-        f"up_blocks.{n // 3}.attentions.{n % 3}.transformer_blocks.0.attn1.processor"
-        for n in layers
-    ]
+    names = layer_names(layers)
     if missing := [name for name in names if name not in unet.attn_processors]:
         raise CheckpointError(
             f"the UNet is not built like Stable Diffusion's: it has no {missing[0]}",

@@ -26,9 +26,10 @@ from facestyle.baselines.diffusion_method import (
     picture_digest,
     style_origin,
 )
-from facestyle.baselines.style_injection import Features, StyleInjection
+from facestyle.baselines.style_injection import Features, StyleInjection, layer_names
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_tensors, save_tensors
+from facestyle.runtime import dtype_name
 
 __all__ = ["StyleId", "StyleIdConfig", "Trajectory", "invert"]
 
@@ -71,6 +72,7 @@ class StyleIdConfig:
             raise ConfigError(
                 f'inversion must be "original" or "diffusers", got {self.inversion!r}'
             )
+        layer_names(self.layers)
         if self.features not in ("replay", "store"):
             raise ConfigError(f'features must be "replay" or "store", got {self.features!r}')
         if self.skips_first and self.steps < 2:
@@ -257,7 +259,8 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
 
     def _key(self, img: Tensor, config: StyleIdConfig) -> dict[str, Any]:
         key = {
-            "model": self.model.name,
+            "model": self.model.fingerprint,
+            "dtype": dtype_name(self.model.dtype),
             "picture": picture_digest(img),
             "steps": config.steps,
             "inversion": config.inversion,
@@ -282,10 +285,18 @@ class StyleId(StyledDiffusionBaseline[StyleIdConfig, Trajectory]):
     def _read(self, path: Path, config: StyleIdConfig) -> Trajectory:
         origin = style_origin(path, self.format)
         own = self._key(torch.zeros(1), config) | {"picture": origin.get("picture")}
-        if origin != own:
+        if differ := sorted(k for k in {*origin, *own} if origin.get(k) != own.get(k)):
+            told = "; ".join(f"{k}: {origin.get(k)} there, {own.get(k)} here" for k in differ)
             raise CheckpointError(
-                f"was made with {origin}, and this method is set to {own}", path=path
+                f"was made by another model or other settings ({told}); set them alike, or prepare the style anew "
+                "in another folder",
+                path=path,
             )
         tensors = read_tensors(path)
+        if tensors.keys() != {"latents", "end"}:
+            raise CheckpointError(
+                f"expected latents and end, got {', '.join(sorted(tensors)) or 'nothing'}; prepare the style anew",
+                path=path,
+            )
         latents, end = (tensors[name].to(self.model.device) for name in ("latents", "end"))
         return Trajectory(latents, end)

@@ -11,7 +11,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import itertools
 import logging
@@ -28,7 +30,13 @@ from tqdm import tqdm
 
 from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
 from facestyle.baselines.registry import DIFFUSION
-from facestyle.errors import ConfigError, FacestyleError, OutputError
+from facestyle.errors import (
+    CheckpointError,
+    ConfigError,
+    FacestyleError,
+    OutputError,
+    memory_named,
+)
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
@@ -58,9 +66,10 @@ from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import write_whole
 from facestyle.hub.scores import read_training, training_seconds
 from facestyle.image import load_image, save_png, to_tensor
-from facestyle.models.bases import base_entry
-from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
+from facestyle.models.bases import base_entry, find_encoder
+from facestyle.models.checkpoints import bundled, read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
+from facestyle.models.zoo import ENCODER_FILES, sha256_of
 from facestyle.runtime import choose_device
 from facestyle.styles import find_style
 from facestyle.training.state import TrainingState, logged_seconds
@@ -188,7 +197,9 @@ def compare(
 
     def row_of(style: str, name: str, diffusion: SharedDiffusion) -> dict[str, Any]:
         here = folder / style / name
-        asked = judges.asked(style) | {"weights": _weights(name, style, runs)}
+        asked = judges.asked(style) | {
+            "weights": _weights(name, style, runs, base, config.diffusion.model)
+        }
         if (here / "metrics.json").is_file():
             standing = read_metrics(here / "metrics.json")
             if standing.get("asked") == asked:
@@ -197,10 +208,12 @@ def compare(
                 "%s in %s is measured anew: judge, pictures or weights changed", name, style
             )
         try:
-            method = make_method(
-                name, style, styles[style], runs, config, base, device=device, diffusion=diffusion
-            )
-            portraits, seconds = _portraits(method, name, photos, folder, config, progress)
+            with memory_named(name):
+                method = make_method(
+                    name, style, styles[style], runs, config, base, device=device,
+                    diffusion=diffusion,
+                )  # fmt: skip
+                portraits, seconds = _portraits(method, name, photos, folder, config, progress)
         except OutputError:
             raise
         except FacestyleError as error:
@@ -315,16 +328,35 @@ def _source(name: str, style: str, runs: str | Path | None) -> Path | None:
         return None
 
 
-def _weights(name: str, style: str, runs: str | Path | None) -> str | None:
-    """Digest of the files that hold what a method knows of a style; None where it has none."""
-    run = _source(name, style, runs)
-    if run is None:
-        return None
-    total = hashlib.sha256()
-    for path in sorted(run.rglob("*.safetensors")):
-        total.update(path.relative_to(run).as_posix().encode())
-        total.update(path.read_bytes())
+def _weights(name: str, style: str, runs: str | Path | None, base: Generator, model: str) -> str:
+    """Digest of what a method draws with: files of the style, G and its encoder, or a diffusion model in a folder.
+
+    A repository's files are known by its name and revision, which the settings hold.
+    """
+    total = hashlib.sha256(sha256_of(base).encode())
+    with contextlib.suppress(CheckpointError):  # only some methods need one
+        total.update(_file_sha256(find_encoder(base, "w") or bundled(ENCODER_FILES["w"])).encode())
+    for folder in (_source(name, style, runs), Path(model) if name in DIFFUSION else None):
+        if folder is None or not folder.is_dir():
+            continue
+        for path in sorted([*folder.rglob("*.safetensors"), *folder.glob("config.json")]):
+            total.update(f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}".encode())
     return total.hexdigest()
+
+
+def _file_sha256(path: Path) -> str:
+    """Of a file's bytes; of one that has not changed since it was asked for, read once."""
+    status = path.stat()
+    return _read_sha256(path, status.st_size, status.st_mtime_ns)
+
+
+@functools.cache
+def _read_sha256(path: Path, size: int, changed_ns: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for part in iter(functools.partial(file.read, 1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def _training_seconds(name: str, style: str, runs: str | Path | None) -> float | None:

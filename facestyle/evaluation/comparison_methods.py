@@ -19,7 +19,7 @@ from facestyle.baselines.dualstylegan import DualStyleConfig
 from facestyle.baselines.inst import InstConfig
 from facestyle.baselines.ntc import NtcConfig
 from facestyle.baselines.registry import DIFFUSION, DiffusionModel, make_baseline
-from facestyle.baselines.styleid import StyleIdConfig
+from facestyle.baselines.styleid import StyleId, StyleIdConfig
 from facestyle.baselines.toonify import ToonifyConfig, own_parameters
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
@@ -30,6 +30,7 @@ from facestyle.inversion import QUICK_STEPS
 from facestyle.models.checkpoints import weights_sha256
 from facestyle.models.generator import Generator
 from facestyle.prepared import PreparedPhoto
+from facestyle.runtime import dtype_name
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -45,7 +46,7 @@ __all__ = [
     "OursConfig",
     "SharedDiffusion",
     "make_method",
-    "model_of",
+    "networks_of",
     "our_parameters",
     "run_folder",
     "settings_of",
@@ -267,7 +268,8 @@ def make_method(
     Args:
         name: of `METHODS`.
         style: its name; ours is looked for in ``RUNS/ours/STYLE``, then under this name.
-        pictures: of the style, which "ours-ref" needs.
+        pictures: of the style, which "ours-ref" needs; of them "styleid" follows the first where it has no run, as
+            all that it does with it is 50 steps of inversion.
         runs: holds ``METHOD/STYLE``, what ``facestyle baseline train`` or ``import`` left.
         config: how the methods are set.
         base: G.
@@ -288,6 +290,9 @@ def make_method(
     )
     if name == "ntc":
         return method
+    if run is None and pictures is not None and isinstance(method, StyleId):
+        source = pictures if isinstance(pictures, str | Path) else pictures[0]
+        return method.prepare(source, None, progress=False)
     if run is None:
         raise ConfigError(
             f"there is no folder {name}/{style} among the runs; make it with `facestyle baseline train {name}`"
@@ -310,9 +315,18 @@ def settings_of(name: str, config: ComparisonConfig) -> Any:
     return getattr(config, name) if name in own else None
 
 
-def model_of(method: Method) -> str | None:
-    """Repository or folder of the diffusion model that a method draws with; None for one that brings its own."""
-    return method.model.name if isinstance(method, DiffusionBaseline) else None
+def networks_of(method: Method) -> dict[str, Any]:
+    """What a method draws with: "model", where it is a diffusion model or ours, its "sha256", and "dtype"."""
+    if isinstance(method, DiffusionBaseline):
+        model = method.model
+        return {"model": model.name, "sha256": model.fingerprint, "dtype": dtype_name(model.dtype)}
+    if isinstance(method, Ours):
+        stylizer = method.stylizer
+        return {
+            "model": stylizer.config.name, "sha256": stylizer.style_sha256,
+            "dtype": dtype_name(stylizer.dtype),
+        }  # fmt: skip
+    return {"model": None, "sha256": None, "dtype": "float32"}
 
 
 def _ours(

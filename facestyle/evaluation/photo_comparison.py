@@ -23,16 +23,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from facestyle.baselines.base import PictureSources, ProjectingBaseline, resize
+from facestyle.baselines.diffusion_method import StyledDiffusionBaseline
 from facestyle.baselines.registry import DIFFUSION
 from facestyle.bench import machine
-from facestyle.errors import ConfigError, DeviceMemoryError, FacestyleError, NoFaceError
+from facestyle.errors import ConfigError, FacestyleError, NoFaceError, memory_named
 from facestyle.evaluation.comparison_methods import (
     METHODS,
     ComparisonConfig,
     Method,
     SharedDiffusion,
     make_method,
-    model_of,
+    networks_of,
     settings_of,
 )
 from facestyle.evaluation.judges import check_judge, judging_device
@@ -45,6 +46,7 @@ from facestyle.image import load_image, save_png, to_pil, to_tensor
 from facestyle.memory import PeakMemory
 from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
+from facestyle.timing import device_name, versions, wait_for
 from facestyle.training.state import write_json
 
 __all__ = ["compare_photo", "format_rows", "portraits_sheet"]
@@ -90,9 +92,11 @@ def compare_photo(
         progress: show a bar.
 
     Returns:
-        "photo" (side in px), "style", "methods" (a list: "method", and either "why", or "picture", "seconds" of one
-        warm run, "peak_memory_mb", "parameters", "resolution", "identity_similarity", "perceptual", "lpips",
-        "settings", "model"), "memory_of", "machine", "date".
+        "photo" (side in px), "style", "methods" (a list: "method", and either "why", or "picture", "seconds" of a
+        second, warm run, or of the first where that took 10 s or more, "style_seconds" of learning the style where
+        that was done here, "peak_memory_mb", "parameters", "resolution", "identity_similarity", "perceptual",
+        "lpips", "settings", "model" with its "sha256" and "dtype"), "memory_of", "device", "machine", "versions",
+        "date".
 
     Raises:
         ConfigError: unknown methods.
@@ -123,9 +127,10 @@ def compare_photo(
         in_turn = sorted(methods, key=lambda name: name in DIFFUSION)
         for name in tqdm(in_turn, desc="methods", disable=not progress):
             try:
-                row, img = run(name)
-            except (FacestyleError, MemoryError) as error:
-                found[name] = {"method": name, "why": str(error) or "it ran out of memory"}
+                with memory_named(name):
+                    row, img = run(name)
+            except FacestyleError as error:
+                found[name] = {"method": name, "why": str(error)}
                 continue
             portraits[name] = to_pil(img[0])
             save_png(portraits[name], folder / f"{name}.png")
@@ -140,7 +145,9 @@ def compare_photo(
         "style": style,
         "methods": rows,
         "memory_of": on,
+        "device": device_name(place),
         "machine": machine(),
+        "versions": versions(),
         "date": time.strftime("%Y-%m-%d"),
     }
     write_json(folder / "comparison.json", report)
@@ -190,24 +197,22 @@ def _run(method: Method, crop: Tensor, device: torch.device) -> tuple[dict[str, 
         img, seconds = _timed(method, crop, device)
         if seconds < _WARM_S:
             img, seconds = _timed(method, crop, device)
-    facts = {
+    facts: dict[str, Any] = {
         "seconds": round(seconds, 3),
         "peak_memory_mb": None if memory.bytes is None else round(memory.bytes / 1e6),
         "parameters": method.parameters,
         "resolution": method.resolution,
-        "model": model_of(method),
+        **networks_of(method),
     }
+    if isinstance(method, StyledDiffusionBaseline) and method.style_seconds is not None:
+        facts["style_seconds"] = round(method.style_seconds, 3)
     return facts, img.detach().float().cpu()
 
 
 def _timed(method: Method, crop: Tensor, device: torch.device) -> tuple[Tensor, float]:
     began = time.perf_counter()
-    try:
-        img = method.stylize(crop)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-    except torch.OutOfMemoryError as error:
-        raise DeviceMemoryError(f"the device has too little memory ({error})") from error
+    img = method.stylize(crop)
+    wait_for(device)
     return img, time.perf_counter() - began
 
 

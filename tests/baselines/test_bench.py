@@ -30,7 +30,10 @@ def test_every_method_is_timed_in_one_run(tiny_stylizer):
         assert all(row["peak_memory_mb"] > 0 for row in rows.values())
     assert rows["ntc"]["parameters"] == rows["inst"]["parameters"]
     assert rows["inst"]["style_seconds"] == report["inst_training_step"] * 6100
+    assert rows["ours"]["dtype"] == "float32" and rows["ours"]["style_seconds"] is None
+    assert rows["ntc"]["settings"]["steps"] == 4 and rows["styleid"]["settings"]["gamma"] == 0.75
     text = format_baselines(report)
+    assert "steps=2, features=replay" in text and "refine=0" in text
     assert "tiny Stable Diffusion 1.x, random weights" in text
     assert all(name in text for name in rows)
 
@@ -51,3 +54,5 @@ def test_runs_and_sizes_out_of_range_are_refused(tiny_stylizer):
         bench_baselines(runs=0)
     with pytest.raises(ConfigError, match="size"):
         bench_baselines(device="cpu", size="medium", runs=1, ours=tiny_stylizer)
+    with pytest.raises(ConfigError, match="float16 is for GPUs"):
+        bench_baselines(device="cpu", dtype="float16", runs=1, ours=tiny_stylizer)

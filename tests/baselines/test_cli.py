@@ -82,6 +82,11 @@ def test_a_trained_run_is_what_stylize_takes(style_folder, photo, tmp_path, caps
          2, "unknown setting"),
         (["stylize", "ui2i", "{photo}", "--run", "{out}", "-o", "{out}", "--set", "swap_layer=2"],
          2, "swap_layer"),
+        (["stylize", "ntc", "{photo}", "--run", "{absent}", "-o", "{out}"], 2, "leave it out"),
+        (["stylize", "ui2i", "{photo}", "--run", "{out}", "-o", "{out}", "--revision", "v2"],
+         2, "leave them out of ui2i"),
+        (["train", "styleid", "{photo}", "{photo}", "-o", "{out}", "--model", "{absent}"],
+         2, "neither a folder nor"),
         (["import", "ugatit", "{photo}", "{photo}", "-o", "{out}"], 2, "one file"),
         (["import", "dualstylegan", "{photo}", "-o", "{out}"], 3, "me.png"),
     ],
@@ -91,6 +96,45 @@ def test_mistakes_end_in_one_line_and_their_code(arguments, code, says, photo, t
     assert main(["baseline", *(part.format(**names) for part in arguments)]) == code
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("facestyle: ") and says in line
+
+
+def test_the_diffusion_methods_run_from_the_command_line(
+    tiny_diffusion_folder, tiny_clip_folder, style_picture, photo, tmp_path, capsys
+):
+    model = ["--model", str(tiny_diffusion_folder), "--device", "cpu"]
+    settings = {
+        "ntc": ["steps=10"],
+        "styleid": ["steps=3"],
+        "inst": ["steps=3", "training.steps=2", f"training.clip={tiny_clip_folder}"],
+    }
+    for name, given in settings.items():
+        options = [part for setting in given for part in ("--set", setting)]
+        run = tmp_path / name
+        if name != "ntc":
+            train = [
+                "baseline",
+                "train",
+                name,
+                str(style_picture),
+                "-o",
+                str(run),
+                *model,
+                *options,
+            ]
+            assert main(train) == 0
+            assert capsys.readouterr().out.splitlines()[-1] == str(run)
+        stylize = ["baseline", "stylize", name, str(photo), "-o", str(tmp_path / f"{name}.png")]
+        taken = [] if name == "ntc" else ["--run", str(run)]
+        assert main([*stylize, *taken, *model, *options]) == 0
+        with Image.open(tmp_path / f"{name}.png") as picture:
+            assert picture.size == (64, 64) and len(picture.getcolors(4096)) > 100
+
+
+def test_two_style_pictures_are_refused(tiny_diffusion_folder, style_picture, tmp_path, capsys):
+    arguments = ["baseline", "train", "styleid", str(style_picture), str(style_picture)]
+    arguments += ["-o", str(tmp_path / "run"), "--model", str(tiny_diffusion_folder)]
+    assert main([*arguments, "--device", "cpu"]) == 2
+    assert "one style picture" in capsys.readouterr().err
 
 
 def test_listing_the_commands_loads_no_torch():

@@ -4,6 +4,7 @@ import dataclasses
 import gc
 import shutil
 import weakref
+from functools import partial
 
 import numpy as np
 import pytest
@@ -127,7 +128,9 @@ def test_a_row_of_other_weights_pictures_or_judge_is_measured_anew(
     assert (times(), times()) == (2, 2)
     Image.new("RGB", (64, 64), "blue").save(sorted(pictures.iterdir())[0])
     assert (times(), times()) == (3, 3)
-    assert times(judge_name="faceres") == 4
+    (runs / "ugatit" / "red" / "config.json").write_text('{"share": 1.4}')
+    assert (times(), times()) == (4, 4)
+    assert times(judge_name="faceres") == 5
     with pytest.raises(ConfigError, match="unknown judge"):
         times(judge_name="nobody")
 
@@ -141,11 +144,19 @@ def test_a_style_that_ours_lacks_keeps_its_row(tiny, style_folder, runs, judged,
     assert "| toonify | –" not in report
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        DeviceMemoryError("it took more than there is"),
+        torch.OutOfMemoryError("CUDA out of memory: it took more than there is"),
+        RuntimeError("can't allocate memory: it took more than there is"),
+    ],
+)
 def test_a_method_whose_memory_runs_out_keeps_its_row(
-    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+    tiny, style_folder, runs, judged, tmp_path, monkeypatch, error
 ):
     def stylize(*_, **__):
-        raise DeviceMemoryError("it took more than there is")
+        raise error
 
     monkeypatch.setattr(Ugatit, "stylize", stylize)
     report = compare(
@@ -154,6 +165,18 @@ def test_a_method_whose_memory_runs_out_keeps_its_row(
     ).read_text()  # fmt: skip
     assert "| ugatit | –" in report and "it took more than there is" in report
     assert "| toonify | –" not in report
+
+
+def test_a_model_in_a_folder_is_known_by_its_files(tiny, tmp_path):
+    digest = partial(facestyle.evaluation.comparison._weights, "ntc", "red", None, tiny)
+    (tmp_path / "unet").mkdir()
+    path = tmp_path / "unet" / "diffusion.safetensors"
+    path.write_bytes(b"one")
+    before = digest(str(tmp_path))
+    assert digest(str(tmp_path)) == before
+    path.write_bytes(b"three")
+    assert digest(str(tmp_path)) != before
+    assert digest("owner/name") == digest("owner/other")  # which the settings tell apart
 
 
 def test_one_model_and_one_set_of_judging_networks_serve_all_styles(

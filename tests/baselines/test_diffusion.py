@@ -269,6 +269,95 @@ def test_a_folder_without_weights_is_refused(tiny_diffusion_folder, tmp_path):
         LatentDiffusion.from_pretrained(tmp_path / "model", device="cpu")
 
 
+@pytest.mark.parametrize("part", ["text_encoder", "unet", "vae"])
+def test_a_truncated_file_is_named(part, tiny_diffusion_folder, tmp_path):
+    shutil.copytree(tiny_diffusion_folder, tmp_path / "model")
+    (path,) = (tmp_path / "model" / part).glob("*.safetensors")
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(CheckpointError, match=r"cannot be loaded .*fetch it again"):
+        LatentDiffusion.from_pretrained(tmp_path / "model", device="cpu")
+
+
+def test_networks_that_do_not_fit_their_description_are_named(tiny_diffusion_folder, tmp_path):
+    shutil.copytree(tiny_diffusion_folder, tmp_path / "model")
+    described = tmp_path / "model" / "text_encoder" / "config.json"
+    described.write_text(json.dumps({**json.loads(described.read_text()), "vocab_size": 99}))
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        LatentDiffusion.from_pretrained(tmp_path / "model", device="cpu")
+
+
+def test_a_connection_that_breaks_is_named(monkeypatch, tiny_diffusion_folder):
+    import diffusers
+    import httpx2
+
+    from facestyle.baselines import diffusion
+
+    def broken(*_, **__):
+        raise httpx2.ReadError("the peer is gone")
+
+    monkeypatch.setattr(
+        diffusion, "_index_file", lambda *_: (tiny_diffusion_folder / "model_index.json", True)
+    )
+    monkeypatch.setattr(diffusers.StableDiffusionPipeline, "from_pretrained", broken)
+    with pytest.raises(DownloadError, match=r"\(the peer is gone\); try again, which goes on"):
+        LatentDiffusion.from_pretrained("anybody/anything", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error", "told"),
+    [
+        ("RepositoryNotFoundError", DownloadError, "no repository 'a/b'"),
+        ("GatedRepoError", DownloadError, "gated"),
+        ("RevisionNotFoundError", DownloadError, "revision 'v2'"),
+        ("RemoteEntryNotFoundError", CheckpointError, "no diffusers model"),
+    ],
+)
+def test_what_the_hub_refuses_is_named(refusal, error, told, monkeypatch, tmp_path):
+    import httpx2
+    import huggingface_hub
+
+    answer = httpx2.Response(404, request=httpx2.Request("HEAD", "https://hub/a/b"))
+
+    def refuse(*_, **__):
+        raise getattr(huggingface_hub.errors, refusal)("no", response=answer)
+
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(error, match=told):
+        LatentDiffusion.from_pretrained("a/b", device="cpu", revision="v2")
+
+
+def test_the_scheduler_that_the_hub_ships_gives_the_same_levels(tiny_pipe, tmp_path):
+    """Its repositories name PNDM; the methods take its noise levels alone."""
+    from diffusers import PNDMScheduler
+
+    shipped = random_pipeline("tiny")
+    shipped.scheduler = PNDMScheduler.from_config(
+        {**tiny_pipe.scheduler.config, "skip_prk_steps": True}
+    )
+    shipped.save_pretrained(tmp_path)
+    loaded = LatentDiffusion.from_pretrained(tmp_path, device="cpu")
+    own = LatentDiffusion(tiny_pipe, name="own", device=torch.device("cpu"))
+    assert torch.equal(loaded.ddim.alphas, own.ddim.alphas)
+
+
+def test_other_noise_levels_are_refused():
+    pipe = random_pipeline(scheduler={"num_train_timesteps": 100})
+    with pytest.raises(CheckpointError, match="knows 100 noise levels"):
+        LatentDiffusion(pipe, name="short", device=torch.device("cpu"))
+
+
+def test_a_fingerprint_is_of_the_networks_wherever_they_lie(tiny_model, tiny_diffusion_folder):
+    again = LatentDiffusion.from_pretrained(tiny_diffusion_folder, device="cpu")
+    assert again.fingerprint == tiny_model.fingerprint
+    others = [random_pipeline("tiny", seed=1), random_pipeline("tiny", dtype=torch.bfloat16)]
+    found = {
+        LatentDiffusion(pipe, name="tiny", device=torch.device("cpu")).fingerprint
+        for pipe in others
+    }
+    assert len(found | {tiny_model.fingerprint}) == 3
+
+
 def test_a_model_for_inpainting_is_refused():
     with pytest.raises(CheckpointError, match="takes 9 channels"):
         LatentDiffusion(
@@ -350,17 +439,23 @@ def test_other_runtime_errors_pass_as_they_are():
         raise RuntimeError("shapes differ")
 
 
-def test_a_newer_diffusers_that_breaks_is_named(monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda name: "0.99.0")
-    with (
-        pytest.raises(MissingDependencyError, match=r"diffusers 0\.99\.0 .*diffusers==0\.42"),
-        guarded("loading"),
-    ):
-        raise AttributeError("no longer there")
+@pytest.mark.parametrize(
+    ("versions", "told"),
+    [
+        ({"diffusers": "0.99.0", "transformers": "5.1"}, r'diffusers 0\.99\.0 .*install "diffusers==0\.42'),
+        ({"diffusers": "0.42.1", "transformers": "6.0"}, r'transformers 6\.0 .*install "transformers==5\.'),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("error", [AttributeError, KeyError, TypeError])
+def test_a_newer_package_that_breaks_is_named(versions, told, error, monkeypatch):
+    monkeypatch.setattr(metadata, "version", versions.__getitem__)
+    with pytest.raises(MissingDependencyError, match=told), guarded("loading"):
+        raise error("no longer there")
 
 
-def test_our_own_mistakes_are_not_blamed_on_the_tested_diffusers(monkeypatch):
-    monkeypatch.setattr(metadata, "version", lambda name: "0.42.1")
+def test_our_own_mistakes_are_not_blamed_on_the_tested_packages(monkeypatch):
+    versions = {"diffusers": "0.42.1", "transformers": "5.24.0"}
+    monkeypatch.setattr(metadata, "version", versions.__getitem__)
     with pytest.raises(AttributeError), guarded("loading"):
         raise AttributeError("ours")
 

@@ -304,7 +304,7 @@ def test_checkpointing_trains_the_same(run, tiny_model, config, style_picture, t
 def test_a_clip_that_is_not_there_is_named(tiny_model, config, style_picture, tmp_path):
     training = dataclasses.replace(config.training, clip="nobody/nothing")
     method = Inst(tiny_model, dataclasses.replace(config, training=training))
-    with pytest.raises(DownloadError, match="nobody/nothing is neither a folder"):
+    with pytest.raises(DownloadError, match=r"through CLIP: nobody/nothing .*try again"):
         method.prepare(style_picture, tmp_path, progress=False)
 
 
@@ -327,8 +327,106 @@ def test_a_style_of_another_width_is_refused(tiny_model, tmp_path):
         Inst(tiny_model).load(tmp_path)
 
 
-def test_settings_out_of_range_are_refused():
+@pytest.mark.parametrize("change", [{"steps": 0}, {"lr": 0.0}, {"lr": -1e-3}, {"flip_share": 2.0}])
+def test_settings_out_of_range_are_refused(change):
+    with pytest.raises(ConfigError, match=next(iter(change))):
+        InstTraining(**change)
     with pytest.raises(ConfigError, match="strength"):
         InstConfig(strength=1.2)
-    with pytest.raises(ConfigError, match="steps"):
-        InstTraining(steps=0)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.1])
+def test_quirks_noise_a_photo_that_takes_no_step_down(run, tiny_model, seen, crops, strength):
+    """0.1 of 5 steps is none; the authors' code still leaves the latent at the level it noised to."""
+    method = Inst(tiny_model, dataclasses.replace(run[0].config, official_quirks=True))
+    method.style = run[0].style
+    made = method.stylize(crops[:1], strength=strength)
+    assert seen.times == [(int(1000 * strength), 1)]
+    assert made.isfinite().all()
+    assert not torch.equal(made, run[0].stylize(crops[:1], strength=0.0))
+
+
+def test_a_style_learned_with_quirks_is_not_drawn_without(run, tiny_model, config):
+    with pytest.raises(CheckpointError, match="learned with official_quirks False, and True"):
+        Inst(tiny_model, dataclasses.replace(config, official_quirks=True)).load(run[1])
+
+
+def test_a_style_of_another_model_is_taken_with_a_warning(run, tiny_model, config, caplog):
+    from facestyle.baselines.diffusion import LatentDiffusion
+    from facestyle.baselines.random_diffusion import random_pipeline
+
+    Inst(tiny_model, config).load(run[1])
+    assert not caplog.records
+    pipe = random_pipeline("tiny", seed=1)
+    other = LatentDiffusion(pipe, name="tiny", device=torch.device("cpu"))
+    Inst(other, config).load(run[1])
+    assert "learned on another model" in caplog.text
+
+
+def test_how_often_it_saves_is_not_part_of_a_run(
+    run, tiny_model, config, style_picture, monkeypatch
+):
+    import facestyle.baselines.inst as module
+
+    monkeypatch.setattr(module, "train_embedding", None)
+    training = dataclasses.replace(config.training, save_every=1, checkpointing=True)
+    method = Inst(tiny_model, dataclasses.replace(config, training=training))
+    method.prepare(style_picture, run[1], progress=False)
+    assert torch.equal(method.style.vector, run[0].style.vector)
+
+
+def test_a_loss_that_is_no_number_ends_training_by_name(
+    tiny_model, config, style_picture, tmp_path, monkeypatch
+):
+    predict = tiny_model.predict_noise
+    seen = []
+
+    def overflow(latents, time, states):
+        seen.append(time)
+        return predict(latents, time, states) * (float("inf") if len(seen) == 3 else 1)
+
+    monkeypatch.setattr(tiny_model, "predict_noise", overflow)
+    with pytest.raises(ConfigError, match=r"loss of step 3 is no finite number.*bfloat16"):
+        Inst(tiny_model, config).prepare(style_picture, tmp_path, progress=False)
+    assert not (tmp_path / "embedding.safetensors").exists()
+    assert (tmp_path / "training.pt").is_file()
+
+
+def test_the_text_encoder_trains_in_float32_and_is_itself_again(config, tmp_path):
+    from facestyle.baselines.diffusion import LatentDiffusion
+    from facestyle.baselines.random_diffusion import random_pipeline
+
+    pipe = random_pipeline("tiny", dtype=torch.bfloat16)
+    model = LatentDiffusion(pipe, name="half", device=torch.device("cpu"))
+    before = {k: v.clone() for k, v in model.text_encoder.state_dict().items()}
+    kinds = []
+    model.text_encoder.register_forward_hook(lambda net, *_: kinds.append(net.dtype))
+    views = view_style(torch.zeros(1, 3, 64, 64), model, config.training.clip, quirks=False)
+    train_embedding(model, views, tmp_path, config.training, {}, progress=False)
+    assert kinds and set(kinds) == {torch.float32}
+    after = model.text_encoder.state_dict()
+    assert all(torch.equal(after[k], v) and after[k].dtype == v.dtype for k, v in before.items())
+
+
+def test_with_little_memory_nothing_is_fetched_before_training_is_refused(
+    tiny_model, config, style_picture, tmp_path, monkeypatch
+):
+    import facestyle.baselines.inst as module
+
+    monkeypatch.setattr(module, "view_style", None)
+    monkeypatch.setattr(tiny_model.unet, "_hf_hook", object(), raising=False)
+    with pytest.raises(ConfigError, match='memory="all"'):
+        Inst(tiny_model, config).prepare(style_picture, tmp_path, progress=False)
+
+
+def test_a_style_without_its_origin_is_named(run, tiny_model, config, tmp_path):
+    from facestyle.models.checkpoints import save_tensors
+
+    path = tmp_path / "embedding.safetensors"
+    save_tensors({"style": torch.zeros(1, 32)}, path, metadata={"format": "facestyle-inst"})
+    with pytest.raises(CheckpointError, match="holds no style"):
+        Inst(tiny_model, config).load(tmp_path)
+    metadata = {"format": "facestyle-inst", "origin": {}}
+    save_tensors({"style": torch.zeros(1, 32)}, path, metadata=metadata)
+    with pytest.raises(CheckpointError, match="lacks 'latent'"):
+        Inst(tiny_model, config).load(tmp_path)

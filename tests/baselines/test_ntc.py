@@ -115,6 +115,30 @@ def test_the_authors_rollback_is_one_step_shorter():
     assert NtcConfig(rollback_time=200, steps=50).rollback_steps == 10
 
 
+@pytest.mark.parametrize("change", [{"rollback_time": 0}, {"steps": 4}])
+def test_the_photos_latent_needs_no_rollback(change):
+    config = NtcConfig(disturbance="image", official_quirks=True, **change)
+    assert config.rollback_steps < 0
+
+
+def test_a_run_to_400_of_100_steps_takes_40_calls_of_both_texts(tiny_model, seen, crops):
+    Ntc(tiny_model, NtcConfig(steps=100, disturbance_time=400)).stylize(crops[:1])
+    assert seen.times == [(time, 2) for time in range(391, 0, -10)]
+    assert len(seen) == 40
+
+
+def test_text_alone_draws_by_the_settings_seed(tiny_model):
+    ntc = Ntc(tiny_model, NtcConfig(steps=3, seed=5))
+    assert torch.equal(ntc.generate("a face"), ntc.generate("a face", seed=5))
+    assert not torch.equal(ntc.generate("a face"), ntc.generate("a face", seed=0))
+
+
+def test_large_seeds_are_seeds(tiny_model, crops):
+    ntc = Ntc(tiny_model, NtcConfig(steps=3))
+    made = [ntc.stylize(crops[:1], seed=2**63 - 1 - i) for i in (0, 0, 1)]
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
+
+
 def test_settings_out_of_range_are_refused():
     with pytest.raises(ConfigError, match="no whole step"):
         NtcConfig(rollback_time=100, steps=9, official_quirks=True)

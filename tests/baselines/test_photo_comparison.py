@@ -11,7 +11,7 @@ from PIL import Image
 from facestyle.baselines.base import Baseline
 from facestyle.baselines.diffusion import LatentDiffusion
 from facestyle.baselines.ntc import NtcConfig
-from facestyle.baselines.registry import DiffusionModel
+from facestyle.baselines.registry import DiffusionModel, make_baseline
 from facestyle.baselines.toonify import ToonifyConfig
 from facestyle.cli import main
 from facestyle.errors import ConfigError, DownloadError, ImageError, NoFaceError
@@ -84,6 +84,8 @@ def test_every_method_has_its_place(tiny, photo, runs, judged, tmp_path, tiny_di
     assert rows["toonify"]["settings"]["steps"] == 2 and rows["toonify"]["model"] is None
     assert rows["ntc"]["settings"]["seed"] == 796
     assert rows["ntc"]["model"] == str(tiny_diffusion_folder)
+    assert len(rows["ntc"]["sha256"]) == 16 and rows["ntc"]["dtype"] == "float32"
+    assert report["device"] == "cpu" and report["versions"]["torch"] == torch.__version__
     assert load_image(out / "photo.png").size == (64, 64)
     sheet = load_image(out / "comparison.png")
     assert sheet.width > 5 * 320 and sheet.height > 2 * 320
@@ -91,8 +93,17 @@ def test_every_method_has_its_place(tiny, photo, runs, judged, tmp_path, tiny_di
     assert told.count("not here") == 3 and "toonify" in told.splitlines()[0]
 
 
+@pytest.mark.parametrize("at", ["loading", "drawing"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        MemoryError("out of memory"),
+    ],
+)
 def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
-    tiny, photo, runs, judged, tmp_path, monkeypatch
+    tiny, photo, runs, judged, tmp_path, monkeypatch, error, at
 ):
     class Greedy(Baseline):
         name, resolution, parameters = "greedy", 64, 1
@@ -104,9 +115,11 @@ def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
             return self
 
         def stylize(self, crops, *, first=0, progress=False):
-            raise torch.OutOfMemoryError("tried to allocate a lot")
+            raise error
 
     def made(name, *args, **options):
+        if name == "ui2i" and at == "loading":
+            raise error
         return Greedy() if name == "ui2i" else make_method(name, *args, **options)
 
     monkeypatch.setattr(photo_comparison, "make_method", made)
@@ -115,7 +128,17 @@ def test_a_method_that_runs_out_of_memory_leaves_the_others_alone(
         runs=runs, aligned=True, progress=False, methods=("ui2i", "toonify"), device="cpu",
     )  # fmt: skip
     first, second = report["methods"]
-    assert "too little memory (tried to allocate a lot)" in first["why"] and "seconds" in second
+    assert first["why"].startswith(f"ui2i took more memory than there is ({error})")
+    assert "seconds" in second
+
+
+def test_other_mistakes_are_not_taken_for_memory(tiny, photo, tmp_path, monkeypatch):
+    def made(*_, **__):
+        raise RuntimeError("shapes differ")
+
+    monkeypatch.setattr(photo_comparison, "make_method", made)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        compare_photo(photo, tmp_path, style="red", base=tiny, aligned=True, device="cpu")
 
 
 def test_one_model_serves_all_methods_and_draws_what_their_own_would(
@@ -152,6 +175,24 @@ def test_one_model_serves_all_methods_and_draws_what_their_own_would(
         expected = to_pil(own.stylize(crop)[0].detach())
         assert load_image(tmp_path / f"{name}.png").tobytes() == expected.tobytes()
     assert len(loads) == 4
+
+
+def test_styleid_follows_the_first_picture_where_it_was_not_prepared(
+    tiny, photo, judged, diffusion_config, style_folder, tmp_path
+):
+    report = compare_photo(
+        photo, tmp_path / "out", style="red", base=tiny, pictures=style_folder, config=diffusion_config, aligned=True,
+        methods=("styleid", "inst"), device="cpu", progress=False,
+    )  # fmt: skip
+    first, second = report["methods"]
+    assert first["style_seconds"] > 0 and "no folder inst/red" in second["why"]
+    run = make_baseline(
+        "styleid", stylize=diffusion_config.styleid, model=diffusion_config.diffusion, device="cpu"
+    )
+    run.prepare(style_folder / "00.png", tmp_path / "run", progress=False)
+    crop = to_tensor(load_image(tmp_path / "out" / "photo.png"))
+    expected = to_pil(run.stylize(crop)[0])
+    assert load_image(tmp_path / "out" / "styleid.png").tobytes() == expected.tobytes()
 
 
 def test_a_model_that_cannot_be_had_is_asked_for_once_and_every_method_says_so(
@@ -193,9 +234,32 @@ def test_bad_input_is_refused_by_name(tiny, tmp_path):
         (["a.png", "--table"], "one photo, or --table"),
         (["--table"], "--pictures STYLE=PICTURES"),
         (["a.png"], "--style cartoon"),
+        (["a.png", "--style", "cartoon", "--faces", "b.zip"], "--faces are the photos of --table"),
+        (["--table", "--pictures", "a=b", "--style", "a"], "--style and --already-aligned"),
+        (["--table", "--pictures", "a=b", "--already-aligned"], "--style and --already-aligned"),
         (["a.png", "--style", "cartoon", "--methods", "gatys"], "expected methods of"),
     ],
 )
 def test_the_command_says_what_it_needs(words, told, tmp_path, capsys):
     assert main(["compare", *words, "-o", str(tmp_path)]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_command_compares_a_photo(
+    photo, judged, diffusion_config, diffusion_runs, style_folder, tmp_path, capsys
+):
+    path = tmp_path / "me.png"
+    photo.save(path)
+    arguments = [
+        "compare", str(path), "--already-aligned", "--style", "red", "--pictures", f"red={style_folder}", "-o",
+        str(tmp_path / "out"), "--runs", str(diffusion_runs), "--device", "cpu", "--set", "ntc.steps=4",
+        "--set", "styleid.steps=3", "--set", "side_px=64",
+        "--set", f"diffusion.model={diffusion_config.diffusion.model}",
+    ]  # fmt: skip
+    assert main([*arguments, "--methods", "ntc,styleid,ui2i"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told[:3]] == ["ntc", "styleid", "ui2i"]
+    assert told[-1] == str(tmp_path / "out" / "comparison.png")
+    report = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert [("why" in row) for row in report["methods"]] == [False, False, True]
+    assert main([*arguments, "--methods", "ui2i"]) == 1  # nothing was drawn

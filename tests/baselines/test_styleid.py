@@ -13,6 +13,7 @@ from facestyle.baselines.diffusion_method import latent_rng, square_crop
 from facestyle.baselines.style_injection import StyleInjection, injected_layers
 from facestyle.baselines.styleid import StyleId, StyleIdConfig, Trajectory, invert
 from facestyle.errors import CheckpointError, ConfigError
+from facestyle.image import to_pil
 
 LAYERS = (6, 7, 8, 9, 10, 11)
 CONFIG = StyleIdConfig(steps=4)
@@ -319,12 +320,68 @@ def test_another_number_of_steps_is_inverted_once_too(tiny_model, seen, crops, s
 def test_a_way_of_other_settings_is_refused(tiny_model, prepared, style_picture, crops, tmp_path):
     StyleId(tiny_model, CONFIG).prepare(style_picture, tmp_path, progress=False)
     other = StyleId(tiny_model, QUIRKS)
-    with pytest.raises(CheckpointError, match="this method is set to"):
+    with pytest.raises(
+        CheckpointError, match=r"official_quirks: False there, True here.*set them alike"
+    ):
         other.load(tmp_path)
     with pytest.raises(ConfigError, match="other settings"):
         other.prepare(style_picture, tmp_path, progress=False)
     with pytest.raises(ConfigError, match="inverted in 4 steps"):
         prepared.stylize(crops[:1], steps=3)
+
+
+def test_a_way_of_another_model_or_number_type_is_refused(tiny_model, style_picture, tmp_path):
+    from facestyle.baselines.diffusion import LatentDiffusion
+    from facestyle.baselines.random_diffusion import random_pipeline
+
+    StyleId(tiny_model, CONFIG).prepare(style_picture, tmp_path, progress=False)
+    for change in ({"seed": 1}, {"dtype": torch.bfloat16}):
+        pipe = random_pipeline("tiny", **change)
+        other = LatentDiffusion(pipe, name=tiny_model.name, device=torch.device("cpu"))
+        with pytest.raises(CheckpointError, match="model: "):
+            StyleId(other, CONFIG).load(tmp_path)
+        with pytest.raises(ConfigError, match="another picture, model"):
+            StyleId(other, CONFIG).prepare(style_picture, tmp_path, progress=False)
+
+
+def test_a_way_is_taken_by_the_same_model_from_elsewhere(
+    tiny_model, tiny_diffusion_folder, style_picture, tmp_path
+):
+    StyleId(tiny_model, CONFIG).prepare(style_picture, tmp_path, progress=False)
+    again = StyleId.from_pretrained(tiny_diffusion_folder, config=CONFIG, device="cpu")
+    assert again.model.name != tiny_model.name
+    assert torch.equal(
+        again.load(tmp_path).style.end, StyleId(tiny_model, CONFIG).load(tmp_path).style.end
+    )
+
+
+def test_several_style_pictures_are_refused(tiny_model, style_picture, tmp_path):
+    with pytest.raises(ConfigError, match=r"one style picture.*got 2"):
+        StyleId(tiny_model, CONFIG).prepare([style_picture, style_picture], tmp_path)
+
+
+def test_without_injection_and_adain_it_is_ddim_up_and_down(
+    prepared, tiny_model, crops, monkeypatch
+):
+    photo = square_crop(to_pil(crops[0]), 64)
+    with torch.no_grad():
+        clean = tiny_model.encode(photo)
+        null = tiny_model.text([""])
+
+        def predict(x, time):
+            return tiny_model.predict_noise(x, time, null)
+
+        x = invert(predict, tiny_model.ddim, clean, CONFIG).end
+        for time, target in tiny_model.ddim.down(tiny_model.ddim.times(CONFIG.steps)):
+            x = tiny_model.ddim.move(x, predict(x, time), time, target)
+        plain = tiny_model.decode(x)
+    method = StyleId(tiny_model, dataclasses.replace(CONFIG, latent_adain=False))
+    method.style = prepared.style
+    assert (method.stylize(to_pil(crops[0])) - plain).abs().max() > 1e-3
+    monkeypatch.setattr(
+        StyleInjection, "attend", lambda self, layer, *qkv: F.scaled_dot_product_attention(*qkv)
+    )
+    torch.testing.assert_close(method.stylize(to_pil(crops[0])), plain, atol=1e-4, rtol=0)
 
 
 def test_a_style_set_gives_its_first_picture(tiny_model, style_folder, tmp_path):
@@ -345,6 +402,8 @@ def test_without_a_style_it_says_so(tiny_model, crops):
         {"gamma": 1.5},
         {"inversion": "exact"},
         {"features": "none"},
+        {"layers": (2,)},
+        {"layers": ()},
         {"official_quirks": True, "steps": 1},
     ],
 )
