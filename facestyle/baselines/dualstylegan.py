@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from typing_extensions import Self
@@ -31,7 +33,7 @@ from facestyle.models.checkpoints import (
     unfilled,
 )
 from facestyle.models.importers.checkpoints.containers import read_checkpoint
-from facestyle.models.importers.checkpoints.network import fitted, tensors_in
+from facestyle.models.importers.checkpoints.network import fitted, named_errors, tensors_in
 from facestyle.models.importers.checkpoints.psp import psp_encoder
 from facestyle.models.importers.checkpoints.stored import StoredArray
 from facestyle.models.importers.checkpoints.stylegan2 import mean_of_w
@@ -47,10 +49,13 @@ __all__ = [
     "public_generator",
 ]
 
+_log = logging.getLogger(__name__)
+
 _GENERATOR, _ENCODER, _EXEMPLARS = (
     f"{name}.safetensors" for name in ("generator", "encoder", "exemplars")
 )
 _FORMAT = "facestyle-dualstylegan"
+_PUBLIC_FILES = "expected the authors' generator.pt, encoder.pt, or exstyle_code.npy"
 Net = TypeVar("Net", bound=nn.Module)
 
 
@@ -127,6 +132,12 @@ class DualStyle(Baseline):
             )
         net = _read(DualStyleGenerator, folder / _GENERATOR)
         encoder = _read(PspEncoder, folder / _ENCODER)
+        if encoder.space != "z_plus":
+            _log.warning(
+                "%s: its options say that codes start from latent_avg, as those of W+ do, and DualStyleGAN takes them "
+                "for codes of Z+; its authors' encoder.pt is meant, not encoder_wplus.pt or another pSp",
+                folder / _ENCODER,
+            )
         shape = (net.generator.num_ws, net.generator.w_dim)
         if (encoder.rows, encoder.code_dim) != shape:
             raise CheckpointError(
@@ -183,22 +194,28 @@ def import_dualstylegan(files: Sequence[str | Path], out: str | Path) -> list[Pa
     written = []
     for file in map(Path, files):
         content = read_checkpoint(file)
-        if not isinstance(content, dict):
-            raise CheckpointError(f"holds {type(content).__name__}, no networks", path=file)
-        if "g_ema" in content:
-            net = public_generator(content, file)
-            written.append(_write(net.state_dict(), Path(out) / _GENERATOR, net.config()))
-        elif "state_dict" in content:
-            encoder = psp_encoder(content, file)
-            written.append(_write(encoder.state_dict(), Path(out) / _ENCODER, encoder.config()))
-        elif all(isinstance(value, StoredArray) for value in content.values()):
-            written.append(_write(public_codes(content, file), Path(out) / _EXEMPLARS, {}))
-        else:
-            raise CheckpointError(
-                f"holds neither g_ema (generator.pt) nor state_dict (encoder.pt), but {sorted(map(str, content))[:5]}",
-                path=file,
-            )
+        with named_errors(file, _PUBLIC_FILES):
+            name, tensors, config = _recognized(content, file)
+        written.append(_write(tensors, Path(out) / name, config))
     return written
+
+
+def _recognized(content: Any, file: Path) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """Name of our file, tensors and constructor's arguments of what a public file holds."""
+    if not isinstance(content, dict):
+        raise CheckpointError(f"holds {type(content).__name__}, no networks", path=file)
+    if "g_ema" in content:
+        net = public_generator(content, file)
+        return _GENERATOR, net.state_dict(), net.config()
+    if "state_dict" in content:
+        encoder = psp_encoder(content, file)
+        return _ENCODER, encoder.state_dict(), encoder.config()
+    if all(isinstance(value, StoredArray) for value in content.values()):
+        return _EXEMPLARS, public_codes(content, file), {}
+    found = sorted(str(name)[:60] for name in content)[:5]
+    raise CheckpointError(
+        f"holds neither g_ema (generator.pt) nor state_dict (encoder.pt), but {found}", path=file
+    )
 
 
 def public_generator(content: Mapping[str, Any], file: Path) -> DualStyleGenerator:
@@ -228,7 +245,9 @@ def public_codes(content: Any, file: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it holds something else, or codes of several shapes.
     """
-    codes = {k: torch.from_numpy(v).float() for k, v in named_arrays(content, file).items()}
+    with np.errstate(over="ignore"):  # what is too large for float32 is named below
+        arrays = {k: v.astype(np.float32) for k, v in named_arrays(content, file).items()}
+    codes = {k: torch.from_numpy(v) for k, v in arrays.items()}
     codes = {k: v[0] if v.ndim == 3 and len(v) == 1 else v for k, v in codes.items()}
     shapes = {tuple(code.shape) for code in codes.values()}
     if len(shapes) > 1 or any(len(shape) != 2 for shape in shapes):

@@ -1,4 +1,4 @@
-"""Other projects' checkpoint files, read without running anything in them."""
+"""Arrays of other projects' files, read without running anything in them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ from facestyle.models.importers.checkpoints.containers import read_checkpoint
 from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE
 from facestyle.models.importers.checkpoints.stored import loaded
 
-__all__ = ["named_arrays", "read_named_arrays", "read_torch_file"]
-
-
-def read_torch_file(path: str | Path) -> Any:
-    """Content of a ``.pt`` or ``.pth`` file on the CPU: tensors and plain containers, nothing else.
-
-    Raises:
-        CheckpointError: it is absent, damaged, or holds objects that would run code.
-    """
-    return _loaded(read_checkpoint(path), path)
+__all__ = ["named_arrays", "read_named_arrays"]
 
 
 def read_named_arrays(path: str | Path) -> dict[str, NDArray[np.floating[Any]]]:

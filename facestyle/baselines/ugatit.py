@@ -18,7 +18,6 @@ from facestyle.baselines.base import (
     prepared,
     resize,
 )
-from facestyle.baselines.torch_files import read_torch_file
 from facestyle.baselines.ugatit_networks import UgatitGenerator, from_public
 from facestyle.baselines.ugatit_training import (
     FILE,
@@ -30,6 +29,8 @@ from facestyle.baselines.ugatit_training import (
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import load_strict, read_metadata, read_tensors, unfilled
 from facestyle.models.generator import Generator
+from facestyle.models.importers.checkpoints.containers import read_checkpoint
+from facestyle.models.importers.checkpoints.network import fitted, named_errors, tensors_in
 from facestyle.runtime import choose_device
 
 __all__ = ["Ugatit", "import_ugatit"]
@@ -120,15 +121,19 @@ def import_ugatit(file: str | Path, out: str | Path) -> Path:
         CheckpointError: the file is damaged, would run code, or holds another network.
         OutputError: ``out`` cannot be written.
     """
-    content = read_torch_file(file)
+    file = Path(file)
+    content = read_checkpoint(file)
     if not isinstance(content, dict) or "genA2B" not in content or set(content) - _PUBLIC_KEYS:
-        found = sorted(map(str, content))[:8] if isinstance(content, dict) else type(content)
+        found = (
+            sorted(str(name)[:60] for name in content)[:8]
+            if isinstance(content, dict)
+            else type(content).__name__
+        )
         raise CheckpointError(
             f"is no U-GAT-IT checkpoint: expected {', '.join(sorted(_PUBLIC_KEYS))}, found {found}",
             path=file,
         )
-    config, tensors = from_public(content["genA2B"])
-    with unfilled():
-        net = UgatitGenerator(**config)
-    load_strict(net, tensors, path=file)
+    with named_errors(file, "its genA2B should be a generator of U-GAT-IT's public PyTorch code"):
+        config, tensors = from_public(tensors_in(content["genA2B"], file))
+        net = fitted(lambda: UgatitGenerator(**config), tensors, file)
     return save_generator(net, out)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
-from facestyle.errors import CheckpointError, ConfigError
+from facestyle.errors import CheckpointError, ran_out
 from facestyle.models.checkpoints import (
     bundled,
     load_strict,
@@ -68,6 +70,15 @@ ENCODER_FILES: dict[Space, str] = {
 }
 """Names of the bundled encoders, and of those that lie beside a base generator of one's own."""
 
+_COUNTS = ("mapping_depth", "rows", "units", "corrections")
+_MOST = 100
+"""Of these, which a config may ask for: layers are made one by one before their sizes can be compared."""
+
+_MAKERS = (torch.empty, torch.ones, torch.randn, torch.zeros)
+"""What modules get memory by."""
+
+Net = TypeVar("Net", bound=nn.Module)
+
 _ARCHITECTURES: dict[str, Callable[..., Generator]] = {
     "mobile": MobileGenerator,
     "stylegan2": StyleGAN2Generator,
@@ -88,10 +99,10 @@ def load_base_generator(path: str | Path | None = None) -> Generator:
     if path.is_dir():
         refuse_pickles(path)
         path = path / GENERATOR_FILE
-    metadata = read_metadata(path)
-    config = _parsed_config(metadata, path)
-    generator = _build(metadata.get("architecture", ""), config, path)
-    load_strict(generator, read_tensors(path), path=path)
+    metadata, tensors = read_metadata(path), read_tensors(path)
+    architecture = _architecture(metadata.get("architecture", ""), path)
+    generator = _made(architecture, _parsed_config(metadata, path), tensors, path)
+    load_strict(generator, tensors, path=path)
     if is_given and (sha256 := hashlib.sha256(path.read_bytes()).hexdigest()) != base_sha256():
         generator.source = Source(path, sha256)
     return generator.eval().requires_grad_(False)
@@ -120,11 +131,14 @@ def load_style(folder: str | Path) -> Style:
     """The networks of a style's folder, or of one that ``facestyle import`` made.
 
     An imported generator is G and G' in one. The encoder is its own, where a code of W can be had of it, else the
-    bundled one, which knows the W of StyleGAN2 trained on FFHQ.
+    bundled one, if the generator shares its W, as StyleGAN2 trained on FFHQ does.
 
     Raises:
-        CheckpointError: a file is damaged, or the style was made from another base generator.
+        CheckpointError: a file is damaged, the style was made from another base generator, or no encoder goes with an
+            imported one; the message says how to make one.
     """
+    from facestyle.models.bases import encoder_for
+
     folder = Path(folder)
     if not is_import(folder):
         config = StyleConfig.from_file(folder / "config.json")
@@ -146,10 +160,9 @@ def load_style(folder: str | Path) -> Style:
         base_sha256=sha256_of(base),
         encoder=OWN_ENCODER if "w" in own_files else "base",
     )
-    others = tuple(
-        load_encoder(file, space=space) for space, file in own_files.items() if space != "w"
-    )
-    return Style(config, base, base, load_encoder(own_files.get("w")), others)
+    encoder = encoder_for(base, "w", own_files.pop("w", None))
+    others = tuple(encoder_for(base, space, file) for space, file in own_files.items())
+    return Style(config, base, base, encoder, others)
 
 
 def is_import(folder: Path) -> bool:
@@ -233,8 +246,11 @@ def load_style_generator(
         raise CheckpointError(
             f"was finetuned from another base generator than {carried}", path=path
         )
-    generator = _build(config.architecture, config.generator, folder / "config.json")
-    load_strict(generator.synthesis, read_style_tensors(path, base.synthesis), path=path)
+    tensors = read_style_tensors(path, base.synthesis)
+    whole = tensors | {f"mapping.{name}": w for name, w in base.mapping.state_dict().items()}
+    origin = folder / "config.json"
+    generator = _made(_architecture(config.architecture, origin), config.generator, whole, origin)
+    load_strict(generator.synthesis, tensors, path=path)
     synthesis = generator.synthesis
     if config.share != 1:
         synthesis.load_state_dict(weights_between(base.synthesis, synthesis, config.share))
@@ -285,11 +301,11 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEn
     is_psp = metadata.get("architecture") == "psp"
     if is_psp and space == "w" and config.get("deltas") is True:
         config, tensors = first_row(config, tensors)
-    try:
-        with unfilled():
-            encoder = PspEncoder(**config) if is_psp else Encoder(**config)
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"describes no encoder ({error})", path=path) from error
+    encoder: AnyEncoder = (
+        _made(PspEncoder, config, tensors, path)
+        if is_psp
+        else _made(Encoder, config, tensors, path)
+    )
     if encoder.space != space:
         raise CheckpointError(
             f"is an encoder into {encoder.space}, and one into {space} was asked for", path=path
@@ -310,13 +326,9 @@ def load_discriminator(path: str | Path) -> StyleGAN2Critic:
     path = Path(path)
     if path.is_dir():
         path = path / DISCRIMINATOR_FILE
-    config = _parsed_config(read_metadata(path), path)
-    try:
-        with unfilled():
-            net = StyleGAN2Critic(**config)
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"describes no discriminator ({error})", path=path) from error
-    load_strict(net, read_tensors(path), path=path)
+    tensors = read_tensors(path)
+    net = _made(StyleGAN2Critic, _parsed_config(read_metadata(path), path), tensors, path)
+    load_strict(net, tensors, path=path)
     return net
 
 
@@ -389,14 +401,72 @@ def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     return config
 
 
-def _build(architecture: str, config: dict[str, Any], path: Path) -> Generator:
-    if architecture not in _ARCHITECTURES:
+def _architecture(name: str, path: Path) -> Callable[..., Generator]:
+    if name not in list(_ARCHITECTURES):  # it may be anything that JSON holds
         raise CheckpointError(
-            f"asks for architecture {architecture!r}; this facestyle knows {sorted(_ARCHITECTURES)}",
+            f"asks for architecture {name!r}; this facestyle knows {sorted(_ARCHITECTURES)}",
             path=path,
         )
+    return _ARCHITECTURES[name]
+
+
+def _made(
+    kind: Callable[..., Net], config: dict[str, Any], tensors: Mapping[str, Tensor], path: Path
+) -> Net:
+    """The network that a config describes, for `load_strict` to fill.
+
+    Args:
+        kind: of the network.
+        config: arguments of its constructor.
+        tensors: its weights; much more memory than they have is not taken.
+        path: file of the config.
+
+    Raises:
+        CheckpointError: there is no such network, or it is far larger than its weights.
+    """
+    what = kind.__name__
     try:
-        with unfilled():
-            return _ARCHITECTURES[architecture](**config)
-    except (TypeError, ConfigError) as error:
-        raise CheckpointError(f"describes no generator ({error})", path=path) from error
+        counts = [number for name in _COUNTS for number in _numbers(dict(config).get(name))]
+        if any(count > _MOST for count in counts):
+            raise ValueError(f"{max(counts):,} layers, where {_MOST} are the most")
+        with _Bounded(sum(tensor.numel() for tensor in tensors.values())):
+            return kind(**config)
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError) as error:
+        if ran_out(error):
+            raise
+        raise CheckpointError(f"describes no {what} ({str(error)[:200]})", path=path) from error
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers in a number or a list."""
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, int | float)]
+
+
+class _Bounded(unfilled):
+    """Context in which new modules skip filling their weights, and may not be far larger than the ones they get.
+
+    Args:
+        count: numbers in the weights.
+    """
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.left = 4 * count + (1 << 20)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Collection[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Run ``func``, or refuse to where it would take too much."""
+        if func in _MAKERS:
+            shape = args[0] if args and isinstance(args[0], tuple | list) else args
+            self.left -= math.prod(shape)
+            if self.left < 0:
+                raise ValueError(
+                    f"its layers are far larger than its weights, such as {list(shape)}"
+                )
+        return super().__torch_function__(func, types, args, kwargs)

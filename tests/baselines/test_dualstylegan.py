@@ -9,7 +9,7 @@ import torch
 from facestyle.baselines.dualstylegan import DualStyle, DualStyleConfig, import_dualstylegan
 from facestyle.baselines.dualstylegan_network import DualStyleGenerator, from_public
 from facestyle.errors import CheckpointError, ConfigError, LatentShapeError
-from facestyle.models.checkpoints import load_strict, unfilled
+from facestyle.models.checkpoints import load_strict, read_tensors, unfilled
 from facestyle.models.psp_encoder import PspEncoder
 
 SIZES = {"resolution": 32, "w_dim": 8, "channel_base": 256, "channel_max": 8, "mapping_depth": 2}
@@ -281,6 +281,74 @@ def test_imports_are_strict_both_ways(net, public_files, tmp_path):
     with pytest.raises(CheckpointError, match="neither g_ema"):
         import_dualstylegan([tmp_path / "d.pt"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_into_w_plus_is_warned_of(public_files, imported, tmp_path, caplog):
+    for name in ("generator.safetensors", "exemplars.safetensors"):
+        (tmp_path / name).write_bytes((imported / name).read_bytes())
+    content = torch.load(public_files / "encoder.pt", weights_only=True)
+    content["opts"]["start_from_latent_avg"] = True
+    content["latent_avg"] = torch.arange(8.0)
+    torch.save(content, tmp_path / "encoder.pt")
+    import_dualstylegan([tmp_path / "encoder.pt"], tmp_path)
+    DualStyle(device="cpu").load(tmp_path)
+    assert "takes them for codes of Z+" in caplog.text
+    caplog.clear()
+    DualStyle(device="cpu").load(imported)
+    assert not caplog.records
+
+
+def test_codes_of_other_machines_and_precisions_are_read(tmp_path):
+    code = np.arange(ROWS * 8, dtype=np.float32).reshape(1, ROWS, 8)
+    for kind in (">f4", ">f8", np.longdouble, np.float16):
+        with open(tmp_path / "c.npy", "wb") as file:
+            np.save(file, {"a.jpg": code.astype(kind)}, allow_pickle=True)
+        (written,) = import_dualstylegan([tmp_path / "c.npy"], tmp_path)
+        assert torch.equal(read_tensors(written)["a.jpg"], torch.from_numpy(code[0]))
+    with open(tmp_path / "c.npy", "wb") as file:
+        np.save(file, {"a.jpg": np.full((1, ROWS, 8), 1e300)}, allow_pickle=True)
+    with pytest.raises(CheckpointError, match="infinity"):
+        import_dualstylegan([tmp_path / "c.npy"], tmp_path)
+
+
+NAMELESS = torch.zeros(1 << 18)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"g_ema": 5},
+        {"g_ema": {"generator.input.input": 5}},
+        {"g_ema": {"generator.style.1.weight": torch.zeros(2)}},
+        {"g_ema": {f"generator.convs.{i}.activate.bias": NAMELESS for i in range(100)}},
+        {"state_dict": 5},
+        {"state_dict": {"encoder.input_layer.0.weight": torch.zeros([])}},
+        {"state_dict": {"encoder.input_layer.0.weight": 5}},
+        {"other": 5, ("a", 1): 6},
+    ],
+    ids=range(8),
+)
+def test_malformed_files_are_named(tmp_path, content):
+    file = tmp_path / "x.pt"
+    torch.save(content, file)
+    with pytest.raises(CheckpointError) as caught:
+        import_dualstylegan([file], tmp_path / "out")
+    assert caught.value.path == file and not (tmp_path / "out").exists()
+
+
+def test_a_mean_of_w_of_another_size_is_named(net, public_files, tmp_path):
+    encoder = torch.load(public_files / "encoder.pt", weights_only=True)
+    encoder["opts"]["start_from_latent_avg"] = True
+    file = tmp_path / "x.pt"
+    for content in (
+        {"g_ema": public_generator(net), "latent_avg": torch.zeros([])},
+        {"g_ema": public_generator(net), "latent_avg": torch.zeros(9)},
+        encoder | {"latent_avg": torch.zeros(18, 9)},
+    ):
+        torch.save(content, file)
+        with pytest.raises(CheckpointError) as caught:
+            import_dualstylegan([file], tmp_path / "out")
+        assert caught.value.path == file and not (tmp_path / "out").exists()
 
 
 def test_codes_must_fit_the_generator(imported, tmp_path):

@@ -28,6 +28,7 @@ from facestyle.baselines.ugatit_networks import (
 from facestyle.baselines.ugatit_training import UgatitConfig, train_ugatit
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import read_tensors, unfilled
+from facestyle.models.importers.checkpoints.stored import StoredTensor
 from facestyle.training import state
 
 TINY = UgatitConfig(
@@ -282,6 +283,45 @@ def test_imports_are_strict_both_ways(tmp_path, exploit):
     with pytest.raises(CheckpointError, match="could run code"):
         import_ugatit(file, tmp_path / "out")
     assert not Path(exploit.path).exists() and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        5,
+        [torch.zeros(1)],
+        {5: torch.zeros(1)},
+        {"FC.0.weight": 3},
+        {"FC.0.weight": torch.zeros(3)},
+        {"FC.0.weight": torch.zeros(16, 48)},
+        {"DownBlock.1.weight": torch.zeros([])},
+        {"DownBlock.1.weight": torch.zeros(0, 3, 7, 7)},
+        {"DownBlock.1.weight": torch.zeros(9, 3, 7, 7)},
+        {"UpBlock1_1.norm1.rho": None},
+        dict.fromkeys((f"x{i}" for i in range(100)), torch.zeros(1 << 18)),
+    ],
+    ids=range(11),
+)
+def test_malformed_files_are_named(tmp_path, change):
+    net = UgatitGenerator(32, width=4, blocks=2)
+    public = {PUBLIC[name]: tensor for name, tensor in net.state_dict().items()}
+    file = tmp_path / "params.pt"
+    torch.save({"genA2B": public | change if isinstance(change, dict) else change}, file)
+    with pytest.raises(CheckpointError) as caught:
+        import_ugatit(file, tmp_path / "out")
+    assert caught.value.path == file and not (tmp_path / "out").exists()
+
+
+def test_only_the_network_that_is_taken_is_read(tmp_path, monkeypatch):
+    net = UgatitGenerator(32, width=4, blocks=2)
+    public = {PUBLIC[name]: tensor for name, tensor in net.state_dict().items()}
+    others = ("genB2A", "disGA", "disGB", "disLA", "disLB")
+    content = {name: {"x": torch.zeros(100_000)} for name in others}
+    torch.save({"genA2B": public, **content}, tmp_path / "params.pt")
+    read, real = [], StoredTensor.load
+    monkeypatch.setattr(StoredTensor, "load", lambda self: read.append(self.shape) or real(self))
+    import_ugatit(tmp_path / "params.pt", tmp_path / "out")
+    assert len(read) == len(public) and (100_000,) not in read
 
 
 def test_mistakes_are_named(tmp_path, star_run):

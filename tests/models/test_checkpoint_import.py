@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from safetensors import safe_open
 from facestyle.cli import main
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.models.checkpoints import read_tensors
+from facestyle.models.encoder import Encoder
 from facestyle.models.importers.checkpoints import import_checkpoint, open_checkpoint
 from facestyle.models.psp_encoder import PspEncoder
 from facestyle.models.zoo import load_base_generator, load_discriminator, load_encoder
@@ -221,6 +223,64 @@ def test_dualstylegan_parts_go_into_one_folder(foreign, encoder, tmp_path):
         import_checkpoint(tmp_path / "encoder.pt", out)
 
 
+def finetuned(foreign, path, change=None):
+    """A style finetuned from the generator: another synthesis network on the same mapping network."""
+    state = {
+        name: tensor if name.startswith("style.") else tensor + 0.1
+        for name, tensor in foreign.g_ema.items()
+    }
+    torch.save({"g_ema": state | (change or {})}, path)
+    return path
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_an_encoder_goes_with_a_generator_of_the_same_w(foreign, encoder, tmp_path, half, capsys):
+    out = tmp_path / "out"
+    import_checkpoint(finetuned(foreign, tmp_path / "style.pt"), out, half=half)
+    before = (out / "generator.safetensors").read_bytes()
+    file = psp_file(foreign, encoder, tmp_path / "z.pt", {})
+    assert main(["import", str(file), "-o", str(out)]) == 0
+    assert f"left out: generator, as {out} holds one of the same W" in capsys.readouterr().out
+    assert (out / "generator.safetensors").read_bytes() == before
+    assert load_encoder(out, space="z_plus").rows == 8
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: {"style.2.weight": state["style.2.weight"].flip(0)},
+        lambda state: {"style.2.weight": state["style.2.weight"] + 0.2 * state["style.3.weight"]},
+        lambda state: {"style.4.weight": torch.eye(8), "style.4.bias": torch.ones(8)},
+    ],
+    ids=["another", "finetuned too far", "deeper"],
+)
+def test_an_encoder_of_another_w_is_refused(foreign, encoder, tmp_path, change):
+    out = tmp_path / "out"
+    import_checkpoint(finetuned(foreign, tmp_path / "g.pt", change(foreign.g_ema)), out)
+    before = sorted(out.iterdir())
+    file = psp_file(foreign, encoder, tmp_path / "z.pt", {})
+    with pytest.raises(
+        CheckpointError, match=r"another W .* import it into a folder of its own"
+    ) as caught:
+        import_checkpoint(file, out)
+    assert caught.value.path == file and sorted(out.iterdir()) == before
+
+
+def test_an_encoder_goes_with_a_mobilestylegan_of_the_same_w(foreign, encoder, mobile, tmp_path):
+    state = {name: tensor for name, tensor in mobile.items() if "mapping_net" not in name}
+    for name, tensor in foreign.g_ema.items():
+        if name.startswith("style."):
+            state[name.replace("style.", "mapping_net.layers.")] = tensor
+    torch.save({"state_dict": state}, tmp_path / "same.ckpt")
+    torch.save({"state_dict": mobile}, tmp_path / "other.ckpt")
+    file = psp_file(foreign, encoder, tmp_path / "z.pt", {})
+    for name in ("same", "other"):
+        import_checkpoint(tmp_path / f"{name}.ckpt", tmp_path / name)
+    assert import_checkpoint(file, tmp_path / "same")["left_out"] == ["generator"]
+    with pytest.raises(CheckpointError, match="another W"):
+        import_checkpoint(file, tmp_path / "other")
+
+
 CHANNELS = (8, 8, 4)
 
 
@@ -356,6 +416,24 @@ def test_mobilestylegan_files_are_strict_both_ways(mobile, tmp_path):
     assert caught.value.missing == (missing,)
 
 
+@pytest.mark.parametrize(
+    ("name", "shape", "told"),
+    [
+        ("weight_permute", (4000, 4000, 1, 1), "1 x 1 convolution"),
+        ("weight_dw", (1, 4000, 3, 3), "1 x 1 convolution"),
+        ("style_inv", (1, 1, 90_000, 1, 1), "a style of 90000"),
+        ("noise.weight", (90_000,), "one strength of noise"),
+    ],
+)
+def test_shapes_that_would_be_multiplied_are_refused_first(mobile, name, shape, told, tmp_path):
+    layer = "student.layers.0.conv1"
+    whole = f"{layer}.{name}" if name == "noise.weight" else f"{layer}.conv.{name}"
+    assert whole in mobile
+    torch.save({"state_dict": mobile | {whole: torch.zeros(shape)}}, tmp_path / "m.ckpt")
+    with pytest.raises(CheckpointError, match=told):
+        open_checkpoint(tmp_path / "m.ckpt")
+
+
 def changed(foreign, path, change):
     state = {"g_ema": dict(foreign.g_ema), "d": dict(foreign.d)}
     change(state)
@@ -481,6 +559,35 @@ def test_a_failed_write_leaves_nothing(nvidia, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("moved", [0, 1, 2])
+def test_an_import_that_broke_off_is_made_anew(foreign, nvidia, tmp_path, monkeypatch, moved):
+    from facestyle.models.importers.checkpoints import folder
+
+    out, real, calls = tmp_path / "out", folder.shutil.move, []
+    out.mkdir()
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) > moved:
+            raise KeyboardInterrupt
+        real(*arguments)
+
+    monkeypatch.setattr(folder.shutil, "move", killed)
+    with pytest.raises(KeyboardInterrupt):
+        import_checkpoint(nvidia, out)
+    monkeypatch.undo()
+    left = {path: path.read_bytes() for path in out.iterdir()}
+    assert len(left) == moved and not (out / "config.json").exists()
+    if left:
+        torch.save({"g_ema": foreign.g_ema}, tmp_path / "other.pt")
+        with pytest.raises(OutputError, match="no earlier import"):
+            import_checkpoint(tmp_path / "other.pt", out)
+        assert {path: path.read_bytes() for path in out.iterdir()} == left
+    import_checkpoint(nvidia, out)
+    assert_same_generator(load_base_generator(out), foreign)
+    assert_same_critic(load_discriminator(out), foreign)
+
+
 def test_the_command(nvidia, tmp_path, capsys):
     assert main(["import", str(nvidia), "-o", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
@@ -504,6 +611,45 @@ def e4e_folder(foreign, encoder, tmp_path_factory):
     file = psp_file(foreign, encoder, path / "e4e.pt", options, torch.zeros(8, 8))
     import_checkpoint(file, path / "out")
     return path / "out"
+
+
+def test_an_import_is_not_drawn_by_an_encoder_of_another_w(imported, encoder, tmp_path):
+    from facestyle import FaceStylizer
+    from facestyle.models.bases import save_encoder
+
+    folder = tmp_path / "mine"
+    shutil.copytree(imported, folder)
+    says = rf"mine: holds no encoder into w, .*train-encoder --base {folder} --space w"
+    with pytest.raises(CheckpointError, match=says):
+        FaceStylizer.from_pretrained(folder, device="cpu")
+    save_encoder(Encoder(w_dim=16, input_px=32, hidden=16), folder / "encoder_w.safetensors")
+    with pytest.raises(CheckpointError, match=r"1 x 16 numbers, and .* takes 1 x 8"):
+        FaceStylizer.from_pretrained(folder, device="cpu")
+    own = Encoder(w_dim=8, input_px=32, hidden=16)
+    save_encoder(own, folder / "encoder_w.safetensors")
+    stylizer = FaceStylizer.from_pretrained(folder, device="cpu", dtype="float32")
+    assert stylizer.encoder.config() == own.config()
+    sizes = {"code_dim": 8, "input_px": 32, "widths": (2, 3, 4, 8), "units": (1, 1, 2, 1)}
+    save_encoder(PspEncoder(18, **sizes), folder / "encoder_w_plus.safetensors")
+    with pytest.raises(CheckpointError, match=r"18 x 8 numbers, and .* takes 8 x 8"):
+        FaceStylizer.from_pretrained(folder, device="cpu")
+
+
+def test_an_import_of_the_bundled_w_is_drawn_by_the_bundled_encoder(tmp_path):
+    from facestyle import FaceStylizer
+    from facestyle.models.stylegan2_generator import StyleGAN2Generator
+
+    net = StyleGAN2Generator(8, channel_base=8, channel_max=8)
+    for ours, theirs in zip(net.mapping.fc, load_base_generator().mapping.layers, strict=True):
+        ours.weight.data, ours.bias.data = theirs.weight / ours.gain, theirs.bias / ours.rate
+    names = {"mapping.fc.": "mapping.fc", "synthesis.const": "synthesis.b4.const"}
+    state = net.state_dict()
+    for ours, theirs in names.items():
+        state = {name.replace(ours, theirs): tensor for name, tensor in state.items()}
+    torch.save(state, tmp_path / "g.pt")
+    import_checkpoint(tmp_path / "g.pt", tmp_path / "out")
+    stylizer = FaceStylizer.from_pretrained(tmp_path / "out", device="cpu")
+    assert stylizer.encoder.config() == load_encoder().config()
 
 
 def test_an_import_is_not_saved_as_a_style_of_the_bundled_generator(e4e_folder, tmp_path):

@@ -8,6 +8,7 @@ import io
 import operator
 import os
 import pickle
+import re
 import shutil
 import struct
 import subprocess
@@ -21,6 +22,7 @@ import torch
 
 from facestyle.errors import CheckpointError
 from facestyle.models.importers.checkpoints import import_checkpoint, read_checkpoint
+from facestyle.models.importers.checkpoints.safe_pickle import Budget
 from facestyle.models.importers.checkpoints.stored import loaded
 
 
@@ -369,6 +371,165 @@ def test_names_and_shared_numbers_take_no_memory(foreign, tmp_path):
         assert_refused(
             torch_bytes(content, True), tmp_path, tmp_path / "owned", "facestyle|fit|no place|1024"
         )
+
+
+def put(index):
+    """Into the memo, off the stack."""
+    return b"q" + bytes([index]) + b"0"
+
+
+def get(index):
+    return b"h" + bytes([index])
+
+
+def many(count, *parts):
+    """A list of one value again and again."""
+    return b"](" + b"".join(parts) * count + b"e."
+
+
+def binary(data):
+    return b"B" + struct.pack("<I", len(data)) + data
+
+
+def dtype(code):
+    return (
+        call(stack_global("numpy", "dtype"), text(code))
+        + b"(K\x03"
+        + text("<")
+        + b"NNNK\x00K\x00K\x00tb"
+    )
+
+
+def nested(storage, count=2000):
+    """One storage's bytes, opened again and again."""
+    load = stack_global("torch.storage", "_load_from_bytes")
+    opened = get(1) + get(0) + b"\x85R"
+    return b"\x80\x04" + binary(storage) + put(0) + load + put(1) + many(count, opened)
+
+
+def storage_bytes(count, operations=0):
+    """A storage as plain pickles hold it, with so many operations that do nothing."""
+    data = torch_bytes(torch.zeros(count)._typed_storage(), False)
+    return data[:2] + b"N0" * (operations // 2) + data[2:]
+
+
+LONG = b"X" + struct.pack("<I", 10_000) + b"a" * 10_000
+ARRAY = call(
+    stack_global("numpy.core.multiarray", "_reconstruct"), stack_global("numpy", "ndarray"),
+    b"K\x00\x85", b"C\x01b",
+)  # fmt: skip
+NAMESPACE = stack_global("argparse", "Namespace") + b")\x81"
+ATTACKS_ON_MEMORY = {
+    "text of a device": b"\x80\x04" + LONG + put(0) + b"(" + get(0) * 64 + b"t" + put(1)
+    + stack_global("torch", "device") + put(2) + many(500, get(2), get(1), b"R"),
+    "lists as a device": b"\x80\x04(K\x00K\x00t" + put(0) + b"".join(
+        get(i) + get(i) + b"\x86" + put(i + 1) for i in range(12)
+    ) + stack_global("torch", "device") + put(20) + many(50, get(20), get(12), b"\x85R"),
+    "numbers that are text": b"\x80\x04" + binary(bytes(999_998) + b"x") + put(0) + dtype("S999999")
+    + get(0) + b"\x86" + put(1) + stack_global("numpy.core.multiarray", "scalar") + put(2)
+    + many(50, get(2), get(1), b"R"),
+    "an array's numbers": b"\x80\x04" + binary(bytes(100_000)) + put(0) + dtype("f4") + put(1)
+    + b"(K\x01M\xa8\x61\x85" + get(1) + b"\x89" + get(0) + b"t" + put(2)
+    + many(50, ARRAY, get(2), b"b"),
+    "a storage's bytes": nested(storage_bytes(10_000)),
+    "sets": b"\x80\x04(" + b"".join(text(str(i)) for i in range(64)) + b"t\x85" + put(0)
+    + stack_global("builtins", "set") + put(1) + many(2000, get(1), get(0), b"R"),
+}  # fmt: skip
+ATTACKS_ON_TIME = {
+    "operations of storages": nested(storage_bytes(1, 9000), 10),
+    "long arguments": b"\x80\x04(" + b"N" * 5000 + b"t" + put(0)
+    + stack_global("collections", "OrderedDict") + put(1) + many(100, get(1), get(0), b"R"),
+    "long states": b"\x80\x04}(" + b"".join(text(str(i)) + b"N" for i in range(3000)) + b"u" + put(0)
+    + NAMESPACE + (get(0) + b"b") * 100 + b".",
+    "long keys": b"\x80\x04(" + b"N" * 5000 + b"t" + put(0) + b"}(" + (get(0) + b"N") * 100 + b"u.",
+    "long numbers as keys": b"\x80\x04\x8b" + struct.pack("<I", 10_000) + b"\x7f" * 10_000 + put(0)
+    + b"}(" + (get(0) + b"N") * 100 + b"u.",
+}  # fmt: skip
+
+
+@pytest.fixture
+def scant(monkeypatch):
+    """Budgets without what small files have on top, and of a few operations."""
+    monkeypatch.setattr(Budget, "of_file", lambda size: Budget(8 * size, 20_000))
+
+
+@pytest.mark.parametrize("data", ATTACKS_ON_MEMORY.values(), ids=ATTACKS_ON_MEMORY)
+def test_what_is_named_again_and_again_takes_no_memory(scant, tmp_path, data):
+    (tmp_path / "x.pkl").write_bytes(data)
+    with pytest.raises((CheckpointError, ValueError), match=r"more numbers|a text in|a damaged"):
+        loaded(read_checkpoint(tmp_path / "x.pkl"))
+
+
+@pytest.mark.parametrize("data", ATTACKS_ON_TIME.values(), ids=ATTACKS_ON_TIME)
+def test_what_is_named_again_and_again_takes_no_time(scant, tmp_path, data):
+    (tmp_path / "x.pkl").write_bytes(data)
+    with pytest.raises(CheckpointError, match=r"operations, which no|as a key"):
+        read_checkpoint(tmp_path / "x.pkl")
+
+
+def test_one_number_is_not_many_tensors(tmp_path):
+    """Strides of 0 make 16,384 numbers of one, 2,000 times."""
+    sizes = b"K\x00", b"(K\x80K\x80t", b"(K\x00K\x00t"
+    tensor = call(b"ctorch._utils\n_rebuild_tensor_v2\n", storage_id(count=1), *sizes)
+    data = zipped(b"\x80\x02" + many(2000, tensor), [("0", bytes(4))])
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(ValueError, match="more numbers"):
+        loaded(read_checkpoint(tmp_path / "x.pt"))
+
+
+def test_members_of_a_zip_do_not_share_their_bytes(tmp_path):
+    """Twenty entries of the directory for one member."""
+    members = [(str(i), bytes(16 if i == 0 else 0)) for i in range(20)]
+    data = zipped(tensor_of(storage_id(key="9"), 0, (4,), (1,)), members)
+    _, first, *others = (match.start() for match in re.finditer(b"PK\x01\x02", data))
+    shared = bytearray(data)
+    for place in others:
+        for start, end in ((16, 28), (42, 46)):  # checksum and sizes; where it lies
+            shared[place + start : place + end] = data[first + start : first + end]
+    assert "lies over" in assert_refused(bytes(shared), tmp_path, tmp_path / "owned", "damaged")
+
+
+def test_shapes_of_endless_numbers_are_refused(tmp_path):
+    endless = b"\x8b" + struct.pack("<I", 1000) + b"\x7f" * 1000
+    sizes = b"K\x00", b"(" + endless + b"K\x00t", b"(K\x01K\x01t"
+    tensor = call(b"ctorch._utils\n_rebuild_tensor_v2\n", storage_id(), *sizes)
+    data = zipped(b"\x80\x02" + tensor + b".", [("0", bytes(16))])
+    assert "whole numbers" in assert_refused(data, tmp_path, tmp_path / "owned", "damaged")
+    state = b"(K\x01" + endless + b"\x85" + get(0) + b"\x89C\x00tb."
+    array = b"\x80\x04" + dtype("f4") + put(0) + ARRAY + state
+    assert "numpy array" in assert_refused(array, tmp_path, tmp_path / "owned", "damaged")
+
+
+def test_an_array_that_is_never_filled_is_refused(tmp_path):
+    data = b"\x80\x04}" + text("a.jpg") + ARRAY + b"s."
+    assert_refused(data, tmp_path, tmp_path / "owned", "array without numbers")
+
+
+def test_whole_checkpoints_take_three_times_their_size(monkeypatch, foreign, tmp_path):
+    """As bytes, as older text, and as tensors; copies in half precision and optimisers' states included."""
+    monkeypatch.setattr(Budget, "of_file", lambda size: Budget(3 * size, 50_000))
+    half = {name: tensor.half() for name, tensor in foreign.g_ema.items()}
+    optimizer = {"state": {0: {"step": 1, "exp_avg": list(foreign.g_ema.values())}}}
+    content = {"g": foreign.g_ema, "g_ema": half, "d": foreign.d, "g_optim": optimizer}
+    networks = {"G": foreign.Generator(), "D": foreign.critic, "G_ema": foreign.generator}
+    files = [foreign.pickle(lambda _: networks, protocol) for protocol in (0, 2, 4)]
+    files += [torch_bytes(content, is_zip) for is_zip in (True, False)]
+    for number, data in enumerate(files):
+        (tmp_path / "x").write_bytes(data)
+        import_checkpoint(tmp_path / "x", tmp_path / str(number))
+        loaded(read_checkpoint(tmp_path / "x"))
+
+
+def test_pickles_of_tensorflow_are_told_apart(tmp_path):
+    network = stack_global("dnnlib.tflib.network", "Network") + b")\x81" + b"}b"
+    for data in (
+        b"\x80\x04" + network * 3 + b"\x87.",
+        b"\x80\x02cdnnlib.tflib.network\nNetwork\n)\x81.",
+    ):
+        said = assert_refused(
+            data, tmp_path, tmp_path / "owned", r"TensorFlow .*legacy\.py --source"
+        )
+        assert "could run" not in said
 
 
 @pytest.fixture(scope="module")

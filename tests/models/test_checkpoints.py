@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from facestyle.errors import CheckpointError, OutputError
+from facestyle.models import checkpoints
 from facestyle.models.checkpoints import (
     bundled,
     load_strict,
@@ -29,6 +30,16 @@ def test_dtype_touches_floats_only(tmp_path):
     save_tensors({"a": torch.ones(2), "n": torch.tensor([1])}, path, metadata={}, dtype=torch.half)
     loaded = read_tensors(path)
     assert (loaded["a"].dtype, loaded["n"].dtype) == (torch.float16, torch.int64)
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "save_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_tensors({"a": torch.ones(1)}, tmp_path / "x.safetensors", metadata={})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty", "absent"])

@@ -1,14 +1,21 @@
 """The bundled networks as they are loaded: whole, on the CPU, and without a wasted random start."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
-from facestyle.errors import CheckpointError
-from facestyle.models.checkpoints import bundled
+from facestyle.errors import CheckpointError, ran_out
+from facestyle.models.checkpoints import bundled, save_tensors
 from facestyle.models.encoder import Encoder
+from facestyle.models.psp_encoder import PspEncoder
+from facestyle.models.stylegan2 import StyleGAN2Critic
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.models.zoo import (
     base_sha256,
     load_base_generator,
+    load_discriminator,
     load_encoder,
     load_style_generator,
 )
@@ -52,3 +59,89 @@ def test_encoders_are_asked_for_by_their_space():
         assert load_encoder(space=space).space == space
     with pytest.raises(CheckpointError, match="into z_plus, and one into w was asked for"):
         load_encoder(bundled("encoder_z_plus.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base_generator()
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"w_dim": 200_000}, r"far larger than its weights, such as \[200000, 200000\]"),
+        ({"w_dim": 1 << 62}, "far larger"),
+        ({"w_dim": -5}, "negative dimension"),
+        ({"w_dim": 256}, "has shape"),
+        ({"w_dim": "512"}, "describes no MobileGenerator"),
+        ({"channels": [512] * 8 + [1_000_000_000]}, "far larger"),
+        ({"channels": [512] * 300}, "far larger"),
+        ({"channels": 512}, "describes no MobileGenerator"),
+        ({"mapping_depth": 1_000_000_000}, "1,000,000,000 layers, where 100 are the most"),
+        ({"preview_resolution": []}, "preview_resolution must be"),
+        ({"surprise": 1}, "surprise"),
+    ],
+    ids=range(11),
+)
+def test_sizes_of_a_style_are_those_of_its_weights(base, tmp_path, change, says):
+    folder = tmp_path / "style"
+    shutil.copytree(bundled_style("cartoon"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["generator"] |= change
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=says) as caught:
+        load_style_generator(folder, base)
+    assert caught.value.path.parent == folder
+
+
+@pytest.mark.parametrize("change", [{"generator": [1]}, {"architecture": ["mobile"]}])
+def test_configs_of_other_shapes_are_named(base, tmp_path, change):
+    folder = tmp_path / "style"
+    shutil.copytree(bundled_style("cartoon"), folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(CheckpointError):
+        load_style_generator(folder, base)
+
+
+TRUNK = {"code_dim": 8, "input_px": 32, "widths": [2, 3, 4, 8], "units": [1, 1, 2, 1]}
+
+
+@pytest.mark.parametrize(
+    ("net", "config"),
+    [
+        (StyleGAN2Generator(8, channel_base=8, channel_max=8, w_dim=8), {"w_dim": 200_000}),
+        (StyleGAN2Generator(8, channel_base=8, channel_max=8, w_dim=8), {"channel_max": -1}),
+        (StyleGAN2Critic(8, channel_base=8, channel_max=8), {"channel_max": 1 << 40, "channel_base": 1 << 60}),
+        (Encoder(w_dim=8, input_px=32, hidden=16), {"hidden": 10**10}),
+        (Encoder(w_dim=8, input_px=32, hidden=16), {"corrections": 10**10}),
+        (PspEncoder(8, **TRUNK), {"units": [10**9, 1, 2, 1]}),
+        (PspEncoder(8, **TRUNK), {"widths": [2, 3, 10**10, 8]}),
+        (PspEncoder(8, **TRUNK), {"widths": []}),
+    ],
+    ids=range(8),
+)  # fmt: skip
+def test_sizes_in_a_header_are_those_of_the_weights(tmp_path, net, config):
+    path = tmp_path / "x.safetensors"
+    metadata = {"config": net.config() | config, "architecture": getattr(net, "architecture", "")}
+    if isinstance(net, PspEncoder):
+        metadata["architecture"] = "psp"
+    save_tensors(net.state_dict(), path, metadata=metadata)
+    with pytest.raises(CheckpointError) as caught:
+        if isinstance(net, StyleGAN2Generator):
+            load_base_generator(path)
+        elif isinstance(net, StyleGAN2Critic):
+            load_discriminator(path)
+        else:
+            load_encoder(path, space=net.space)
+    assert caught.value.path == path and "describes no" in str(caught.value)
+
+
+def test_memory_that_runs_out_is_not_blamed_on_the_file(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("facestyle.models.mobile.MobileMapping", full)
+    with pytest.raises(RuntimeError) as caught:
+        load_base_generator()
+    assert ran_out(caught.value)

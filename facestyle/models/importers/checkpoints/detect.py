@@ -6,12 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from facestyle.errors import CheckpointError, ConfigError
+from facestyle.errors import CheckpointError
 from facestyle.models.importers.checkpoints.containers import read_checkpoint
 from facestyle.models.importers.checkpoints.mobile import mobile_generator
-from facestyle.models.importers.checkpoints.network import Part, part_of, tensors_in
+from facestyle.models.importers.checkpoints.network import (
+    Part,
+    named_errors,
+    part_of,
+    tensors_in,
+)
 from facestyle.models.importers.checkpoints.psp import options_in, psp_encoder
-from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE, Record
+from facestyle.models.importers.checkpoints.safe_pickle import Record
 from facestyle.models.importers.checkpoints.stored import StoredArray
 from facestyle.models.importers.checkpoints.stylegan2 import (
     mean_of_w,
@@ -54,19 +59,8 @@ def open_checkpoint(path: str | Path) -> Checkpoint:
     """
     path = Path(path)
     content = read_checkpoint(path)
-    try:
+    with named_errors(path, _KNOWN):
         return _recognized(content, path)
-    except CheckpointError as error:
-        if error.path is not None:
-            raise
-        raise CheckpointError(
-            str(error), path=path, missing=error.missing, unexpected=error.unexpected
-        ) from error
-    except (*DAMAGE, RuntimeError, ConfigError) as error:
-        raise CheckpointError(
-            f"holds networks of sizes that do not go together ({str(error)[:200]}); {_KNOWN}",
-            path=path,
-        ) from error
 
 
 def _recognized(content: Any, path: Path) -> Checkpoint:

@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from facestyle.errors import OutputError
-from facestyle.models.checkpoints import check_half_range, save_tensors
+from facestyle.errors import CheckpointError, OutputError
+from facestyle.models.checkpoints import (
+    check_half_range,
+    read_metadata,
+    read_tensors,
+    save_tensors,
+)
+from facestyle.models.generator import sample_z
 from facestyle.models.importers.checkpoints.detect import open_checkpoint
-from facestyle.models.importers.checkpoints.network import Part
+from facestyle.models.importers.checkpoints.network import Part, fitted, named_errors
+from facestyle.models.mobile import MobileMapping
+from facestyle.models.stylegan2_generator import StyleGAN2Mapping
 
 __all__ = ["CONFIG_FILE", "FORMAT", "import_checkpoint"]
 
@@ -26,12 +35,16 @@ FORMAT = "facestyle-import"
 CONFIG_FILE = "config.json"
 _VERSION = 1
 
+_SAME_W = 0.05
+"""As in `facestyle.models.bases`: codes of one W differ by less than this share of their spread."""
+
 
 def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) -> dict[str, Any]:
     """Convert a public checkpoint into a folder that facestyle loads; what ``config.json`` says.
 
     Nothing in the file is executed. The folder appears once it is whole; a folder of an earlier import is added to, as
-    DualStyleGAN's parts come in several files: a pSp checkpoint's generator is left out where there is one already.
+    DualStyleGAN's parts come in several files. Where there is a generator already, a pSp checkpoint's own is left out;
+    the two must have one W, for the encoder's codes to fit, as a generator has that was finetuned from the other.
 
     Args:
         file: see :func:`open_checkpoint`.
@@ -39,18 +52,21 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
         half: store float16, half the size.
 
     Returns:
-        Kind, origin and networks, JSON-able.
+        Kind, origin, networks and what was left out, JSON-able.
 
     Raises:
-        CheckpointError: the file is absent, damaged, dangerous, or of an unknown kind; nothing is written.
+        CheckpointError: the file is absent, damaged, dangerous, of an unknown kind, or its encoder is of another W than
+            the generator in the folder; nothing is written.
         OutputError: the folder is there and holds something else, or cannot be written.
     """
     file, out = Path(file), Path(out)
-    before = _earlier(out)
+    before = _earlier(out, file)
     found = open_checkpoint(file)
     parts = {part.name: part for part in found.parts}
-    if "encoder" in parts and "generator" in before:
-        parts.pop("generator", None)
+    left_out = []
+    if "encoder" in parts and "generator" in before and "generator" in parts:
+        _check_same_w(parts.pop("generator"), before["generator"], file, out)
+        left_out.append("generator")
     if taken := sorted(parts.keys() & before.keys()):
         raise OutputError(
             f"holds {taken[0]}.safetensors already; import into another folder", path=out
@@ -72,7 +88,55 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"cannot be written ({error})", path=out) from error
-    return {"kind": found.kind, "folder": str(out), "origin": origin, "parts": described}
+    return {
+        "kind": found.kind,
+        "folder": str(out),
+        "origin": origin,
+        "parts": described,
+        "left_out": left_out,
+    }
+
+
+def _check_same_w(decoder: Part, known: dict[str, Any], file: Path, out: Path) -> None:
+    """Whether a decoder has the W of the generator in the folder: equal z become nearly equal w.
+
+    Args:
+        decoder: that the encoder was trained with.
+        known: what ``config.json`` says of the generator.
+        file: the encoder's.
+        out: the folder.
+
+    Raises:
+        CheckpointError: it has another, or the generator is damaged.
+    """
+    with named_errors(out / CONFIG_FILE, "import into another folder"):
+        path = out / known["file"]
+        theirs = _mapping(known["architecture"], known["config"], read_tensors(path), path)
+    own = _mapping(decoder.architecture, decoder.config, decoder.tensors, file)
+    if own.w_avg.shape == theirs.w_avg.shape:
+        z = sample_z(64, 0, len(own.w_avg))
+        w, other = own(z), theirs(z)
+        if (w - other).square().mean() <= _SAME_W**2 * (w - w.mean(0)).square().mean():
+            return
+    raise CheckpointError(
+        f"its encoder makes codes of another W than that of {path}: their mapping networks differ; import it into a "
+        "folder of its own, where its decoder goes with it",
+        path=file,
+    )
+
+
+def _mapping(
+    architecture: str, config: dict[str, Any], tensors: dict[str, Tensor], path: Path
+) -> MobileMapping | StyleGAN2Mapping:
+    """The mapping network of a generator."""
+    prefix = "mapping."
+    if architecture == "dualstylegan":
+        config, prefix = config["generator"], "generator.mapping."
+    own = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+    sizes = config["w_dim"], config["mapping_depth"]
+    if architecture == "mobile":
+        return fitted(lambda: MobileMapping(*sizes), own, path)
+    return fitted(lambda: StyleGAN2Mapping(*sizes), own, path)
 
 
 def _write(part: Part, folder: Path, origin: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -105,13 +169,16 @@ def _put(made: Path, out: Path) -> None:
         shutil.move(path, out / path.name)
 
 
-def _earlier(out: Path) -> dict[str, Any]:
-    """Parts that are in the folder by earlier imports.
+def _earlier(out: Path, file: Path) -> dict[str, Any]:
+    """Parts that are in the folder by earlier imports; none where one of the same file broke off.
 
     Raises:
         OutputError: it holds something else.
     """
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    if not out.exists():
+        return {}
+    is_begun = out.is_dir() and not (out / CONFIG_FILE).exists()
+    if is_begun and all(_is_of(file, path) for path in out.iterdir()):
         return {}
     try:
         config = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
@@ -120,6 +187,15 @@ def _earlier(out: Path) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError):
         pass
     raise OutputError("is there and holds no earlier import; name a new folder", path=out)
+
+
+def _is_of(file: Path, path: Path) -> bool:
+    """Whether ``path`` was made of the file, and can be made anew."""
+    try:
+        origin = json.loads(read_metadata(path)["origin"])
+        return bool(origin["sha256"] == _identity(file)["sha256"])
+    except (CheckpointError, OSError, ValueError, KeyError, TypeError):
+        return False
 
 
 def _identity(file: Path) -> dict[str, Any]:

@@ -97,12 +97,12 @@ def _synthesis(student: dict[str, Tensor], channels: list[int], path: Path) -> d
     left = dict(student)
     rng = torch.Generator().manual_seed(0)
     clean = {"const": left.pop("input.input")}
-    clean |= _named("stem", _styled(left, "conv1", 4, rng))
+    clean |= _named("stem", _styled(left, "conv1", 4, rng, path))
     for i in range(blocks):
         clean[f"blocks.{i}.up.weight"] = left.pop(f"layers.{i}.up.modulation.weight")
         clean[f"blocks.{i}.up.bias"] = left.pop(f"layers.{i}.up.modulation.bias")
         for conv in ("conv1", "conv2"):
-            parts = _styled(left, f"layers.{i}.{conv}", 8 << i, rng)
+            parts = _styled(left, f"layers.{i}.{conv}", 8 << i, rng, path)
             clean |= _named(f"blocks.{i}.{conv}", parts)
     for head, place in (("to_image", blocks - 1), ("to_preview", preview)):
         clean |= _named(head, _head(student, f"layers.{place}.to_img"))
@@ -130,7 +130,7 @@ def _named(prefix: str, parts: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _styled(
-    left: dict[str, Tensor], layer: str, side: int, rng: torch.Generator
+    left: dict[str, Tensor], layer: str, side: int, rng: torch.Generator, path: Path
 ) -> dict[str, Tensor]:
     """One modulated convolution, taken out of ``left``; its static demodulation goes into its weight."""
     parts = {
@@ -142,16 +142,24 @@ def _styled(
     if f"{layer}.conv.weight_dw" in left:
         parts["depthwise"] = left.pop(f"{layer}.conv.weight_dw")
         weight = left.pop(f"{layer}.conv.weight_permute")
+        deep, shape = len(parts["depthwise"]), list(weight.shape)
+        if parts["depthwise"].shape[1:2] != (1,) or shape[1:] != [deep, 1, 1]:
+            raise _shapes(layer, "a 1 x 1 convolution of the depthwise one's channels", shape, path)
         full = parts["depthwise"].transpose(0, 1) * weight
     else:
         weight = full = left.pop(f"{layer}.conv.weight")
+    if full.ndim != 4 or len(style) != full.shape[1]:
+        raise _shapes(layer, f"a style of {len(style)} channels", list(full.shape), path)
     scaled = full * style[:, None, None] / math.sqrt(full[0].numel())
     demodulation = torch.rsqrt(scaled.square().sum((1, 2, 3)) + 1e-8)
     parts["weight"] = weight * demodulation[:, None, None, None]
     plane = left.pop(f"{layer}.noise.noise", None)
     if plane is None:
         plane = torch.randn(1, 1, side, side, generator=rng)
-    parts["noise"] = left.pop(f"{layer}.noise.weight") * plane
+    strength = left.pop(f"{layer}.noise.weight")
+    if strength.numel() != 1:
+        raise _shapes(layer, "one strength of noise", list(strength.shape), path)
+    parts["noise"] = strength * plane
     return parts
 
 
@@ -162,6 +170,10 @@ def _head(student: Mapping[str, Tensor], layer: str) -> dict[str, Tensor]:
         "weight": student[f"{layer}.conv.weight"],
         "bias": student[f"{layer}.bias"].flatten(),
     }
+
+
+def _shapes(layer: str, wanted: str, shape: list[int], path: Path) -> CheckpointError:
+    return CheckpointError(f"student.{layer} needs {wanted}, got a tensor {shape}", path=path)
 
 
 def _unknown(names: list[str], path: Path) -> CheckpointError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,11 +11,12 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from facestyle.errors import CheckpointError
+from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import check_fit, load_strict, unfilled
+from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE
 from facestyle.models.importers.checkpoints.stored import StoredTensor
 
-__all__ = ["Part", "fitted", "part_of", "tensors_in"]
+__all__ = ["Part", "fitted", "named_errors", "part_of", "tensors_in"]
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -36,6 +38,32 @@ class Part:
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     about: dict[str, Any]
+
+
+@contextmanager
+def named_errors(path: Path, expected: str) -> Iterator[None]:
+    """Context in which whatever a file's content makes go wrong becomes an error that names the file.
+
+    Args:
+        path: of the file.
+        expected: which files are imported, for the message.
+
+    Raises:
+        CheckpointError: something went wrong.
+    """
+    try:
+        yield
+    except CheckpointError as error:
+        if error.path is not None:
+            raise
+        raise CheckpointError(
+            str(error), path=path, missing=error.missing, unexpected=error.unexpected
+        ) from error
+    except (*DAMAGE, RuntimeError, ConfigError) as error:
+        raise CheckpointError(
+            f"holds networks of sizes that do not go together ({str(error)[:200]}); {expected}",
+            path=path,
+        ) from error
 
 
 def part_of(name: str, net: nn.Module, architecture: str, **about: Any) -> Part:

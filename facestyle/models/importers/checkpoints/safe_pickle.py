@@ -4,6 +4,8 @@ Python's own unpickler looks names up in modules and calls what it finds. This o
 by the standard library's ``pickletools``, which executes nothing) on values of its own: a name in the stream is a key
 into a table, a call is a call of a function in that table, and everything else is refused by name. Attributes are never
 looked up, classes never made, dotted names and extension codes never followed.
+
+What a stream may take of memory and time is its file's `Budget`, on which the streams within it draw too.
 """
 
 from __future__ import annotations
@@ -14,13 +16,19 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-__all__ = ["DAMAGE", "Global", "Record", "RefusedError", "Stream", "Table", "read_pickle"]
+__all__ = [
+    "DAMAGE", "Budget", "ForeignError", "Global", "Record", "RefusedError", "Stream", "Table",
+    "read_pickle",
+]  # fmt: skip
 
 _MOST_OPERATIONS = 500_000
-"""A checkpoint with optimiser states has some ten thousand; each may take memory."""
+"""NVIDIA's snapshot of three networks has 61,000, most of them in its storages; each may take memory."""
+
+_MOST_PARTS = 8
+"""Of a key that is a tuple."""
 
 DAMAGE = (
-    EOFError, ValueError, TypeError, KeyError, IndexError, OverflowError, MemoryError,
+    EOFError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, MemoryError,
     RecursionError, AttributeError, struct.error,
 )  # fmt: skip
 """What reading damaged bytes raises, here or in pickletools."""
@@ -28,6 +36,51 @@ DAMAGE = (
 
 class RefusedError(Exception):
     """The stream asks for something that no checkpoint needs and that could run code."""
+
+
+class ForeignError(Exception):
+    """The stream is harmless and of a program whose files are not read; the message says what to do."""
+
+
+@dataclass(eq=False, slots=True)
+class Budget:
+    """What may still be made of one file, however often it asks for the same bytes.
+
+    A whole checkpoint takes three times its size at most: as bytes in the pickle, as text where these are older, and as
+    tensors.
+
+    Attributes:
+        size: of it, in bytes.
+        operations: of its pickles, with the items that they hand to calls and states.
+    """
+
+    size: int
+    operations: int = _MOST_OPERATIONS
+
+    @classmethod
+    def of_file(cls, size: int) -> Budget:
+        """For a file of ``size`` bytes."""
+        return cls(8 * size + (64 << 20))
+
+    def take(self, size: int) -> None:
+        """Count bytes that are about to be made.
+
+        Raises:
+            ValueError: the file has no more to claim.
+        """
+        self.size -= size
+        if self.size < 0:
+            raise ValueError("it claims more numbers than a file of its size has")
+
+    def work(self, operations: int = 1) -> None:
+        """Count what is about to be done.
+
+        Raises:
+            ValueError: the file has no more to claim.
+        """
+        self.operations -= operations
+        if self.operations < 0:
+            raise ValueError(f"more than {_MOST_OPERATIONS:,} operations, which no checkpoint has")
 
 
 class Stream(Protocol):
@@ -76,20 +129,25 @@ class Record:
 
 
 def read_pickle(
-    stream: Stream, table: Table, *, persistent: Callable[[Any], Any] | None = None
+    stream: Stream,
+    table: Table,
+    budget: Budget,
+    *,
+    persistent: Callable[[Any], Any] | None = None,
 ) -> Any:
     """The object that the next pickle of the stream describes; the stream then stands behind it.
 
     Args:
         stream: what is read.
         table: the names that may occur.
+        budget: what the file may still take.
         persistent: gives the object of a persistent id, which torch uses for storages.
 
     Raises:
         RefusedError: it asks for a name that is not in the table, or calls what may not be called.
         Exception: one of `DAMAGE`, where the bytes are no pickle or a truncated one.
     """
-    return _Machine(table, persistent).run(stream)
+    return _Machine(table, budget, persistent).run(stream)
 
 
 class _Mark:
@@ -100,16 +158,18 @@ _MARK = _Mark()
 
 
 class _Machine:
-    def __init__(self, table: Table, persistent: Callable[[Any], Any] | None) -> None:
+    def __init__(
+        self, table: Table, budget: Budget, persistent: Callable[[Any], Any] | None
+    ) -> None:
         self.table = table
+        self.budget = budget
         self.persistent = persistent
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self, stream: Stream) -> Any:
-        for count, (operation, argument, _) in enumerate(pickletools.genops(stream)):  # type: ignore[arg-type]
-            if count == _MOST_OPERATIONS:
-                raise ValueError(f"more than {count:,} operations, which no checkpoint has")
+        for operation, argument, _ in pickletools.genops(stream):  # type: ignore[arg-type]
+            self.budget.work()
             name = operation.name
             if name == "STOP":
                 (result,) = self.stack
@@ -166,10 +226,12 @@ class _Machine:
             raise RefusedError(f"calls {what}, which is nothing to be called")
         if not isinstance(arguments, tuple):
             raise ValueError("the arguments of a call are no tuple")
+        self.budget.work(len(arguments))
         self.stack.append(function.make(*(_plain(item) for item in arguments)))
 
     def build(self, state: Any) -> None:
         target = self.stack[-1]
+        self.budget.work(len(state) if isinstance(state, dict | tuple) else 0)
         if hasattr(type(target), "set_state"):
             target.set_state(state)
         elif not isinstance(
@@ -187,13 +249,22 @@ def _plain(value: Any) -> Any:
 
 
 def _hashable(key: Any) -> Any:
-    """A key that is safe to hash: deep tuples would exhaust the stack. A class as a key becomes its name."""
+    """A key that is safe to hash: deep tuples would exhaust the stack, long ones and long numbers take their time.
+
+    A class as a key becomes its name.
+    """
     if isinstance(key, Global):
         return key.name
     parts = key if isinstance(key, tuple) else (key,)
-    if not all(part is None or isinstance(part, str | bytes | int | float) for part in parts):
+    if len(parts) > _MOST_PARTS or not all(map(_is_plain, parts)):
         raise ValueError(f"a {type(key).__name__} as a key")
     return key
+
+
+def _is_plain(part: Any) -> bool:
+    if isinstance(part, int):
+        return part.bit_length() <= 64
+    return part is None or isinstance(part, str | bytes | float)
 
 
 def _set_items(machine: _Machine, _: Any) -> None:

@@ -1,7 +1,7 @@
 """Tensors and arrays of foreign files, and the names that may occur in their pickles.
 
-Nothing is copied or allocated while a pickle is read: a tensor is a description of bytes in the file until it is asked
-for, so a small file cannot claim much memory.
+Hardly anything is copied while a pickle is read: a tensor is a description of bytes in the file until it is asked for.
+What is made then is counted against the file's `Budget`, so a small file cannot claim much memory.
 """
 
 from __future__ import annotations
@@ -16,15 +16,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from facestyle.models.importers.checkpoints.safe_pickle import Global, Record, Table
+from facestyle.models.importers.checkpoints.safe_pickle import (
+    Budget,
+    ForeignError,
+    Global,
+    Record,
+    Table,
+)
 
 __all__ = ["Storage", "StoredArray", "StoredTensor", "loaded", "make_table"]
 
 _SMALL = 1 << 14
 """Elements that a tensor may have even if it repeats its storage."""
 
-_MOST_USES = 8
-"""How often a storage may be read as a whole: tensors share one, but not without end."""
+_MOST_AXES = 8
+
+_ITEM = 128
+"""Bytes that an item of a set takes at most."""
 
 _DTYPES = {
     "BFloat16": torch.bfloat16, "Bool": torch.bool, "Byte": torch.uint8, "Char": torch.int8,
@@ -40,14 +48,14 @@ class Storage:
     Attributes:
         dtype: of the numbers.
         count: how many there are.
+        budget: of the file.
         data: their bytes, little-endian; None until they are found.
-        used: how many numbers were read.
     """
 
     dtype: torch.dtype
     count: int
+    budget: Budget
     data: memoryview | None = None
-    used: int = 0
 
 
 @dataclass(eq=False, slots=True)
@@ -60,10 +68,9 @@ class StoredTensor:
     stride: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        sizes = (self.offset, *self.shape, *self.stride)
-        if len(self.shape) != len(self.stride) or len(self.shape) > 8:
+        if len(self.shape) != len(self.stride) or len(self.shape) > _MOST_AXES:
             raise ValueError("a tensor's shape and strides do not fit")
-        if not all(type(size) is int and size >= 0 for size in sizes):
+        if not _are_sizes((self.offset, *self.shape, *self.stride)):
             raise ValueError("a tensor's shape is not made of whole numbers")
         if self.offset + self.span > self.storage.count:
             raise ValueError(f"a tensor of shape {list(self.shape)} reaches beyond its storage")
@@ -84,13 +91,16 @@ class StoredTensor:
         if self.span == 0:
             return torch.empty(self.shape, dtype=dtype)
         assert self.storage.data is not None
-        self.storage.used += self.span
-        if self.storage.used > _MOST_USES * self.storage.count + _SMALL:
-            raise ValueError("many tensors claim the same numbers")
+        self.storage.budget.take(max(self.span, math.prod(self.shape)) * dtype.itemsize)
         first = self.offset * dtype.itemsize
         piece = self.storage.data[first : first + self.span * dtype.itemsize]
         flat = torch.frombuffer(bytearray(piece), dtype=dtype)
         return flat.as_strided(self.shape, self.stride).contiguous()
+
+
+def _are_sizes(numbers: Sequence[Any]) -> bool:
+    """Whether all are whole numbers that a length can be; longer ones would take their time."""
+    return all(type(number) is int and 0 <= number < 1 << 63 for number in numbers)
 
 
 @dataclass(eq=False, slots=True)
@@ -120,6 +130,7 @@ class _Dtype:
 class StoredArray:
     """A numpy array as pickled."""
 
+    budget: Budget
     shape: tuple[int, ...] = ()
     dtype: _Dtype | None = None
     is_fortran: bool = False
@@ -128,7 +139,7 @@ class StoredArray:
     def set_state(self, state: Any) -> None:
         """Take over what numpy pickles of an array."""
         _, shape, dtype, is_fortran, content = state
-        is_shape = isinstance(shape, tuple) and all(type(n) is int and n >= 0 for n in shape)
+        is_shape = isinstance(shape, tuple) and len(shape) <= _MOST_AXES and _are_sizes(shape)
         if not is_shape or not isinstance(dtype, _Dtype):
             raise ValueError("a damaged numpy array")
         if not isinstance(content, list if dtype.code.startswith("O") else bytes):
@@ -137,25 +148,23 @@ class StoredArray:
 
     def load(self) -> Any:
         """The array; of an array of one object, the object."""
-        assert self.dtype is not None
+        if self.dtype is None:
+            raise ValueError("a numpy array without numbers")
         if isinstance(self.content, list):
             if self.shape != () or len(self.content) != 1:
                 raise ValueError("an array of objects")
             return self.content[0]
+        self.budget.take(len(self.content))
         flat = np.frombuffer(self.content, self.dtype.numpy())
         order = "F" if self.is_fortran else "C"
         return flat.reshape(self.shape, order=order).copy()  # type: ignore[call-overload]
 
 
-def _make_array(kind: Any, shape: Any, letter: Any) -> StoredArray:
-    if kind != "ndarray":
-        raise ValueError("an array of a foreign class")
-    return StoredArray()
-
-
 def _make_scalar(dtype: Any, content: Any) -> Any:
-    if not isinstance(dtype, _Dtype) or not isinstance(content, bytes) or "O" in dtype.code:
+    if not isinstance(dtype, _Dtype) or not isinstance(content, bytes):
         raise ValueError("a damaged number")
+    if dtype.code[0] not in "biufc":
+        raise ValueError("a text in place of a number")
     (value,) = np.frombuffer(content, dtype.numpy())
     return value.item()
 
@@ -174,17 +183,16 @@ def _make_parameter(data: Any, *_: Any) -> StoredTensor:
     return data
 
 
-def _few(items: Any = ()) -> Sequence[Any]:
-    """The items of a small set or size; a stream could have large ones copied without end."""
-    if not isinstance(items, tuple | list) or len(items) > 64:
-        raise ValueError("a damaged set")
-    if not all(isinstance(item, str | int) for item in items):
-        raise ValueError("a damaged set")
-    return items
-
-
 def _make_device(*parts: Any) -> str:
-    return ":".join(str(part) for part in _few(parts))
+    """Such as "cuda:0"."""
+    if len(parts) > 2 or not all(map(_is_short, parts)):
+        raise ValueError("a damaged device")
+    return ":".join(str(part)[:32] for part in parts)
+
+
+def _is_short(item: Any) -> bool:
+    """Whether it is a text, or a number that is quick to hash and to write out."""
+    return isinstance(item, str) or (isinstance(item, int) and item.bit_length() <= 64)
 
 
 def _make_empty(*arguments: Any) -> dict[str, Any]:
@@ -194,65 +202,91 @@ def _make_empty(*arguments: Any) -> dict[str, Any]:
     return {}
 
 
-class _Encoder:
-    """Text to bytes, as older protocols write them."""
+def _make_tensorflow_network(*_: Any) -> Any:
+    raise ForeignError(
+        "is a pickle of NVIDIA's TensorFlow code; if you trust it, convert it with their stylegan2-ada-pytorch, which "
+        "opens it as Python does and knows StyleGAN2: python legacy.py --source=OLD.pkl --dest=NEW.pkl"
+    )
 
-    def __init__(self) -> None:
-        self.left = 1 << 28
 
-    def __call__(self, text: Any, encoding: Any) -> bytes:
+class _Calls:
+    """Functions that draw on the file's budget."""
+
+    def __init__(self, storage_of: Callable[[bytes], Storage], budget: Budget) -> None:
+        self.storage_of = storage_of
+        self.budget = budget
+
+    def array(self, kind: Any, shape: Any, letter: Any) -> StoredArray:
+        if kind != "ndarray":
+            raise ValueError("an array of a foreign class")
+        return StoredArray(self.budget)
+
+    def storage(self, content: Any) -> Storage:
+        """The storage in the bytes that a plain pickle keeps of it."""
+        if not isinstance(content, bytes):
+            raise ValueError("a damaged storage")
+        self.budget.take(len(content))
+        return self.storage_of(content)
+
+    def encode(self, text: Any, encoding: Any) -> bytes:
+        """Text to bytes, as older protocols write them."""
         if not isinstance(text, str) or encoding != "latin1":
             raise ValueError("damaged bytes")
-        self.left -= len(text)
-        if self.left < 0:
-            raise ValueError("more bytes than a checkpoint has")
+        self.budget.take(len(text))
         return text.encode("latin1")
 
+    def few(self, items: Any = ()) -> Sequence[Any]:
+        """The items of a small set or size."""
+        if not isinstance(items, tuple | list) or len(items) > 64:
+            raise ValueError("a damaged set")
+        if not all(map(_is_short, items)):
+            raise ValueError("a damaged set")
+        self.budget.take(_ITEM * len(items))
+        return items
 
-def _make_persistent(meta: Any) -> Record:
-    """A module of NVIDIA's; the source text that comes with it is left where it is."""
-    if not isinstance(meta, dict) or meta.get("type") != "class":
-        raise ValueError("a damaged module")
-    if not isinstance(name := meta.get("class_name"), str):
-        raise ValueError("a damaged module")
-    record = Record(name)
-    record.set_state(meta.get("state"))
-    return record
+    def persistent(self, meta: Any) -> Record:
+        """A module of NVIDIA's; the source text that comes with it is left where it is."""
+        if not isinstance(meta, dict) or meta.get("type") != "class":
+            raise ValueError("a damaged module")
+        if not isinstance(name := meta.get("class_name"), str):
+            raise ValueError("a damaged module")
+        state = meta.get("state")
+        self.budget.work(len(state) if isinstance(state, dict) else 0)
+        record = Record(name)
+        record.set_state(state)
+        return record
 
 
-def make_table(storage_of: Callable[[bytes], Storage]) -> Table:
+def make_table(storage_of: Callable[[bytes], Storage], budget: Budget) -> Table:
     """The names that may occur, for one file.
 
     Args:
         storage_of: reads the storage in the bytes that a plain pickle keeps of it.
+        budget: what the file may still take.
     """
-
-    def read_storage(content: Any) -> Storage:
-        if not isinstance(content, bytes):
-            raise ValueError("a damaged storage")
-        return storage_of(content)
-
+    calls = _Calls(storage_of, budget)
     functions: dict[str, Callable[..., Any]] = {
-        "torch_utils.persistence._reconstruct_persistent_obj": _make_persistent,
+        "torch_utils.persistence._reconstruct_persistent_obj": calls.persistent,
+        "dnnlib.tflib.network.Network": _make_tensorflow_network,
         "dnnlib.util.EasyDict": _make_empty,
         "collections.OrderedDict": _make_empty,
         "argparse.Namespace": lambda: Record("Namespace"),
         "pytorch_lightning.utilities.parsing.AttributeDict": _make_empty,
         "addict.addict.Dict": _make_empty,
-        "torch.storage._load_from_bytes": read_storage,
+        "torch.storage._load_from_bytes": calls.storage,
         "torch._utils._rebuild_tensor_v2": _make_tensor,
         "torch._utils._rebuild_tensor": _make_tensor,
         "torch._utils._rebuild_parameter": _make_parameter,
-        "torch.Size": lambda items=(): tuple(_few(items)),
+        "torch.Size": lambda items=(): tuple(calls.few(items)),
         "torch.device": _make_device,
         "numpy.dtype": lambda code, *_: _Dtype(code),
-        "_codecs.encode": _Encoder(),
+        "_codecs.encode": calls.encode,
     }
     for module in ("builtins", "__builtin__"):
-        functions[f"{module}.set"] = lambda items=(): set(_few(items))
-        functions[f"{module}.frozenset"] = lambda items=(): frozenset(_few(items))
+        functions[f"{module}.set"] = lambda items=(): set(calls.few(items))
+        functions[f"{module}.frozenset"] = lambda items=(): frozenset(calls.few(items))
     for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        functions[f"{module}._reconstruct"] = _make_array
+        functions[f"{module}._reconstruct"] = calls.array
         functions[f"{module}.scalar"] = _make_scalar
     constants: dict[str, Any] = {
         "numpy.ndarray": "ndarray",
