@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from facestyle.errors import MissingDependencyError
+from facestyle.errors import ConfigError, MissingDependencyError
 from facestyle.runtime import choose_device
 
 __all__ = ["Processes"]
@@ -23,7 +23,7 @@ _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZ
 """Where launchers say how many processes they started: torch's, and those of MPI."""
 
 _LONGEST_WAIT = timedelta(days=7)
-"""For processes that work apart; those that exchange gradients meet every few seconds."""
+"""For processes that work apart, and for those that wait while the main one checks, draws and measures alone."""
 
 _T = TypeVar("_T")
 
@@ -34,8 +34,8 @@ class Processes:
     Args:
         device: of this process; the best there is when None, and of several GPUs its own. Ignored where several
             processes are coupled.
-        is_coupled: they exchange gradients, and so need a GPU each, if any. Others only wait for each other, for days
-            if need be.
+        is_coupled: they exchange gradients, and so need a GPU each, if any. Others only wait for each other. Both wait
+            for days if need be.
 
     Attributes:
         device: where this process computes.
@@ -43,7 +43,7 @@ class Processes:
         count: of processes.
 
     Raises:
-        ConfigError: the device is unknown or not there.
+        ConfigError: the device is unknown or not there, or what the launcher has set is no number or incomplete.
         MissingDependencyError: several processes were started and the package ``accelerate`` is absent.
     """
 
@@ -52,7 +52,8 @@ class Processes:
     ) -> None:
         self._accelerator: Any = None
         self.rank, self.count = 0, 1
-        if max(int(os.environ.get(name, "1")) for name in _COUNTS) < 2:
+        started = _started()
+        if started < 2:
             self.device = choose_device(device)
             return
         try:
@@ -62,12 +63,19 @@ class Processes:
             raise MissingDependencyError(
                 "several processes need accelerate to share work; pip install 'facestyle[train]'"
             ) from error
-        if is_coupled:
-            self._accelerator = Accelerator()
-            self.device = self._accelerator.device
-        else:
-            waits = InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
-            self._accelerator = Accelerator(cpu=True, kwargs_handlers=[waits])
+        waits = InitProcessGroupKwargs(timeout=_LONGEST_WAIT)
+        on_cpu = not is_coupled or choose_device().type == "cpu"
+        try:
+            self._accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=[waits])
+            if self._accelerator.num_processes < 2:
+                raise ValueError("this one finds itself alone")
+        except ValueError as error:
+            raise ConfigError(
+                f"accelerate cannot join the {started} processes that are said to be started ({error}); start them by "
+                f"accelerate launch or torchrun, or unset {', '.join(_COUNTS)} to start one"
+            ) from error
+        self.device = self._accelerator.device
+        if not is_coupled:
             self.device = _own_device(device, self._accelerator.local_process_index)
         self.rank = self._accelerator.process_index
         self.count = self._accelerator.num_processes
@@ -98,6 +106,21 @@ class Processes:
         for p in parameters:
             if p.grad is not None:
                 p.grad = self._accelerator.reduce(p.grad, "mean")
+
+
+def _started() -> int:
+    """How many processes a launcher says it started; 1 where there is none.
+
+    Raises:
+        ConfigError: it says no number.
+    """
+    counts = {name: os.environ.get(name) or "1" for name in _COUNTS}
+    for name, count in counts.items():
+        if not count.isdecimal():
+            raise ConfigError(
+                f"{name} must be the number of processes, got {count!r}; unset it to start one"
+            )
+    return max(map(int, counts.values()))
 
 
 def _own_device(device: str | torch.device | None, local_rank: int) -> torch.device:

@@ -217,12 +217,14 @@ def _origin_fields(training: Mapping[str, Any]) -> dict[str, Any]:
         machine = (
             f"{machine.get('processor')}, {machine.get('cores')} cores, {machine.get('system')}"
         )
+    device = training.get("device")
+    gpu = device if device != "cpu" else None
     return {
         "method": line(training.get("method") or "").replace("*", "\\*"),
         "has_settings": bool(training.get("settings")),
         "commands": [line(command) for command in training.get("commands") or []],
         "seconds": ", ".join(f"{_STAGES.get(stage, stage)} {took}" for stage, took in seconds.items()),
-        "where": ", ".join(line(part) for part in (machine, training.get("date")) if part),
+        "where": ", ".join(line(part) for part in (gpu, machine, training.get("date")) if part),
         "limits": [line(limit) for limit in training.get("limits") or []],
     }  # fmt: skip
 

@@ -86,7 +86,8 @@ def ablate(
 ) -> Path:
     """Train and measure every variant of every style; the path of ``OUT/report.md``.
 
-    A killed run goes on where it was; a variant that was measured is not measured again.
+    A killed run goes on where it was; a variant that was measured is not measured again, unless by another judge, in
+    other measures or on other people.
 
     Args:
         generator: G.
@@ -106,7 +107,8 @@ def ablate(
         progress: show progress bars.
 
     Raises:
-        ConfigError: an unknown variant, or ``out`` holds runs of other settings or of another G.
+        ConfigError: an unknown variant, one of pairs of level 0, or ``out`` holds runs of other settings or of another
+            G.
         DatasetError: a style's pictures cannot be used.
         CheckpointError: there is no encoder that goes with G.
         OutputError: ``out`` cannot be written.
@@ -114,10 +116,17 @@ def ablate(
     check_judge(judge_name)
     processes = processes or Processes()
     plans = {name: variant_config(config.style, name) for name in variants}
+    if any(plan.pair_weight and not plan.pair_level for plan in plans.values()):
+        raise ConfigError(
+            "style.pair_level 0 is of known pairs, which ablate does not take; choose 1, 2 or 3"
+        )
     level = max([plan.pair_level for plan in plans.values() if plan.pair_weight], default=0)
     folder = Path(out)
     side_px = min(side_px, generator.resolution)
     people = sample_people(generator, samples, psi=psi, side_px=side_px)
+    asked = {
+        "judge": judge_name, "measures": sorted(measures), "samples": samples, "psi": psi, "side_px": side_px,
+    }  # fmt: skip
     rows: list[dict[str, Any]] = []
     networks: StyleJudge | None = None
     for style, source in styles.items():
@@ -149,7 +158,7 @@ def ablate(
             portraits = people.drawn_by(net)
             drawn[variant] = list(pil_pictures(portraits[:sheet_faces]))
             path = here / _slug(variant) / "metrics.json"
-            if not path.is_file():
+            if not _stands(path, asked, f"{variant} of {style}"):
                 cache = here / "style.safetensors"
                 if judge is None and networks is not None:
                     judge = networks.of_style(source, cache=cache)
@@ -158,13 +167,11 @@ def ablate(
                         source, measures=measures, judge_name=judge_name, cache=cache,
                         device=judging_device(processes.device),
                     )  # fmt: skip
-                save_metrics(
-                    style_metrics(
-                        judge, net, {"samples": people}, style=style, variant=variant,
-                        portraits={"samples": portraits},
-                    ),
-                    path,
+                measured = style_metrics(
+                    judge, net, {"samples": people}, style=style, variant=variant,
+                    portraits={"samples": portraits},
                 )  # fmt: skip
+                save_metrics(measured | {"asked": asked}, path)
             rows.append(read_metrics(path))
         if processes.is_main:
             _sheet(people, drawn, folder / f"{style}.jpg", sheet_faces)
@@ -173,6 +180,18 @@ def ablate(
         write_whole(text.encode(), folder / "report.md")
     processes.wait()
     return folder / "report.md"
+
+
+def _stands(path: Path, asked: Mapping[str, Any], what: str) -> bool:
+    """Whether a variant's measures are there, and are what is asked for; that they are made anew is logged."""
+    if not path.is_file():
+        return False
+    if read_metrics(path).get("asked") == asked:
+        return True
+    _log.warning(
+        "%s is measured anew: by another judge, in other measures or on other people", what
+    )
+    return False
 
 
 def _slug(variant: str) -> str:

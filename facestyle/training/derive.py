@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from facestyle.bench import machine
 from facestyle.errors import OutputError
 from facestyle.files import write_whole
@@ -18,7 +20,7 @@ from facestyle.training.state import logged_seconds, write_json
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["check_apart", "complete_derived", "origin_of"]
+__all__ = ["check_apart", "complete_derived", "origin_of", "place_of"]
 
 
 def check_apart(folder: Path, target: Path) -> None:
@@ -59,11 +61,21 @@ def complete_derived(
     card.save(target / "config.json")
 
 
-def origin_of(run: Path, config: DataclassInstance) -> dict[str, Any]:
+def origin_of(run: Path, config: DataclassInstance, device: torch.device) -> dict[str, Any]:
     """How what a run learned came to be, for the style's ``training.json``."""
     return {
         "settings": dataclasses.asdict(config),
         "seconds": round(logged_seconds(run), 1),
+        **place_of(device),
+    }
+
+
+def place_of(device: torch.device) -> dict[str, Any]:
+    """Where and when something was trained: "machine", "device" (a GPU's name, else cpu or mps), "torch" and "date"."""
+    is_cuda = device.type == "cuda"
+    return {
         "machine": machine(),
+        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +26,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from facestyle.errors import ConfigError
+from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.evaluation.people import pil_pictures, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
 from facestyle.models.bases import base_entry
@@ -37,6 +41,9 @@ from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.state import TrainingState, write_json
 
 __all__ = ["EncoderConfig", "train_encoder"]
+
+_SHOWN, _PER_ROW = 24, 12
+"""Held-out photos on previews, each beside what its code draws; and pictures in a row."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +127,7 @@ def _build_pool(
         state = json.loads(done_file.read_text())
         done = state["done"] if state["shape"] == shape else 0
     mode = "r+" if done else "w+"
+    _check_room(folder, (count - done) * (3 * side * side + 4 * generator.w_dim))
     images = np.lib.format.open_memmap(
         folder / "images.npy", mode=mode, dtype=np.uint8, shape=(count, 3, side, side)
     )
@@ -146,6 +154,17 @@ def _build_pool(
             bar.update(stop - start)
     bar.close()
     return images, codes
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    """Refuse to begin what does not fit: a mapped file has no place on the disk before it is filled."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise OutputError(
+            f"the pool takes {needed / 1e9:.2f} GB and {free / 1e9:.2f} GB are free; free some space and run the same "
+            "command again, or begin in another folder with a smaller --set pool_size=",
+            path=folder,
+        )
 
 
 def _optimizer(encoder: Encoder, lr: float, trunk_share: float) -> torch.optim.Optimizer:
@@ -210,6 +229,13 @@ def _start_from(encoder: Encoder, path: str | Path) -> None:
     load_strict(encoder, tensors, path=path)
 
 
+def _file_sha256(path: str | Path) -> str:
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"cannot be read ({error})", path=path) from error
+
+
 def _skip(batches: Iterator[list[int]], count: int) -> None:
     """Let go of what a resumed run has had already."""
     for _ in range(count):
@@ -243,19 +269,26 @@ def train_encoder(
         progress: show progress bars.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config or of another generator.
+        ConfigError: ``out`` holds a run of another config, of other photos, from another start or of another generator.
         DatasetError: a picture source cannot be used.
+        CheckpointError: ``init`` cannot be read or is of another kind.
+        OutputError: ``out`` cannot be written, or the disk is too full for the pool.
     """
     config = config or EncoderConfig()
     folder = Path(out)
-    described = dataclasses.asdict(config) | base_entry(generator)
-    state = TrainingState(folder, described)
-    torch.manual_seed(config.seed)
     side = generator.preview_resolution
+    photos = PictureSet(list(faces), side)
+    held_out = PictureSet(val_faces, side, limit=_SHOWN)
+    described = dataclasses.asdict(config) | base_entry(generator)
+    sources = {
+        "faces": photos.digest(), "val_faces": held_out.digest(),
+        "init": None if init is None else _file_sha256(init),
+    }  # fmt: skip
+    # A run too old to know its sources goes on with these.
+    state = TrainingState(folder, described | sources, defaults=sources)
+    torch.manual_seed(config.seed)
     place = choose_device(device)
     generator = generator.eval().requires_grad_(False).to(place)
-    photos = PictureSet(list(faces), side)
-    held_out = PictureSet(val_faces, side, limit=24)
     val = held_out.batch(range(len(held_out))).to(place)
     pool_images, pool_codes = _build_pool(generator, config, folder / "pool", progress)
     w_std = torch.from_numpy(np.array(pool_codes)).std(0).mean()
@@ -302,21 +335,16 @@ def train_encoder(
         return ((w_plus - w[:, None]) / w_std).square().mean()
 
     def look(stage: str, step: int) -> dict[str, float]:
-        from torchvision.utils import save_image
-
         with torch.no_grad():
             img = torch.cat([draw(encode(part, config.corrections)) for part in val.split(8)])
             scores: dict[str, list[Tensor]] = {}
             for a, b in zip(img.split(8), val.split(8), strict=True):
                 for key, value in loss.parts(a, loss.target(b)).items():
                     scores.setdefault(key, []).append(value)
-            pairs = torch.stack([val, img], 1).flatten(0, 1)[:48]
-            (folder / "previews").mkdir(exist_ok=True)
-            save_image(
-                ((pairs + 1) / 2).clamp(0, 1),
-                folder / "previews" / f"{stage}_{step:05d}.png",
-                nrow=12,
-            )
+            pairs = list(pil_pictures(to_levels(torch.stack([val, img], 1).flatten(0, 1))))
+        rows = [pairs[i : i + _PER_ROW] for i in range(0, len(pairs), _PER_ROW)]
+        sheet = contact_sheet(rows, cell_px=max(side, 64))
+        save_sheet(sheet, folder / "previews" / f"{stage}_{step:05d}.png")
         return {f"val_{key}": torch.cat(value).mean().item() for key, value in scores.items()}
 
     pool_order = shuffled_batches(

@@ -24,10 +24,13 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from facestyle.errors import ConfigError, DatasetError
+from facestyle.evaluation.people import pil_pictures, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.latents import broadcast
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
@@ -181,15 +184,18 @@ class FinetuneConfig:
         ):  # fmt: skip
             if getattr(self, name) < 0:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+        for name in ("coarse_lr", "full_lr"):
+            if not getattr(self, name) > 0:
+                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
         if not 2 <= self.sem_finest <= 4:
             raise ConfigError(f"sem_finest must be 2, 3 or 4, got {self.sem_finest}")
         if not 1 <= self.eye_scale <= 3:
             raise ConfigError(f"eye_scale must lie in [1, 3], got {self.eye_scale}")
         if self.held_out == 1:
             raise ConfigError("held_out must be 0, or 2 or more faces")
-        if not 0 <= self.psi_min <= self.psi_max:
+        if not 0 <= self.psi_min <= self.psi_max <= 1.5:
             raise ConfigError(
-                f"psi_min must lie in [0, psi_max], got {self.psi_min} and {self.psi_max}"
+                f"psi_min and psi_max must be in order in [0, 1.5], got {self.psi_min}, {self.psi_max}"
             )
         for name in ("adversarial_ramp", "full_adversarial", "patch_tones"):
             if not 0 <= getattr(self, name) <= 1:
@@ -744,14 +750,11 @@ def _keep(img: Tensor) -> Tensor:
 
 def _preview(base: Generator, ema: Generator, w: Tensor, path: Path) -> None:
     """Sheet of full pictures, G above G', at 256 px."""
-    from torchvision.utils import save_image
 
-    def draw(net: Generator) -> Tensor:
-        return torch.cat([_draw(net, part, net.resolution).cpu() for part in w.split(1)])
+    def draw(net: Generator) -> list[list[Image.Image]]:
+        drawn = [_draw(net, part, net.resolution).cpu() for part in w.split(1)]
+        return [list(pil_pictures(to_levels(part))) for part in torch.cat(drawn).split(8)]
 
     with torch.no_grad():
-        rows = [
-            torch.cat([a, b]) for a, b in zip(draw(base).split(8), draw(ema).split(8), strict=True)
-        ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_image(((torch.cat(rows) + 1) / 2).clamp(0, 1), path, nrow=8)
+        rows = [row for both in zip(draw(base), draw(ema), strict=True) for row in both]
+    save_sheet(contact_sheet(rows, cell_px=256), path)

@@ -379,7 +379,7 @@ def give_hair(
     if processes.is_main:
         change.save(target / HAIR_FILE)
         card = replace(card, hair=1.0)
-        origin = origin_of(out / "hair", config)
+        origin = origin_of(out / "hair", config, processes.device)
         complete_derived(folder, target, card, HAIR_FILE, "hair", origin)
     processes.wait()
     return target

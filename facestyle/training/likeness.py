@@ -291,7 +291,7 @@ def liken_style(
     )
     if processes.is_main:
         learned.save(target / LIKENESS_FILE)
-        origin = origin_of(out / _STAGE, config)
+        origin = origin_of(out / _STAGE, config, processes.device)
         liked = replace(card, likeness=1.0)
         complete_derived(folder, target, liked, LIKENESS_FILE, "likeness", origin)
     processes.wait()

@@ -90,6 +90,10 @@ class PairsConfig:
                 raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
         if self.refine_from not in ("P2", "S"):
             raise ConfigError(f'refine_from must be "P2" or "S", got {self.refine_from!r}')
+        if self.replace_background not in ("auto", "yes", "no"):
+            raise ConfigError(
+                f'replace_background must be "auto", "yes" or "no", got {self.replace_background!r}'
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +233,10 @@ def make_pairs(
     total = min(config.count or len(pictures), len(pictures))
     indices = [round(i * len(pictures) / total) for i in range(total)]
     names = [pictures.names[i] for i in indices]
-    settings = _claim(folder, config, names, generator, star)
+    seen = {"encoder_z": weights_sha256(encoder_z), "pictures_sha256": pictures.digest()}
+    if config.level >= 3 and encoder_w_plus is not None:
+        seen["encoder_w_plus"] = weights_sha256(encoder_w_plus)
+    settings = _claim(folder, config, names, generator, star, seen)
     maker = _Maker(generator, config, encoder_z, encoder_w_plus, star, processes.device)
     shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
 
@@ -392,17 +399,26 @@ def _claim(
     names: Sequence[str],
     generator: Generator,
     star: Generator | None,
+    seen: dict[str, str],
 ) -> dict[str, Any]:
-    """Make the folder this run's; an unfinished run must have the same settings, pictures, G and G*.
+    """Make the folder this run's; an unfinished run must have the same settings, pictures, encoders, G and G*.
+
+    Args:
+        folder: of the run.
+        config: its settings.
+        names: of its pictures.
+        generator: G.
+        star: G*.
+        seen: digests of pictures and encoders; a run too old to know its own goes on with these.
 
     Returns:
-        All of these but the pictures.
+        The settings, and digests of G* and of a G of one's own.
     """
     from facestyle.training.state import TrainingState
 
     settings: dict[str, Any] = dataclasses.asdict(config) | base_entry(generator)
     if star is not None:
         settings["star"] = weights_sha256(star.synthesis)
-    defaults = dataclasses.asdict(PairsConfig())
-    TrainingState(folder, settings | {"pictures": list(names)}, defaults=defaults)
+    defaults = dataclasses.asdict(PairsConfig()) | seen
+    TrainingState(folder, settings | seen | {"pictures": list(names)}, defaults=defaults)
     return settings

@@ -18,7 +18,7 @@ import dataclasses
 import json
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facestyle.bench import machine
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.evaluation.sheets import save_sheet
 from facestyle.hub.package import write_style
@@ -44,7 +43,7 @@ from facestyle.models.zoo import GENERATOR_FILE, load_style_generator, sha256_of
 from facestyle.processes import Processes
 from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
-from facestyle.training.derive import origin_of
+from facestyle.training.derive import origin_of, place_of
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
@@ -52,7 +51,7 @@ from facestyle.training.hair import HairConfig, learn_hair
 from facestyle.training.likeness import LikenessConfig, learn_likeness
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
-from facestyle.training.state import TrainingState, logged_seconds, write_json
+from facestyle.training.state import TrainingState, filled, logged_seconds, write_json
 
 _log = logging.getLogger(__name__)
 
@@ -96,6 +95,18 @@ class TrainConfig:
         """False where the paired constraint has no weight, or its codes are given."""
         return self.style.pair_weight > 0 and self.style.pair_level > 0
 
+    def check_pairs(self, *, are_known: bool) -> None:
+        """Refuse a paired constraint of known pairs where none are known.
+
+        Raises:
+            ConfigError: it has a weight, and its level is 0.
+        """
+        if self.style.pair_weight and not self.style.pair_level and not are_known:
+            raise ConfigError(
+                "style.pair_level 0 is of known pairs, and none are named; name them with --pairs, choose a level of 1 "
+                "to 3, or train without pairs: --set style.pair_weight=0"
+            )
+
     @property
     def stages(self) -> tuple[str, ...]:
         """Folders of a run in which there is something to do, in order, of those named above; pairs are found."""
@@ -107,12 +118,13 @@ class TrainConfig:
 
     @classmethod
     def from_run(cls, folder: str | Path) -> TrainConfig:
-        """What a run was begun with, as its folder's ``config.json`` says.
+        """What a run was begun with, as its folder's ``config.json`` says; what it is too old to know has its default.
 
         Raises:
             FileNotFoundError: it has not begun yet.
         """
         asked = json.loads((Path(folder) / "config.json").read_text())
+        asked = filled(asked, dataclasses.asdict(cls()))
         return cls(
             star=FinetuneConfig(**asked["star"]), pairs=PairsConfig(**asked["pairs"]),
             style=FinetuneConfig(**asked["style"]), hair=HairConfig(**asked["hair"]),
@@ -267,12 +279,14 @@ def train_style(
         progress: show progress bars.
 
     Raises:
-        ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings or of another G.
+        ConfigError: a setting or the name is not allowed, or ``out`` holds a run of other settings or of another G;
+            another ``style.pair_level`` is allowed until G' has begun.
         DatasetError: the style pictures cannot be used; the message says why, picture by picture.
         CheckpointError: ``init`` or an encoder is damaged or of another kind, or there is none that goes with G.
         OutputError: ``out`` cannot be written.
     """
     config = config or PRESETS["default"]
+    config.check_pairs(are_known=pairs is not None)
     processes = processes or Processes()
     folder = Path(out)
     if init is not None:
@@ -310,6 +324,7 @@ def train_style(
         encoder="base" if own_encoder is None else OWN_ENCODER,
     )
     described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
+    _choose_level(folder, described)
     TrainingState(folder, described, defaults=dataclasses.asdict(TrainConfig()))
     seconds: dict[str, float] = {}
 
@@ -365,15 +380,38 @@ def train_style(
             card = replace(card, hair=known.get("hair", 0.0) or 1.0)
         write_style(net.cpu(), card, folder / "style", generator.cpu())
         measured = known.get("scores") if _same(_weights(folder / "style"), before) else None
-        origin = _origin(config, card, folder, seconds, processes.count, known.get("seconds", {}))
+        origin = _origin(config, card, folder, seconds, processes, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
         if config.hair.learns:
-            origin["hair"] = origin_of(folder / "hair", config.hair)
+            origin["hair"] = origin_of(folder / "hair", config.hair, processes.device)
         if learned is not None:
-            origin["likeness"] = origin_of(folder / "likeness", config.likeness)
+            origin["likeness"] = origin_of(folder / "likeness", config.likeness, processes.device)
         write_json(folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
+
+
+def _choose_level(folder: Path, wanted: Mapping[str, Any]) -> None:
+    """Let a run go on with another level of its pairs, as long as G' has not begun.
+
+    Raises:
+        ConfigError: it has, with the level before; the message says how it is begun anew.
+    """
+    begun = [folder / name for name in ("run", "hair", "likeness") if (folder / name).is_dir()]
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    before = filled(json.loads(path.read_text()), dataclasses.asdict(TrainConfig()))
+    style, level = before["style"], wanted["style"]["pair_level"]
+    chosen = before | {"style": style | {"pair_level": level}}
+    if chosen == before or chosen != json.loads(json.dumps(dict(wanted))):
+        return
+    if begun:
+        raise ConfigError(
+            f"{folder} has trained with pairs of level {style['pair_level']}; to choose level {level} delete "
+            f"{', '.join(map(str, begun))} and run the same command again: the pairs stay"
+        )
+    write_json(path, chosen)
 
 
 def _as_used(style: Path, run: Path, base: Generator) -> Path:
@@ -463,7 +501,7 @@ def _origin(
     card: StyleConfig,
     folder: Path,
     seconds: dict[str, float],
-    count: int,
+    processes: Processes,
     before: dict[str, float],
 ) -> dict[str, Any]:
     """How the style came to be: settings, data, chosen snapshot, machine.
@@ -490,9 +528,8 @@ def _origin(
         "psi": card.psi,
         "chosen": json.loads(choice.read_text())["chosen"] if choice.is_file() else None,
         "seconds": seconds,
-        "processes": count,
-        "machine": machine(),
-        "date": time.strftime("%Y-%m-%d"),
+        "processes": processes.count,
+        **place_of(processes.device),
     }
 
 

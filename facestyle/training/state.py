@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pickle
@@ -16,9 +17,11 @@ import torch
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.files import write_whole
 
-__all__ = ["TrainingClock", "TrainingState", "logged_seconds", "write_json"]
+__all__ = ["TrainingClock", "TrainingState", "filled", "logged_seconds", "write_json"]
 
 _log = logging.getLogger(__name__)
+
+_ADVICE = "free some space and run the same command again, which goes on"
 
 
 class TrainingState:
@@ -49,7 +52,7 @@ class TrainingState:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not path.is_file():
                 write_json(path, wanted)
-            elif (before := _filled(json.loads(path.read_text()), defaults or {})) != wanted:
+            elif (before := filled(json.loads(path.read_text()), defaults or {})) != wanted:
                 keys = sorted(before.keys() | wanted.keys())
                 differing = [key for key in keys if before.get(key) != wanted.get(key)]
                 raise ConfigError(
@@ -78,13 +81,31 @@ class TrainingState:
         write_whole(lines.encode(), self.folder / "log.jsonl")
 
     def log(self, row: Mapping[str, Any]) -> None:
-        """Append one line to ``log.jsonl``, and to ``tensorboard/`` where the package tensorboard is installed."""
-        with (self.folder / "log.jsonl").open("a") as file:
-            file.write(json.dumps(dict(row)) + "\n")
+        """Append one line to ``log.jsonl``, and to ``tensorboard/`` where the package tensorboard is installed.
+
+        Raises:
+            OutputError: no space, or no permission; TensorBoard's files alone are only warned of.
+        """
+        path = self.folder / "log.jsonl"
+        try:
+            with path.open("a") as file:
+                file.write(json.dumps(dict(row)) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"the log cannot be written ({error}); {_ADVICE}", path=path
+            ) from error
+        try:
+            self._show(row)
+        except OSError as error:
+            _log.warning("%s: no TensorBoard log from here on: %s", self.folder, error)
+            self._board = _NoBoard()
+
+    def _show(self, row: Mapping[str, Any]) -> None:
+        """A row's numbers in TensorBoard's files."""
         if self._board is None:
             self._board = _open_board(self.folder / "tensorboard", row.get("step", 0))
             # Else its thread goes on writing when the run is over, and fails where the folder is gone by then.
-            weakref.finalize(self, self._board.close)
+            weakref.finalize(self, _close_board, self._board)
         for key, value in row.items():
             if isinstance(value, float):
                 self._board.add_scalar(f"{row.get('stage', 'run')}/{key}", value, row.get("step"))
@@ -104,8 +125,7 @@ class TrainingState:
         except (OSError, RuntimeError) as error:
             partial.unlink(missing_ok=True)
             raise OutputError(
-                f"the checkpoint cannot be written ({error}); free some space and run the same command again",
-                path=path,
+                f"the checkpoint cannot be written ({error}); {_ADVICE}", path=path
             ) from error
 
     def resume(self, stage: str, parts: Mapping[str, Any]) -> int:
@@ -178,13 +198,13 @@ def write_json(path: str | Path, content: Any) -> None:
     write_whole((json.dumps(content, indent=2) + "\n").encode(), Path(path))
 
 
-def _filled(settings: dict[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings, and in them the defaults of those that they lack, at every depth."""
-    filled = {**json.loads(json.dumps(dict(defaults))), **settings}
+def filled(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings, and in them the defaults of those that they lack, at every depth, as a file of JSON has them."""
+    whole = {**json.loads(json.dumps(dict(defaults))), **settings}
     for name, default in defaults.items():
         if isinstance(default, Mapping) and isinstance(settings.get(name), dict):
-            filled[name] = _filled(settings[name], default)
-    return filled
+            whole[name] = filled(settings[name], default)
+    return whole
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:
@@ -209,6 +229,11 @@ def _open_board(folder: Path, first_step: int) -> Any:
         _log.info("no tensorboard log: the package tensorboard is not installed")
         return _NoBoard()
     return SummaryWriter(str(folder), purge_step=first_step)
+
+
+def _close_board(board: Any) -> None:
+    with contextlib.suppress(OSError):  # of a full disk, of which the log has told
+        board.close()
 
 
 def _contiguous(state: dict[str, Any]) -> dict[str, Any]:

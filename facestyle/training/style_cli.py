@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from facestyle.cli_common import (
     add_base,
@@ -18,7 +19,27 @@ from facestyle.cli_common import (
 from facestyle.errors import ConfigError
 from facestyle.training.folder_report import LEAST_PX
 
+if TYPE_CHECKING:
+    from facestyle.training.pairs import PairStore
+    from facestyle.training.pipeline import TrainConfig
+
 __all__ = ["add_parsers"]
+
+_SEARCH = ("level", "star", "set", "encoder_z", "encoder_w_plus")
+"""Options of the search for codes, which known codes take the place of."""
+_OF_PAIRS = ("star", "pairs")
+"""Groups of settings that say how pairs are found; of level 1 they take no G*, whose settings are let be."""
+_OFF = ("hair.steps=0", "hair.full_steps=0", "likeness.steps=0")
+"""What leaves a stage out, which is read."""
+_UNREAD = {
+    **dict.fromkeys(
+        _OF_PAIRS,
+        "no pairs are looked for where style.pair_weight is 0 or --pairs names known ones",
+    ),
+    "hair": "hair is learned where hair.steps or hair.full_steps is above 0, such as 200 and 120",
+    "likeness": "the map of codes is learned where likeness.steps is above 0, such as 250",
+}
+"""Why the settings of a stage are not read where it is left out."""
 
 
 def add_parsers(commands: Any) -> None:
@@ -36,6 +57,7 @@ def add_parsers(commands: Any) -> None:
         "--space", choices=["w", "w_plus", "z_plus"], default="w", help="latent space of the codes"
     )
     add_base(encoder)
+    encoder.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(encoder, "facestyle.training.encoder", "EncoderConfig")
     encoder.set_defaults(run=_train_encoder)
 
@@ -72,7 +94,8 @@ def add_parsers(commands: Any) -> None:
     _add_plus_encoders(train)
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(train, "facestyle.training.pipeline", "TrainConfig")
-    train.set_defaults(run=_train)
+    of_train = _usual(train, ("aligned", "min_side", "encoder_z", "encoder_w_plus"))
+    train.set_defaults(run=lambda args: _train(args, of_train))
 
     hair = commands.add_parser(
         "hair", help="give a finished style's portraits their people's own hair, clothes and ground"
@@ -98,7 +121,8 @@ def add_parsers(commands: Any) -> None:
     _add_plus_encoders(pairs)
     pairs.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(pairs, "facestyle.training.pairs", "PairsConfig")
-    pairs.set_defaults(run=_pairs)
+    of_pairs = _usual(pairs, _SEARCH)
+    pairs.set_defaults(run=lambda args: _pairs(args, of_pairs))
 
     ablate = commands.add_parser("ablate", help="each constraint and pair level alone: two tables")
     ablate.add_argument(
@@ -131,6 +155,37 @@ def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the base generator's")
 
 
+def _usual(parser: argparse.ArgumentParser, names: Iterable[str]) -> dict[str, Any]:
+    """What options are where they are not given."""
+    return {name: parser.get_default(name) for name in names}
+
+
+def _refuse(
+    args: argparse.Namespace, usual: Mapping[str, Any], names: Iterable[str], why: str
+) -> None:
+    """Refuse options that would not be read.
+
+    Raises:
+        ConfigError: one of the names is given.
+    """
+    for name in names:
+        if getattr(args, name) != usual[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} is not read: {why}; leave it out")
+
+
+def _refuse_settings(assignments: Iterable[str], unread: Mapping[str, str]) -> None:
+    """Refuse settings of stages that are left out, each with the reason.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for text in assignments:
+        name = text.partition("=")[0]
+        group = name.partition(".")[0]
+        if group in unread and text not in _OFF:
+            raise ConfigError(f"{name} is not read: {unread[group]}; leave it out")
+
+
 def _train_encoder(args: argparse.Namespace) -> int:
     from facestyle.training.encoder import EncoderConfig, train_encoder
 
@@ -138,20 +193,58 @@ def _train_encoder(args: argparse.Namespace) -> int:
     print(listed(config))
     if args.dry_run:
         return 0
-    train_encoder(load_base(args), args.output, args.faces, args.val_faces, config, init=args.init)
+    train_encoder(
+        load_base(args), args.output, args.faces, args.val_faces, config,
+        init=args.init, device=args.device,
+    )  # fmt: skip
     print(Path(args.output) / "encoder.safetensors")
     return 0
 
 
-def _train(args: argparse.Namespace) -> int:
+def _train_config(
+    args: argparse.Namespace, usual: Mapping[str, Any], known: PairStore | None
+) -> TrainConfig:
+    """What to train.
+
+    Raises:
+        ConfigError: the settings contradict each other or the pairs, or options would not be read.
+    """
+    from facestyle.training.pipeline import PRESETS
+
+    preset = PRESETS[args.preset]
+    if known is not None:
+        # Which levels there are, these pairs say.
+        preset = replace(preset, pairs=replace(preset.pairs, level=3))
+    config: TrainConfig = configured(preset, args.set)
+    config.check_pairs(are_known=known is not None)
+    if known is not None:
+        if not config.style.pair_weight:
+            raise ConfigError(
+                "--pairs is not read where style.pair_weight is 0; leave it out, or --set style.pair_weight=1"
+            )
+        known.codes(config.style.pair_level)
+        _refuse(args, usual, usual, "--pairs names known pairs of the pictures as they are")
+        level = max(PRESETS[args.preset].pairs.level, config.style.pair_level)
+        config = replace(config, pairs=replace(config.pairs, level=level))
+    if not config.uses_pairs:
+        _refuse(args, usual, ("encoder_z", "encoder_w_plus"), _UNREAD["pairs"])
+    if config.pairs.level < 3:
+        _refuse(args, usual, ("encoder_w_plus",), "it is for pairs of level 3")
+    searches = config.uses_pairs and known is None
+    read = {*config.stages, *_OF_PAIRS} if searches else set(config.stages) - set(_OF_PAIRS)
+    _refuse_settings(args.set, {stage: _UNREAD[stage] for stage in _UNREAD if stage not in read})
+    return config
+
+
+def _train(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.processes import Processes
     from facestyle.training.folder import check_folder
     from facestyle.training.pair_report import pair_table, read_report
     from facestyle.training.pairs import PairStore
-    from facestyle.training.pipeline import PRESETS, train_style
+    from facestyle.training.pipeline import train_style
 
-    config = configured(PRESETS[args.preset], args.set)
     known = PairStore.load(args.pairs) if args.pairs else None
+    config = _train_config(args, usual, known)
     print(listed(config))
     if args.dry_run:
         if known is None:
@@ -205,7 +298,7 @@ def _changed(args: argparse.Namespace, config: Any, change: Callable[..., Path],
     return 0
 
 
-def _pairs(args: argparse.Namespace) -> int:
+def _pairs(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.models.checkpoints import read_tensors
     from facestyle.processes import Processes
     from facestyle.training.data import PictureSet
@@ -213,7 +306,13 @@ def _pairs(args: argparse.Namespace) -> int:
     from facestyle.training.pairs import FILE, PairsConfig, given_pairs
     from facestyle.training.pipeline import find_pairs
 
+    if args.codes:
+        _refuse(args, usual, _SEARCH, "--codes names known codes, and none are looked for")
     config = configured(PairsConfig(level=args.level), args.set)
+    if config.level < 2:
+        _refuse(args, usual, ("star",), "G* is for levels 2 and 3")
+    if config.level < 3:
+        _refuse(args, usual, ("encoder_w_plus",), "it is for level 3")
     print(listed(config))
     if args.dry_run:
         return 0
@@ -248,6 +347,7 @@ def _ablate(args: argparse.Namespace) -> int:
 
     styles = named_pictures(args.styles)
     config = configured(PRESETS[args.preset], args.set)
+    _refuse_settings(args.set, dict.fromkeys(("hair", "likeness"), "ablate trains G' alone"))
     print(listed(config))
     if args.dry_run:
         return 0

@@ -331,6 +331,9 @@ def test_what_a_training_run_and_its_author_record_is_shown(tmp_path):
         and "Trained on Chip, 3 cores, Linux, 2026-01-02." in card
     )
     assert "- Beards vanish." in section(card, "Limits")
+    for device, where in (("cpu", "Chip"), ("NVIDIA H200", "NVIDIA H200, Chip")):
+        trained = render_card(written(tmp_path, training | {"device": device}))
+        assert f"Trained on {where}, 3 cores, Linux, 2026-01-02." in trained
     assert "| light | 2 | +1.2 | – | – | 0.250 |" in card and "| dark | 1 | – | – | – | – |" in card
     assert "another base" not in card
     assert "other than the one" in render_card(written(tmp_path, base_sha256="0" * 64))

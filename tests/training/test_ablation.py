@@ -1,5 +1,6 @@
 """The ablation on a tiny generator: what a variant changes, the tables, and that nothing is done twice."""
 
+import dataclasses
 import json
 import os
 
@@ -46,7 +47,7 @@ def test_a_variant_changes_its_constraint_alone(variant, sem, pair, level):
 
 
 def test_every_variant_is_trained_measured_and_tabled_once(
-    tiny, folder, encoder_files, tmp_path, monkeypatch
+    tiny, folder, encoder_files, tmp_path, monkeypatch, caplog
 ):
     class Grid:
         name = "nine fields"
@@ -65,10 +66,10 @@ def test_every_variant_is_trained_measured_and_tabled_once(
 
     monkeypatch.setattr(StyleJudge, "load", load)
 
-    def run(**some):
+    def run(samples=4, **some):
         return ablate(
             tiny, {"red": folder}, tmp_path, CONFIG, encoder_z=encoder_files / "z_plus.safetensors",
-            encoder_w_plus=encoder_files / "w_plus.safetensors", samples=4, measures=("kid",), side_px=64,
+            encoder_w_plus=encoder_files / "w_plus.safetensors", samples=samples, measures=("kid",), side_px=64,
             sheet_faces=2, progress=False, **some,
         )  # fmt: skip
 
@@ -105,3 +106,16 @@ def test_every_variant_is_trained_measured_and_tabled_once(
     assert config["pair_weight"] == 0
     text = run(variants=("+SC",)).read_text()
     assert "+SC KID" in text and "## Levels of pairs" not in text
+    measured = tmp_path / "red" / "sc" / "metrics.json"
+    assert read_metrics(measured)["asked"]["samples"] == 4
+    run(variants=("+SC",), samples=3)
+    assert read_metrics(measured)["asked"]["samples"] == 3
+    assert [line for line in caplog.messages if "measured anew" in line] == [
+        "+SC of red is measured anew: by another judge, in other measures or on other people"
+    ]
+
+
+def test_known_pairs_are_not_of_the_ablation(tiny, folder, tmp_path):
+    config = dataclasses.replace(CONFIG, style=dataclasses.replace(CONFIG.style, pair_level=0))
+    with pytest.raises(ConfigError, match="known pairs, which ablate does not take"):
+        ablate(tiny, {"red": folder}, tmp_path, config, variants=("+PC",), progress=False)

@@ -362,6 +362,12 @@ def test_the_commands_take_a_base(equipped, bare, large_folder, tmp_path, capsys
     pairs = ["pairs", large_folder, "-o", tmp_path / "pairs", "--level", "1", "--device", "cpu"]
     assert command(*pairs, "--base", equipped, "--set", "count=2") == 0
     assert PairStore.load(tmp_path / "pairs").codes(1).shape == (2, 12, 8)
+    of_style = [word for word in sets if word.startswith("style.")]
+    chosen = [*words[:2], "-o", tmp_path / "chosen", *words[4:8], "--device", "cpu"]
+    chosen += [word for setting in of_style for word in ("--set", setting)]
+    assert command(*chosen, "--base", equipped, "--pairs", tmp_path / "pairs") == 0
+    begun = json.loads((tmp_path / "chosen" / "run" / "config.json").read_text())
+    assert begun["pair_level"] == 1
     with pytest.raises(CheckpointError, match="--encoder-z"):
         command(*pairs[:3], tmp_path / "no", *pairs[4:], "--base", bare)
     with pytest.raises(ConfigError, match="is not there"):

@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -112,6 +113,30 @@ def test_pairs_of_other_settings_are_not_mixed(make, tmp_path):
         make(tmp_path, dataclasses.replace(CONFIG, psi=0.9))
 
 
+def test_pairs_of_other_pictures_or_encoders_are_not_mixed(
+    make, tiny, tiny_encoders, folder, tmp_path
+):
+    config = dataclasses.replace(CONFIG, level=1, count=2)
+    store = make(tmp_path / "run", config, star=None)
+    other = copy.deepcopy(tiny_encoders["z_plus"])
+    with torch.no_grad():
+        other.start.add_(1)
+    with pytest.raises(ConfigError, match=r"other settings \(encoder_z\)"):
+        make(tmp_path / "run", config, star=None, encoder_z=other)
+    mine = shutil.copytree(folder, tmp_path / "mine")
+    Image.new("RGB", (40, 40), "red").save(sorted(mine.iterdir())[0])
+    with pytest.raises(ConfigError, match=r"other settings \(pictures_sha256\)"):
+        make_pairs(
+            tiny, PictureSet(mine, 32), tmp_path / "run", config, encoder_z=tiny_encoders["z_plus"]
+        )
+    path = tmp_path / "run" / "config.json"
+    begun = json.loads(path.read_text())  # by a version that did not note them
+    path.write_text(
+        json.dumps({k: v for k, v in begun.items() if not k.startswith(("enc", "pictures_"))})
+    )
+    assert torch.equal(make(tmp_path / "run", config, star=None).codes(1), store.codes(1))
+
+
 @pytest.mark.parametrize(("level", "absent"), [(2, "star"), (3, "encoder_w_plus")])
 def test_a_network_that_a_level_needs_is_asked_for(make, tmp_path, level, absent):
     with pytest.raises(ConfigError, match=f"level {level}"):
@@ -137,7 +162,15 @@ def test_other_files_are_no_pairs(tmp_path):
 
 @pytest.mark.parametrize(
     "change",
-    [{"level": 4}, {"steps": 0}, {"batch": 0}, {"psi": -0.1}, {"count": -1}, {"refine_from": "P1"}],
+    [
+        {"level": 4},
+        {"steps": 0},
+        {"batch": 0},
+        {"psi": -0.1},
+        {"count": -1},
+        {"refine_from": "P1"},
+        {"replace_background": "Yes"},
+    ],
 )
 def test_impossible_settings_are_refused(change):
     with pytest.raises(ConfigError):

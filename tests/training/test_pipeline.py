@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -26,10 +27,11 @@ from facestyle.processes import Processes
 from facestyle.styles import StyleConfig, style_folder
 from facestyle.training import pipeline, style_cli
 from facestyle.training.data import PictureSet
+from facestyle.training.derive import place_of
 from facestyle.training.finetune import FinetuneConfig, finetune
 from facestyle.training.hair import HairConfig
 from facestyle.training.likeness import LikenessConfig
-from facestyle.training.pairs import PairsConfig, given_pairs
+from facestyle.training.pairs import PairsConfig, PairStore, given_pairs
 from facestyle.training.pipeline import PRESETS, TrainConfig, train_style
 from facestyle.training.state import TrainingState
 
@@ -194,6 +196,9 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder
         assert torch.equal(tensor, chosen[key]), key
     assert any(tensor.any() for tensor in read_tensors(style / "hair.safetensors").values())
     assert StyleConfig.from_file(style / "config.json").hair == 1
+    place = place_of(Processes().device)
+    assert {name: origin[name] for name in place} == place
+    assert {name: origin["hair"][name] for name in place} == place
     assert origin["settings"]["pairs"]["steps"] == 2
     assert origin["data"]["count"] == 12 and origin["data"]["license"] == "ours"
     assert set(origin["seconds"]) == {"star", "pairs", "style", "hair", "likeness"}
@@ -445,6 +450,152 @@ def test_one_process_needs_no_accelerate(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ImportError, match=r"facestyle\[train\]"):
         Processes()
+
+
+def test_processes_wait_for_the_main_one_as_long_as_it_takes(monkeypatch):
+    """NCCL gives up after ten minutes unless told otherwise, and a large folder takes longer to check."""
+    import accelerate
+
+    asked = []
+    monkeypatch.setattr(accelerate, "Accelerator", lambda **options: asked.append(options) or 1 / 0)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for is_coupled in (True, False):
+        with pytest.raises(ZeroDivisionError):
+            Processes("cpu", is_coupled=is_coupled)
+    waits = [options["kwargs_handlers"][0].timeout for options in asked]
+    assert len(waits) == 2 and min(waits).days >= 1
+
+
+def test_the_gpu_is_recorded(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"a GPU, {device}")
+    assert place_of(torch.device("cuda:1"))["device"] == "a GPU, cuda:1"
+    assert place_of(torch.device("cpu"))["device"] == "cpu"
+    assert place_of(torch.device("cpu"))["torch"] == torch.__version__
+
+
+SHORT = TrainConfig(
+    pairs=PairsConfig(level=2, count=4, steps=1, batch=4),
+    star=dataclasses.replace(CONFIG.star, coarse_steps=1),
+    style=FinetuneConfig(coarse_steps=1, coarse_batch=2, full_steps=0),
+)
+
+
+def test_another_level_of_pairs_can_be_chosen_until_g_prime_has_begun(
+    tiny, large_folder, files, tmp_path
+):
+    out = tmp_path / "out"
+    train(tiny, large_folder, files, out, SHORT)
+    made = (out / "pairs" / "pairs.safetensors").stat().st_mtime_ns
+    other = dataclasses.replace(SHORT, style=dataclasses.replace(SHORT.style, pair_level=1))
+    with pytest.raises(ConfigError, match=rf"level 2; to choose level 1 delete {out}/run and run"):
+        train(tiny, large_folder, files, out, other)
+    shutil.rmtree(out / "run")
+    faster = dataclasses.replace(other, pairs=dataclasses.replace(SHORT.pairs, steps=2))
+    with pytest.raises(ConfigError, match=r"other settings \(pairs, style\)"):
+        train(tiny, large_folder, files, out, faster)
+    train(tiny, large_folder, files, out, other)
+    assert json.loads((out / "run" / "config.json").read_text())["pair_level"] == 1
+    assert TrainConfig.from_run(out) == other
+    assert (out / "pairs" / "pairs.safetensors").stat().st_mtime_ns == made
+    pairs = PairStore.load(out / "pairs")
+    known = train(tiny, out / "pictures", files, tmp_path / "known", other, pairs=pairs)
+    ours, theirs = (read_tensors(made / "generator.safetensors") for made in (out / "style", known))
+    assert same(ours, theirs)
+
+
+def test_level_0_is_of_known_pairs(tiny, large_folder, files, tmp_path):
+    config = dataclasses.replace(SHORT, style=dataclasses.replace(SHORT.style, pair_level=0))
+    with pytest.raises(ConfigError, match=r"pair_level 0 is of known pairs.*--pairs"):
+        train(tiny, large_folder, files, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+    without = dataclasses.replace(config.style, pair_weight=0)
+    dataclasses.replace(config, style=without).check_pairs(are_known=False)
+
+
+@pytest.fixture
+def command(large_folder, tmp_path):
+    """Exit code of ``facestyle train`` on pictures, dry."""
+    pictures = PictureSet(large_folder, 32)
+    for level in (0, 3):
+        store = given_pairs(pictures, torch.zeros(12, 8), 6)
+        PairStore(store.indices, store.names, {level: store.codes(0)}, {}, {}).save(
+            tmp_path / f"{level}.safetensors"
+        )
+
+    def run(*words):
+        named = ["-o", str(tmp_path / "out"), "--name", "red", "--data-license", "ours"]
+        known = [str(tmp_path / f"{w}.safetensors") if w in ("0", "3") else w for w in words]
+        return main(["train", str(large_folder), *named, "--dry-run", *known])
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--pairs", "0", "--set", "style.pair_level=0", "--aligned", "yes"], "--aligned is not read"),
+        (["--pairs", "0", "--set", "style.pair_level=0", "--min-side", "99"], "--min-side is not read"),
+        (["--pairs", "0", "--set", "style.pair_level=0", "--encoder-z", "x"], "--encoder-z is not"),
+        (["--pairs", "3", "--set", "style.pair_level=3", "--set", "pairs.level=3"], "pairs.level is not"),
+        (["--pairs", "3", "--set", "style.pair_level=3", "--set", "star.seed=1"], "star.seed is not"),
+        (["--pairs", "3"], "these pairs have levels [3], not 2"),
+        (["--pairs", "0", "--preset", "patches"], "--pairs is not read where style.pair_weight is 0"),
+        (["--set", "style.pair_level=0"], "name them with --pairs"),
+        (["--set", "hair.strands=0.02"], "hair.strands is not read: hair is learned where hair.steps"),
+        (["--set", "likeness.rank=4", "--set", "likeness.steps=0"], "likeness.rank is not read"),
+        (["--preset", "patches", "--set", "pairs.count=3"], "pairs.count is not read: no pairs"),
+        (["--preset", "patches", "--encoder-z", "x"], "--encoder-z is not read: no pairs"),
+        (["--encoder-w-plus", "x"], "--encoder-w-plus is not read: it is for pairs of level 3"),
+        (["--set", "style.coarse_lr=0"], "coarse_lr must be above 0"),
+    ],
+)  # fmt: skip
+def test_what_would_not_be_read_is_refused_by_name(command, capsys, words, said):
+    assert command(*words) == 2
+    told = capsys.readouterr()
+    assert said in told.err and not told.out
+
+
+def test_what_is_read_is_taken(command, capsys):
+    for words, shown in (
+        (["--pairs", "3", "--set", "style.pair_level=3"], "pairs.level=3\n"),
+        (["--pairs", "0", "--set", "style.pair_level=0"], "pairs.level=2\n"),
+        (["--set", "hair.steps=3", "--set", "hair.strands=0.02"], "hair.strands=0.02\n"),
+        (["--preset", "portrait", "--set", "hair.steps=0", "--set", "hair.full_steps=0"], "hair.steps=0\n"),
+        (["--set", "pairs.level=1", "--set", "style.pair_level=1", "--set", "star.seed=1"], "star.seed=1\n"),
+    ):  # fmt: skip
+        assert command(*words, *([] if "--pairs" in words else ["--aligned", "yes"])) == 0
+        assert shown in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["pairs", "x", "--codes", "w", "--level", "3"], "--level is not read: --codes names known codes"),
+        (["pairs", "x", "--codes", "w", "--star", "s"], "--star is not read"),
+        (["pairs", "x", "--codes", "w", "--set", "count=3"], "--set is not read"),
+        (["pairs", "x", "--codes", "w", "--encoder-z", "e"], "--encoder-z is not read"),
+        (["pairs", "x", "--codes", "w", "--encoder-w-plus", "e"], "--encoder-w-plus is not read"),
+        (["pairs", "x", "--level", "1", "--star", "s"], "--star is not read: G* is for levels 2 and 3"),
+        (["pairs", "x", "--encoder-w-plus", "e"], "--encoder-w-plus is not read: it is for level 3"),
+        (["ablate", "a=x", "--set", "hair.steps=3"], "hair.steps is not read: ablate trains G' alone"),
+        (["ablate", "a=x", "--set", "likeness.rank=3"], "likeness.rank is not read"),
+    ],
+)  # fmt: skip
+def test_pairs_and_ablate_refuse_what_they_would_not_read(tmp_path, capsys, words, said):
+    assert main([*words, "-o", str(tmp_path / "out"), "--dry-run"]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_from_before_hair_and_likeness_has_their_defaults(tmp_path):
+    begun = dataclasses.asdict(dataclasses.replace(CONFIG, hair=TrainConfig().hair))
+    for name in ("hair", "likeness"):
+        begun.pop(name)
+    begun["style"].pop("full_px")
+    (tmp_path / "config.json").write_text(json.dumps(begun))
+    assert TrainConfig.from_run(tmp_path) == TrainConfig(
+        star=CONFIG.star, pairs=CONFIG.pairs, style=CONFIG.style
+    )
+    assert TrainConfig.from_run(tmp_path).stages == ("star", "pairs", "run")
 
 
 def test_a_run_of_an_older_version_goes_on_with_the_defaults_of_what_it_did_not_know(tmp_path):

@@ -5,19 +5,23 @@ import dataclasses
 import json
 import shutil
 import threading
+from collections import namedtuple
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.encode import encode
 from facestyle.models.features import LiteFeatures
 from facestyle.models.zoo import load_base_generator, load_encoder
 from facestyle.processes import Processes
 from facestyle.styles import bundled_style
+from facestyle.training import encoder as encoder_module
+from facestyle.training import state as state_module
 from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
@@ -26,6 +30,7 @@ from facestyle.training.finetune import (
     FinetuneConfig,
     SemanticLoss,
     _Finetuning,
+    _preview,
     finetune,
     per_tensor_groups,
     texture_distance,
@@ -307,6 +312,43 @@ def test_a_run_that_is_over_leaves_no_thread_behind(tmp_path):
     assert threading.active_count() == before
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_ends_a_run_with_advice(tmp_path):
+    """Python's error names no file, which the command line takes for standard output's."""
+    state = TrainingState(tmp_path, {})
+    (tmp_path / "log.jsonl").symlink_to("/dev/full")
+    with pytest.raises(
+        OutputError, match=r"log\.jsonl: .*No space left.*run the same command again"
+    ):
+        state.log({"stage": "a", "step": 1, "loss": 0.5})
+
+
+def test_a_tensorboard_log_that_cannot_be_written_is_warned_of_once(tmp_path, monkeypatch, caplog):
+    class Full:
+        def add_scalar(self, *_):
+            raise OSError(28, "No space left on device")
+
+        close = add_scalar
+
+    monkeypatch.setattr(state_module, "_open_board", lambda *_: Full())
+    state = TrainingState(tmp_path, {})
+    for step in (1, 2):
+        state.log({"stage": "a", "step": step, "loss": 0.5})
+    assert [row["step"] for row in state.rows()] == [1, 2]
+    assert len(caplog.messages) == 1 and "No space left" in caplog.messages[0]
+    del state  # closes it, which fails likewise
+
+
+def test_previews_that_cannot_be_written_are_named(tiny, tmp_path):
+    (tmp_path / "previews").write_text("")
+    w = tiny.w_avg[None].repeat(2, 1)
+    with pytest.raises(OutputError, match=r"a\.png"):
+        _preview(tiny, tiny, w, tmp_path / "previews" / "a.png")
+    _preview(tiny, tiny, w, tmp_path / "others" / "a.png")
+    with Image.open(tmp_path / "others" / "a.png") as sheet:
+        assert sheet.width > 2 * 256 and sheet.height > 2 * 256
+
+
 def test_damaged_checkpoints_are_named(tmp_path):
     state = TrainingState(tmp_path, {})
     layer = torch.nn.Linear(2, 2)
@@ -361,6 +403,9 @@ def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path, dtype):
         (FinetuneConfig, {"sem_weight": -1.0}),
         (FinetuneConfig, {"sem_finest": 5}),
         (FinetuneConfig, {"patch_tones": 1.5}),
+        (FinetuneConfig, {"coarse_lr": 0.0}),
+        (FinetuneConfig, {"full_lr": -1e-3}),
+        (FinetuneConfig, {"psi_max": 1.6}),
     ],
 )
 def test_impossible_settings_are_refused(cls, change):
@@ -464,6 +509,43 @@ def test_training_can_start_from_an_encoder(tiny, folder, tmp_path):
     again = train_encoder(tiny, tmp_path / "b", [folder], folder, none, init=file, progress=False)
     for name, tensor in read_tensors(file).items():
         torch.testing.assert_close(again.state_dict()[name], tensor.float(), rtol=0, atol=0)
+
+
+def test_an_encoder_run_does_not_go_on_with_other_photos_or_another_start(tiny, folder, tmp_path):
+    config = EncoderConfig(
+        pool_size=8, code_steps=1, code_batch=4, photo_steps=0, checkpoint_every=1
+    )
+    out = tmp_path / "run"
+    train_encoder(tiny, out, [folder], folder, config, progress=False)
+    assert (out / "previews" / "codes_00001.png").is_file()
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (40, 40), "red").save(other / "0.png")
+    start = out / "encoder.safetensors"
+    for faces, val_faces, init, named in (
+        (other, folder, None, "faces"),
+        (folder, other, None, "val_faces"),
+        (folder, folder, start, "init"),
+    ):
+        with pytest.raises(ConfigError, match=rf"other settings \({named}\)"):
+            train_encoder(tiny, out, [faces], val_faces, config, init=init, progress=False)
+    with pytest.raises(CheckpointError, match="absent"):
+        train_encoder(tiny, out, [folder], folder, config, init=tmp_path / "absent")
+    begun = json.loads((out / "config.json").read_text())  # by a version that did not note them
+    old = {name: begun[name] for name in begun if name not in ("faces", "val_faces", "init")}
+    (out / "config.json").write_text(json.dumps(old))
+    train_encoder(tiny, out, [folder], folder, config, init=start, progress=False)
+
+
+def test_a_pool_that_does_not_fit_on_the_disk_is_refused_before_it_is_mapped(
+    tiny, folder, tmp_path, monkeypatch
+):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(encoder_module.shutil, "disk_usage", lambda _: usage(1000))
+    config = EncoderConfig(pool_size=8)
+    with pytest.raises(OutputError, match=r"0\.00 GB are free; free some space"):
+        train_encoder(tiny, tmp_path, [folder], folder, config, progress=False)
+    assert not list((tmp_path / "pool").iterdir())
 
 
 def test_blending_is_a_weighted_mean(tmp_path):
