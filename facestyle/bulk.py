@@ -67,8 +67,10 @@ def stylize_files(
     names = {target.name for target in targets.values()}
     todo: list[_Photo] = []
     settings: dict[str, Any] = {}
+    before: dict[str, Row] = {}
     if processes.is_main:
         report.merge(names)
+        before = dict(report.rows)
         settings = {"dtype": dtype, "portraits": portraits, **_made_with(stylizer, options)}
         todo = [
             (photo, target)
@@ -90,7 +92,7 @@ def stylize_files(
         processes.wait()
     if processes.is_main:
         report.merge(names)
-        _check_complete(report, targets, settings)
+        _check_complete(report, todo, settings, before)
     return {photo for photo, _ in todo}
 
 
@@ -171,13 +173,19 @@ def _attempt(
 
 
 def _check_complete(
-    report: Report, targets: Mapping[Path, Path], settings: Mapping[str, Any]
+    report: Report, todo: Sequence[_Photo], settings: Mapping[str, Any], before: Mapping[str, Row]
 ) -> None:
-    names = sorted(target.name for target in targets.values())
-    missing = [name for name in names if report.rows.get(name, {}).get("settings") != settings]
+    """Refuse an end at which a picture that was to be drawn has no row, or only that of an earlier run."""
+    missing = []
+    for photo, target in todo:
+        row = report.rows.get(target.name, {})
+        is_new = row != before.get(target.name, {})
+        has_failed = "error" in row and row["settings"] == settings
+        if not (is_new or has_failed or report.stands(target.name, photo, settings)):
+            missing.append(target)
     if missing:
         raise OutputError(
-            f"{len(missing)} of {len(names)} pictures are not told of, {missing[0]} among them; all processes must see "
-            "this folder, and one command at a time may work in it. Run it again: what is done stays",
-            path=next(iter(targets.values())).parent / REPORT_FILE,
+            f"{len(missing)} of {len(todo)} pictures are not told of, {missing[0].name} among them; all processes must "
+            "see this folder, and one command at a time may work in it. Run it again: what is done stays",
+            path=missing[0].parent / REPORT_FILE,
         )

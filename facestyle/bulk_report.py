@@ -6,6 +6,7 @@ Killed processes leave their lines. The next run, by as many processes or not, t
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,7 @@ class Report:
         """Rows that all processes have added since the last merge."""
         if self._folder is None:
             return len(self.rows)
-        return sum(part.read_bytes().count(b"\n") for part in self._folder.glob(_PARTS))
+        return sum(part.read_bytes().count(b"\n") for part in self._parts())
 
     def merge(self, asked: Collection[str]) -> None:
         """Take the lines of all processes, killed ones too, into ``report.json``. Only the main process may come here.
@@ -81,7 +82,7 @@ class Report:
         """
         if self._folder is None:
             return
-        parts = sorted(self._folder.glob(_PARTS))
+        parts = self._parts()
         rows = self._read()
         for part in parts:
             rows.update(_lines(part))
@@ -99,6 +100,12 @@ class Report:
             return False
         is_same = all(row[key] == value for key, value in photo_state(photo).items())
         return is_same and self._is_whole(row)
+
+    def _parts(self) -> list[Path]:
+        """Files of the processes' lines; none where the folder cannot be seen."""
+        if self._folder is None or not os.path.isdir(self._folder):
+            return []
+        return sorted(self._folder.glob(_PARTS))
 
     def _is_whole(self, row: Row) -> bool:
         """Whether all files of a row are there, of the size they were written with."""
@@ -125,7 +132,9 @@ class Report:
             }
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise OutputError(f"cannot be read: {error.strerror}", path=path) from error
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise OutputError(
                 "is not the report that this facestyle writes beside pictures; name another folder, or move it away to "
                 "draw all pictures anew",

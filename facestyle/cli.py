@@ -7,6 +7,7 @@ weights file cannot be used, or memory is too small for it; 4 the output cannot 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import difflib
 import errno
 import json
@@ -15,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from facestyle.allocator import tune_allocator
 from facestyle.cli_common import add_style, load_stylizer
@@ -38,6 +39,9 @@ from facestyle.errors import (
 
 __all__ = ["main"]
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+"""What the system says of a disk, or a share of it, that is full."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
@@ -47,9 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
     )
     try:
-        code = args.run(args)
+        with contextlib.redirect_stdout(_Stdout(sys.stdout)):
+            code = args.run(args)
+            sys.stdout.flush()
         assert isinstance(code, int)
-        sys.stdout.flush()
         return code
     except ImageError as error:
         return _fail(error, 1)
@@ -64,10 +69,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("facestyle: interrupted", file=sys.stderr)
         return 130
+    except _UnheardError as error:
+        return _unheard(error.cause)
     except OSError as error:
-        if error.filename is not None or error.errno not in (errno.EPIPE, errno.ENOSPC):
+        if error.errno == errno.EPIPE and error.filename is None:
+            return _unheard(error)
+        if error.errno not in _FULL:
             raise
-        return _unheard(error)
+        where = error.filename or getattr(args, "output", ".")
+        why = "the disk is full; free some space and run the same command again"
+        return _fail(OutputError(why, path=where), 4)
     except (MemoryError, RuntimeError) as error:
         if not ran_out(error):
             raise
@@ -86,6 +97,46 @@ def _unheard(error: OSError) -> int:
     if error.errno == errno.EPIPE:
         return 4
     return _fail(OutputError(f"cannot be written to: {error.strerror}", path="standard output"), 4)
+
+
+class _UnheardError(Exception):
+    """Standard output takes no more."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+
+
+class _Stdout:
+    """Standard output whose failures are told from those of other files."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """As the stream itself.
+
+        Raises:
+            _UnheardError: it cannot.
+        """
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            raise _UnheardError(error) from error
+
+    def flush(self) -> None:
+        """As the stream itself.
+
+        Raises:
+            _UnheardError: it cannot.
+        """
+        try:
+            self._stream.flush()
+        except OSError as error:
+            raise _UnheardError(error) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -228,6 +279,8 @@ def _export(args: argparse.Namespace) -> int:
         raise ConfigError(
             "--time compares runtimes of ONNX files; leave it out, or use --format onnx"
         )
+    if args.time and args.device not in (None, "cpu"):
+        raise ConfigError("--time compares runtimes on the CPU; leave it out, or --device")
     args.device, args.dtype = args.device or "cpu", "float32"
     stylizer = load_stylizer(args)
     report = export_style(stylizer, args.output, args.format, dtype=dtype)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import fields, is_dataclass, replace
@@ -91,14 +92,17 @@ def input_files(inputs: Sequence[str]) -> list[Path]:
     files: list[Path] = []
     for text in inputs:
         path = Path(text)
-        if not path.is_dir():
+        # not Path.is_dir, which raises where a name is too long or a folder may not be seen
+        if not os.path.isdir(path):
             files.append(path)
             continue
         found = list(iter_image_files(path))
         if not found:
             raise ConfigError(f"the folder {path} holds no pictures")
         files += found
-        if folders := [p for p in path.iterdir() if p.is_dir() and not p.name.startswith(".")]:
+        if folders := [
+            p for p in path.iterdir() if os.path.isdir(p) and not p.name.startswith(".")
+        ]:
             _log.warning(
                 "%s: %d folders in it are not looked into; name them too, if they hold photos",
                 path,
@@ -134,7 +138,7 @@ def output_files(
         ConfigError: one .png for several inputs, a picture that is no PNG, or an output that is an input.
     """
     refuse_other_pictures(output)
-    if output.suffix.lower() == ".png" and not output.is_dir():
+    if output.suffix.lower() == ".png" and not os.path.isdir(output):
         if len(inputs) > 1:
             raise ConfigError(
                 f"{len(inputs)} inputs cannot go into the one file {output}; name a folder"
@@ -159,7 +163,7 @@ def refuse_other_pictures(output: Path) -> None:
     from facestyle.image import IMAGE_SUFFIXES
 
     suffix = output.suffix.lower()
-    if suffix != ".png" and suffix in IMAGE_SUFFIXES and not output.is_dir():
+    if suffix != ".png" and suffix in IMAGE_SUFFIXES and not os.path.isdir(output):
         raise ConfigError(
             f"pictures are written as PNG; name {output.with_suffix('.png')} or a folder"
         )

@@ -126,10 +126,14 @@ def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
         photo: [1, 3, S, S], the same face.
         share: 0 changes nothing, 1 takes the photo's colours over.
     """
-    coarse = 6
-    wanted = F.interpolate(photo, size=(coarse, coarse), mode="area")
-    present = F.interpolate(img.clamp(-1, 1), size=(coarse, coarse), mode="area")
-    change = wanted - present
+    change = _broad(photo) - _broad(img.clamp(-1, 1))
     brightness = (change * change.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
     change = (change - brightness) + 0.5 * brightness
+    change = change.to(img.device)
     return img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")
+
+
+def _broad(img: Tensor) -> Tensor:
+    """[B, 3, 6, 6], the mean colours; on the CPU in place of MPS, which pools only into sides that divide."""
+    img = img.cpu() if img.device.type == "mps" else img
+    return F.interpolate(img, size=(6, 6), mode="area")

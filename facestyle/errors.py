@@ -77,7 +77,7 @@ class NotAnImageError(ImageError):
 
 
 class ImageTooLargeError(ImageError):
-    """The picture's header claims more pixels than facestyle will decode."""
+    """The picture's header claims more pixels than facestyle will decode, or its file more bytes than it will read."""
 
 
 class ImageTooSmallError(ImageError):

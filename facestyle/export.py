@@ -14,6 +14,7 @@ TorchScript files end in ``.pt`` and come without the script. Inputs and outputs
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import tempfile
 import warnings
@@ -26,7 +27,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError
+from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError, OutputError
 from facestyle.files import write_whole
 from facestyle.latents import broadcast, truncate
 from facestyle.models.encode import corrected
@@ -47,6 +48,8 @@ EXPORT_FORMATS: tuple[ExportFormat, ...] = get_args(ExportFormat)
 TOLERANCE = {"float32": 1e-4, "float16": 0.02}
 """How far a file's results may be from PyTorch's float32: mean error in units of their standard deviation."""
 
+_SUFFIXES: dict[str, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+_SCRIPT, _REPORT = "stylize.py", "export.json"
 _EXAMPLE = Path(__file__).parent / "assets" / "stylize_onnx.py"
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 
@@ -65,7 +68,8 @@ def export_style(
 
     Args:
         stylizer: the style.
-        out: folder; files of an earlier export in it are replaced once all is done.
+        out: folder; files of an earlier export in it are replaced once all is done, those of the other format
+            removed.
         format: "onnx" for onnxruntime, OpenVINO and others, "torchscript" for ``torch.jit.load``.
         dtype: of generator and preview, "float32" or "float16", which halves their files. The encoder stays in
             float32: its antialiased resize has no half-precision kernel on CPUs.
@@ -88,11 +92,12 @@ def export_style(
     if format == "onnx":
         _check_onnx()
     folder = Path(out)
+    earlier = _files_of(folder / _REPORT)
     parts = _parts(stylizer)
     files: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory() as made:
         for name, (module, given) in tqdm(parts.items(), desc="export", disable=not progress):
-            path = Path(made) / f"{name}.{'onnx' if format == 'onnx' else 'pt'}"
+            path = Path(made) / f"{name}{_SUFFIXES[format]}"
             wanted = _run(module, given)
             alone = tuple(one[:1] if one.ndim else one for one in given)
             part_dtype = "float32" if name == "encoder" else dtype
@@ -116,11 +121,14 @@ def export_style(
                 "mean_error": float(f"{error:.2g}"),
             }
         if format == "onnx":
-            shutil.copyfile(_EXAMPLE, Path(made) / "stylize.py")
+            shutil.copyfile(_EXAMPLE, Path(made) / _SCRIPT)
         report = _described(stylizer, format, dtype) | {"files": files}
-        write_json(Path(made) / "export.json", report)
-        for path in sorted(Path(made).iterdir()):
-            write_whole(path.read_bytes(), folder / path.name)
+        write_json(Path(made) / _REPORT, report)
+        names = sorted(path.name for path in Path(made).iterdir())
+        for name in names:
+            write_whole((Path(made) / name).read_bytes(), folder / name)
+    for name in earlier.difference(names):
+        _remove(folder / name)
     return report
 
 
@@ -193,6 +201,25 @@ def _parts(stylizer: FaceStylizer) -> dict[str, tuple[nn.Module, tuple[Tensor, .
         name: (copy.deepcopy(module).float().cpu().eval(), given)
         for name, (module, given) in made.items()
     }
+
+
+def _files_of(report: Path) -> set[str]:
+    """Names of the files that an earlier export left beside its report; none where it is no such report."""
+    try:
+        found = json.loads(report.read_bytes())
+        suffix = _SUFFIXES[found["format"]]
+        names = {name for name in found["files"] if Path(name).name == name}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
+    listed = {name for name in names if name.endswith(suffix)}
+    return listed | {_SCRIPT} if found["format"] == "onnx" else listed
+
+
+def _remove(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
 
 
 def _run(module: Callable[..., Tensor], given: tuple[Tensor, ...]) -> Tensor:

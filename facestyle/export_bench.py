@@ -49,10 +49,14 @@ def time_backends(stylizer: FaceStylizer, folder: str | Path, *, runs: int = 9) 
         hundredths for OpenVINO's codes, as it shrinks pictures in another way); "threads", "machine", "date".
 
     Raises:
-        ConfigError: the folder holds no ONNX export, or ``runs`` is below 1.
+        ConfigError: the folder holds no ONNX export, ``runs`` is below 1, or the style is not on the CPU.
     """
     if runs < 1:
         raise ConfigError(f"runs must be 1 or more, got {runs}")
+    if stylizer.device.type != "cpu":
+        raise ConfigError(
+            f'the runtimes are timed on the CPU, and the style is on {stylizer.device}; load it with device="cpu"'
+        )
     paths = {name: Path(folder) / f"{name}.onnx" for name in ("encoder", "generator")}
     if missing := [path.name for path in paths.values() if not path.is_file()]:
         raise ConfigError(f"{folder} holds no {missing[0]}; export the style as onnx first")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from facestyle.errors import ConfigError
+from facestyle.errors import ConfigError, FacestyleError
 from facestyle.latents import broadcast
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator
@@ -171,6 +171,7 @@ class Inverter:
 
         Raises:
             ConfigError: ``steps`` is negative.
+            FacestyleError: no picture could be compared with a photo, not even the start's.
         """
         if steps < 0:
             raise ConfigError(f"steps must be 0 or more, got {steps}")
@@ -188,7 +189,7 @@ class Inverter:
         gap = torch.zeros((), device=self.device)
         step = 0
         while True:
-            is_last = step == steps
+            is_last = step >= steps
             is_scored = not self.look_every or step % self.look_every == 0 or is_last
             with torch.set_grad_enabled(not is_last):
                 code = origin + shared + 0.5 * offsets
@@ -218,6 +219,11 @@ class Inverter:
             step += 1
             if on_step is not None and on_step(step) is False:
                 break
+        if failed := int((~torch.isfinite(best_score)).sum()):
+            raise FacestyleError(
+                f"the search found no code for {failed} of {len(best_score)} photos, as no picture could be compared: "
+                "photo, start or weights are not finite, or overflow; take others, or float32"
+            )
         return Found(best, best_score, step)
 
     def _gap(self, w_plus: Tensor, preview: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -10,8 +10,8 @@ from facestyle.errors import ConfigError
 from facestyle.models.encoder import SPACES, Space
 
 __all__ = [
-    "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_psi",
-    "check_seed",
+    "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_faces",
+    "check_psi", "check_seed", "check_steps",
 ]  # fmt: skip
 
 OnNoFace = Literal["error", "skip", "center"]
@@ -71,8 +71,8 @@ class Options:
         for name, share in (("keep_color", self.keep_color), ("keep_texture", self.keep_texture)):
             if not 0 <= share <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {share}")
-        if self.refine < 0:
-            raise ConfigError(f"refine must be 0 or more steps, got {self.refine}")
+        check_steps("refine", self.refine)
+        check_faces(self.faces)
         check_seed(self.seed)
         if self.content_space not in SPACES:
             raise ConfigError(
@@ -89,6 +89,35 @@ class Options:
             "style": style, **more, "strength": self.strength, "keep_color": float(self.keep_color),
             "keep_texture": float(self.keep_texture), "refine": self.refine, "content_space": self.content_space,
         }  # fmt: skip
+
+
+def check_faces(faces: Faces) -> None:
+    """Refuse what names no faces, whatever the photo holds.
+
+    Raises:
+        ConfigError: it is empty, or neither a word nor a list of numbers.
+    """
+    if isinstance(faces, str) and faces in ("all", "largest"):
+        return
+    if isinstance(faces, str) or not isinstance(faces, Collection):
+        hint = f"; that one face is faces=[{faces}]" if isinstance(faces, int) else ""
+        raise ConfigError(
+            f'faces must be "all", "largest" or a list of numbers, got {faces!r}{hint}'
+        )
+    if not len(faces):
+        raise ConfigError('faces is an empty list; name one at least, or "all"')
+    if not all(isinstance(i, int) for i in faces):
+        raise ConfigError(f'faces must be "all", "largest" or a list of numbers, got {faces!r}')
+
+
+def check_steps(name: str, steps: int) -> None:
+    """Refuse a number of steps that is negative or not whole, under its name.
+
+    Raises:
+        ConfigError: it is.
+    """
+    if steps < 0 or not float(steps).is_integer():
+        raise ConfigError(f"{name} must be a whole number of steps, 0 or more, got {steps}")
 
 
 def check_psi(name: str, psi: float | None) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,16 @@ __all__ = [
     "add_psi_and_seed",
     "add_stylizing",
     "print_row",
+    "refuse_overwriting",
     "save_result",
     "stylizing_options",
     "summary_row",
 ]
 
 _CODE_SUFFIX = ".safetensors"
+
+_SEARCH = ("space", "init", "steps", "reference_aligned")
+"""Options of the search for the code of a reference picture."""
 
 
 def add_parsers(commands: Any) -> None:
@@ -94,7 +100,8 @@ def add_parsers(commands: Any) -> None:
     add_psi_and_seed(reference)
     add_stylizing(reference, faces="all")
     add_portraits(reference)
-    reference.set_defaults(run=_reference)
+    usual = {name: reference.get_default(name) for name in _SEARCH}
+    reference.set_defaults(run=lambda args: _reference(args, usual))
 
 
 def _add_mixing_level(parser: argparse.ArgumentParser, does: str) -> None:
@@ -178,6 +185,46 @@ def save_result(result: StylizeResult, target: Path, *, portraits: bool) -> list
     return written
 
 
+def refuse_overwriting(
+    written: Iterable[Path],
+    read: Iterable[Path],
+    *,
+    what: str = "inputs",
+    portraits_of: Iterable[Path] = (),
+) -> None:
+    """Refuse to write over a file that the command reads, whatever path leads to it.
+
+    Args:
+        written: files that the command writes.
+        read: files that it reads.
+        what: these are, for the message.
+        portraits_of: pictures beside which their faces' portraits are written too.
+
+    Raises:
+        ConfigError: a file is both.
+    """
+    sources = {_identity(path): path for path in read}
+    pictures = {path.stem.lower(): path for path in portraits_of}
+    portraits = []
+    for source in sources.values():
+        named = re.fullmatch(r"(.+)(_face\d+)", Path(os.path.realpath(source.expanduser())).stem)
+        if named and (picture := pictures.get(named[1].lower())):
+            portraits.append(picture.with_stem(picture.stem + named[2]))
+    for path in (*written, *portraits):
+        if _identity(path) in sources:
+            raise ConfigError(f"the output {path} is one of the {what}; name another")
+
+
+def _identity(path: Path) -> tuple[int, int] | str:
+    """The same for all paths of a file, there or not."""
+    path = path.expanduser()
+    try:
+        found = path.stat()
+    except OSError:
+        return os.path.realpath(path)
+    return found.st_dev, found.st_ino
+
+
 def summary_row(
     source: Path, written: Sequence[Path], faces: int, seconds: dict[str, float]
 ) -> dict[str, Any]:
@@ -204,9 +251,10 @@ def _variations(args: argparse.Namespace) -> int:
     from facestyle.image import save_png
 
     photo, folder = Path(args.photo), Path(args.output)
-    if folder.suffix.lower() == ".png" and not folder.is_dir():
+    if folder.suffix.lower() == ".png" and not os.path.isdir(folder):
         raise ConfigError(f"{args.n} portraits cannot go into the one file {folder}; name a folder")
     refuse_other_pictures(folder)
+    refuse_overwriting([folder / "grid.png"], [photo])
     made = load_stylizer(args).variations(
         photo, args.n, mixing_level=args.mixing_level, seed=args.seed, psi_content=args.psi_content,
         psi_style=args.psi_style, latent=args.latent, progress=not args.json, **stylizing_options(args),
@@ -223,13 +271,15 @@ def _variations(args: argparse.Namespace) -> int:
     return 0
 
 
-def _reference(args: argparse.Namespace) -> int:
+def _reference(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     photo = Path(args.photo)
     references = [Path(text) for text in args.reference]
     (target,) = output_files([photo], Path(args.output)).values()
-    if target.resolve() in [path.resolve() for path in references]:
-        raise ConfigError(f"the output {target} is one of the references; name another")
     kept = _code_files(references, args.save_code)
+    written, with_portraits = [target, *kept.values()], [target] if args.portraits else []
+    refuse_overwriting(written, [photo], portraits_of=with_portraits)
+    refuse_overwriting(written, references, what="references", portraits_of=with_portraits)
+    _refuse_unread(args, usual, references)
     _check_reference(args)
     stylizer = load_stylizer(args)
     codes = [_code(stylizer, path, kept.get(path), args) for path in references]
@@ -240,6 +290,28 @@ def _reference(args: argparse.Namespace) -> int:
     written = save_result(result, target, portraits=args.portraits)
     _print_one(args, summary_row(photo, written, len(result.faces), result.seconds))
     return 0
+
+
+def _refuse_unread(
+    args: argparse.Namespace, usual: Mapping[str, Any], references: Sequence[Path]
+) -> None:
+    """Refuse options of the search for a code where there is no picture to search one of.
+
+    Raises:
+        ConfigError: one differs from the usual, and all references are codes.
+    """
+    if _pictures_among(references):
+        return
+    for name, value in usual.items():
+        if getattr(args, name) != value:
+            raise ConfigError(
+                f"reference does not read --{name.replace('_', '-')} where all references are codes, as it is of the "
+                "search for a picture's code; leave it out"
+            )
+
+
+def _pictures_among(references: Sequence[Path]) -> list[Path]:
+    return [path for path in references if path.suffix.lower() != _CODE_SUFFIX]
 
 
 def _check_reference(args: argparse.Namespace) -> None:
@@ -266,10 +338,10 @@ def _code_files(references: Sequence[Path], save_code: str | None) -> dict[Path,
     if save_code is None:
         return {}
     target = Path(save_code)
-    pictures = [path for path in references if path.suffix.lower() != _CODE_SUFFIX]
+    pictures = _pictures_among(references)
     if not pictures:
         raise ConfigError("--save-code keeps the codes of pictures, and all references are codes")
-    if target.suffix.lower() == _CODE_SUFFIX and not target.is_dir():
+    if target.suffix.lower() == _CODE_SUFFIX and not os.path.isdir(target):
         if len(pictures) > 1:
             raise ConfigError(f"{len(pictures)} codes cannot go into {target}; name a folder")
         return {pictures[0]: target}

@@ -25,6 +25,7 @@ from facestyle.models.generator import Generator, sample_z
 from facestyle.models.mobile import MobileSynthesis
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
+from facestyle.options import check_steps
 from facestyle.styles import StyleConfig
 
 __all__ = [
@@ -185,7 +186,7 @@ def check_search(space: str, init: str, steps: int | None) -> None:
     """Refuse what `encode_reference` cannot do.
 
     Raises:
-        ConfigError: ``space`` or ``init`` is unknown, or ``steps`` negative.
+        ConfigError: ``space`` or ``init`` is unknown, or ``steps`` negative or not whole.
     """
     if space not in get_args(ReferenceSpace):
         raise ConfigError(
@@ -193,8 +194,8 @@ def check_search(space: str, init: str, steps: int | None) -> None:
         )
     if init not in get_args(Init):
         raise ConfigError(f'init must be "mean" or "encoder", got {init!r}')
-    if steps is not None and steps < 0:
-        raise ConfigError(f"steps must be 0 or more, got {steps}")
+    if steps is not None:
+        check_steps("steps", steps)
 
 
 @torch.inference_mode(False)

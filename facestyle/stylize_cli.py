@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from facestyle.portraits_cli import (
     add_psi_and_seed,
     add_stylizing,
     print_row,
+    refuse_overwriting,
     stylizing_options,
     summary_row,
 )
@@ -44,6 +46,8 @@ def _stylize(args: argparse.Namespace) -> int:
 
     photos = input_files(args.inputs)
     targets = output_files(photos, Path(args.output), portraits=args.portraits)
+    pictures = list(targets.values())
+    refuse_overwriting(pictures, photos, portraits_of=pictures if args.portraits else [])
     options = Options(
         psi=args.psi, seed=args.seed, progress=len(photos) > 1 and not args.json, **stylizing_options(args)
     )  # fmt: skip
@@ -76,7 +80,7 @@ def _stylize(args: argparse.Namespace) -> int:
 def _folder_with_report(args: argparse.Namespace, targets: dict[Path, Path]) -> Path | None:
     """Where the report goes; a single photo is drawn every time, and needs none."""
     output = Path(args.output)
-    is_one = len(args.inputs) == 1 and not Path(args.inputs[0]).is_dir()
+    is_one = len(args.inputs) == 1 and not os.path.isdir(args.inputs[0])
     return None if is_one or output in targets.values() else output
 
 

@@ -261,17 +261,42 @@ def test_shares_are_interleaved_and_taken_up_by_one_process(style, photos, tmp_p
     assert not list(out.glob("*.jsonl"))
 
 
-def test_lines_that_do_not_arrive_are_told_of(style, photos, tmp_path):
-    class Alone(Killed):
-        def wait(self):
-            """The second process works on another machine, in another folder of that name."""
+class Alone(Killed):
+    """The first of two; the second works on another machine, in another folder of that name."""
 
+    def wait(self):
+        """Whatever the other does."""
+
+
+def test_lines_that_do_not_arrive_are_told_of(style, photos, tmp_path):
     stylizer = FaceStylizer.from_pretrained(style, device="cpu", dtype="float32")
     targets = {path: tmp_path / "out" / path.name for path in sorted(photos.iterdir())}
     with pytest.raises(OutputError, match=r"2 of 5 pictures.*1\.png"):
         stylize_files(
             stylizer, targets, Report(tmp_path / "out"), Alone(0, 2, []), Options(aligned=True)
         )
+
+
+def test_a_row_of_an_earlier_run_does_not_stand_for_lines_that_do_not_arrive(
+    style, photos, tmp_path, run
+):
+    out = tmp_path / "out"
+    (photos / "5.png").write_bytes(b"no picture")
+    assert counts(run(photos, out)[1]) == (5, 0, 1)
+    (out / "1.png").unlink()
+    add_photo(photos, 7, "3.png")
+    stylizer = FaceStylizer.from_pretrained(style, device="cpu", dtype="float32")
+    targets = {path: out / path.name for path in sorted(photos.iterdir())}
+
+    def draw_alone():
+        stylize_files(
+            stylizer, targets, Report(out), Alone(0, 2, []), Options(aligned=True), dtype="float32"
+        )
+
+    with pytest.raises(OutputError, match=r"1 of 3 pictures are not told of, 3\.png"):
+        draw_alone()
+    assert counts(run(photos, out)[1]) == (5, 4, 1)
+    draw_alone()  # the broken one is told of, with the error that it had before
 
 
 TORCHRUN = ["torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",

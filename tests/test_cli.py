@@ -1,21 +1,27 @@
 """The command line: what it writes, what it prints, and its exit codes."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from skimage import data
 
-from facestyle.bench import sample_photo
+from facestyle import bench, cli, memory
+from facestyle.bench import format_bench, known_speed, sample_photo
 from facestyle.cli import _parser, main
 from facestyle.cli_common import configured, output_files
 from facestyle.errors import ConfigError, StyleNotFoundError
+from facestyle.memory import PeakMemory
 from facestyle.stylizer import FaceStylizer
+from facestyle.training import encoder
 from facestyle.training.pipeline import PRESETS
 
 
@@ -59,6 +65,24 @@ def test_a_folder_goes_on_past_bad_files_and_reports_them(photos, tmp_path, caps
     assert set(turned.text) == {"Software", "facestyle"}
     assert len(turned.getexif()) == 0
     assert b"GPS" not in (tmp_path / "out" / "b.png").read_bytes()
+
+
+def test_a_name_that_is_too_long_does_not_end_the_others(photos, tmp_path, capsys):
+    too_long = "x" * 300 + ".png"
+    out = tmp_path / "out"
+    assert main(["stylize", too_long, str(photos / "a.png"), "-o", str(out)]) == 1
+    captured = capsys.readouterr()
+    assert (out / "a.png").is_file()
+    (line,) = [line for line in captured.err.splitlines() if line.startswith("facestyle:")]
+    assert line.startswith(f"facestyle: ImageError: {too_long}: cannot be read: ")
+
+
+@pytest.mark.parametrize("ending", ["", ".png"])
+def test_an_output_whose_name_is_too_long_is_named(photos, tmp_path, capsys, ending):
+    out = str(tmp_path / ("x" * 300)) + ending
+    pictures = [str(photos / "a.png"), str(photos / "b.jpg")][: 1 if ending else 2]
+    assert main(["stylize", *pictures, "-o", out]) == 4
+    assert "OutputError" in capsys.readouterr().err.strip().splitlines()[-1]
 
 
 def test_one_input_can_name_its_output(tmp_path, capsys):
@@ -214,6 +238,14 @@ def test_training_commands_name_what_is_wrong(arguments, says, tmp_path, capsys)
     assert not (tmp_path / "o").exists() or not any((tmp_path / "o").rglob("*.safetensors"))
 
 
+def test_an_encoder_is_trained_on_the_device_asked_for(monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(encoder, "train_encoder", lambda *_, device, **__: asked.append(device))
+    words = ["train-encoder", "--faces", "x", "--val-faces", "y", "-o", str(tmp_path)]
+    assert main(words) == main([*words, "--device", "cpu"]) == 0
+    assert asked == [None, "cpu"]
+
+
 def test_settings_that_depend_on_each_other_are_set_together(capsys, tmp_path):
     arguments = ["ablate", "a=x", "-o", str(tmp_path / "o"), "--dry-run"]
     assert main([*arguments, "--set", "pairs.level=1", "--set", "style.pair_level=1"]) == 0
@@ -282,11 +314,33 @@ def test_info_names_styles_weights_and_licences(capsys):
 def test_bench_measures_every_stage(capsys):
     assert main(["bench", "--runs", "1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
+    known = set(known_speed()[0]) - {"command"}
+    assert known <= report.keys()  # what cards and info read
     assert all(report["stages"][name] > 0 for name in ("detect", "encode", "synthesize", "paste"))
     assert sum(report["stages"].values()) <= report["total"] * 1.05
     assert report["cold_start"] > report["total"]
     assert report["peak_memory_mb"] > 100
     assert report["batch"]["per_second_8"] > 0
+    large = report["large"]
+    assert large["photo_px"] == [4000, 3000]
+    assert report["stages"]["detect"] < large["detect"] < large["total"]
+    assert f"{large['total']:7.3f} s   (4000 x 3000 px; to find" in format_bench(report)
+
+
+def test_bench_tells_the_memory_of_a_gpu(monkeypatch, tmp_path):
+    class FakeMemory(PeakMemory):
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.bytes = 3_000_000
+
+    monkeypatch.setattr(memory, "PeakMemory", FakeMemory)
+    drawn = []
+    for kind, peak in (("cuda", 3.0), ("cpu", None)):
+        stylizer = MagicMock(device=torch.device(kind), side_effect=drawn.append)
+        assert bench._gpu_peak_mb(stylizer, tmp_path) == peak
+    assert drawn == [tmp_path]
 
 
 def run_python(code: str) -> str:
@@ -295,8 +349,9 @@ def run_python(code: str) -> str:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a system without /dev/full")
-def test_output_that_nobody_takes_is_no_traceback():
-    info = [sys.executable, "-m", "facestyle", "info"]
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_output_that_nobody_takes_is_no_traceback(options):
+    info = [sys.executable, "-m", "facestyle", "info", *options]
     with subprocess.Popen(info, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()  # as `head` does, before anything is printed
         assert process.stderr.read() == b""
@@ -306,6 +361,19 @@ def test_output_that_nobody_takes_is_no_traceback():
     assert done.returncode == 4
     assert done.stderr.startswith("facestyle: OutputError: standard output: cannot be written")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_is_not_taken_for_standard_output(number, monkeypatch, capsys):
+    def fill(args):
+        print("begun")
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(cli, "_export", fill)
+    assert main(["export", "-o", "out"]) == 4
+    said = capsys.readouterr()
+    assert said.out == "begun\n"
+    assert said.err.startswith("facestyle: OutputError: out: the disk is full; free some space")
 
 
 def test_importing_the_package_loads_nothing_heavy():

@@ -2,9 +2,11 @@
 
 import importlib.util
 import json
+import shutil
 import subprocess
 import sys
 import venv
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -105,6 +107,39 @@ def test_torchscript_files_give_pytorchs_results(tiny_stylizer, face, tmp_path):
     assert not (tmp_path / "stylize.py").exists()
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit")
+def test_an_export_takes_the_place_of_one_in_the_other_format(
+    exported, tiny_stylizer, tmp_path, monkeypatch
+):
+    shutil.copytree(exported[0], tmp_path, dirs_exist_ok=True)
+    (tmp_path / "own.onnx").write_bytes(b"of somebody else")
+    before = {path.name for path in tmp_path.iterdir()}
+    assert {"encoder.onnx", "stylize.py"} < before
+    with monkeypatch.context() as patch, pytest.raises(FacestyleError):
+        patch.setitem(TOLERANCE, "float32", -1.0)
+        export_style(tiny_stylizer, tmp_path, "torchscript", progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == before
+    export_style(tiny_stylizer, tmp_path, "torchscript", progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "encoder.pt", "export.json", "generator.pt", "own.onnx", "preview.pt"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        "no JSON", "[]", "{}", '{"format": "onnx"}', '{"format": ["onnx"], "files": {}}',
+        '{"format": "tflite", "files": {"kept.onnx": {}}}', '{"format": "onnx", "files": [3, "kept.onnx"]}',
+        '{"format": "onnx", "files": {"../kept.onnx": {}, "kept.txt": {}}}',
+    ],
+)  # fmt: skip
+def test_a_report_of_no_export_names_no_file_to_remove(report, tmp_path):
+    (tmp_path / "export.json").write_text(report)
+    others = {"../kept.onnx", "kept.onnx", "kept.txt"}
+    assert not export._files_of(tmp_path / "export.json") & others
+    assert not export._files_of(tmp_path / "absent.json")
+
+
 def test_runtimes_are_timed_in_turn(exported, tiny_stylizer, tmp_path):
     report = time_backends(tiny_stylizer, exported[0], runs=1)
     installed = {name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)}
@@ -117,6 +152,15 @@ def test_runtimes_are_timed_in_turn(exported, tiny_stylizer, tmp_path):
         assert all(value > 0 for value in seconds.values())
     with pytest.raises(ConfigError, match="export the style as onnx first"):
         time_backends(tiny_stylizer, tmp_path)
+
+
+def test_runtimes_are_timed_on_the_cpu_only(tmp_path, capsys):
+    stylizer = SimpleNamespace(device=torch.device("cuda", 0))
+    with pytest.raises(ConfigError, match=r'is on cuda:0; load it with device="cpu"'):
+        time_backends(stylizer, tmp_path)
+    assert main(["export", "-o", str(tmp_path / "out"), "--time", "--device", "cuda"]) == 2
+    assert "compares runtimes on the CPU" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])

@@ -112,6 +112,15 @@ def test_grey_with_alpha_and_palettes():
     assert pixels[0, 0].tolist() == [255] * 3 and pixels[0, 63].tolist() == [200, 100, 50]
 
 
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_premultiplied_transparency_reads_like_any(mode):
+    picture = Image.fromarray(gradient()).convert(mode)
+    picture.putalpha(200)
+    plain = np.asarray(load_image(picture), int)
+    premultiplied = np.asarray(load_image(picture.convert(mode[:-1] + "a")), int)
+    assert np.abs(premultiplied - plain).max() <= 1
+
+
 def test_colour_key_transparency_and_1_bit():
     rgb = Image.new("RGB", (64, 48), (1, 2, 3))
     assert np.asarray(load_image(encoded(rgb, transparency=(1, 2, 3)))).min() == 255
@@ -210,6 +219,33 @@ def test_unreadable_paths(tmp_path):
             load_image(address)
     with pytest.raises(ImageError, match="got int"):
         load_image(7)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(subject.MAX_FILE_BYTES + 1)  # takes no room on the disk
+    with pytest.raises(ImageTooLargeError, match=r"716 MB, and at most 716 MB are read") as caught:
+        load_image(path)
+    assert caught.value.path == path
+
+    def full(self):
+        raise MemoryError
+
+    path.write_bytes(b"some")
+    monkeypatch.setattr(Path, "read_bytes", full)
+    with pytest.raises(ImageTooLargeError, match="does not fit into memory"):
+        load_image(path)
+
+
+def test_a_folder_whose_files_may_not_be_seen_is_named(tmp_path, monkeypatch):
+    def hidden(self):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.png").touch()
+    monkeypatch.setattr(Path, "is_file", hidden)
+    with pytest.raises(ImageError, match="cannot list the folder: Permission denied"):
+        iter_image_files(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from skimage import data
 from facestyle import ReferenceCode
 from facestyle.bench import sample_photo
 from facestyle.cli import main
+from facestyle.errors import StyleNotFoundError
 
 
 def pixels(path):
@@ -97,13 +98,20 @@ def test_reference_encodes_keeps_and_reuses_a_code(photo, tmp_path, capsys):
          2, "weight"),
         (["reference", "{photo}", "--reference", "{rows}", "-o", "{out}"], 2, "encode the reference"),
         (["variations", "{faceless}", "-o", "{out}"], 1, "no face found"),
+        (["variations", "{photo}", "-o", "{long}.png"], 2, "name a folder"),
+        (["reference", "{photo}", "--reference", "a.png", "b.png", "-o", "{out}",
+          "--save-code", "{long}.safetensors"], 2, "name a folder"),
+        (["stylize", "{long}", "-o", "{out}"], 1, "xxx"),
+        *[(["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}", *words], 2,
+           f"does not read {words[0]} ")
+          for words in (["--space", "w"], ["--init", "mean"], ["--steps", "9"], ["--reference-aligned"])],
     ],
 )  # fmt: skip
 def test_mistakes_end_in_one_line_and_their_code(photo, arguments, code, says, tmp_path, capsys):
     (tmp_path / "nocode.safetensors").write_bytes(b"no code")
     names = {"photo": photo, "out": tmp_path / "out", "absent": tmp_path / "absent.png",
              "nocode": tmp_path / "nocode.safetensors", "faceless": tmp_path / "faceless.png",
-             "rows": tmp_path / "rows.safetensors"}  # fmt: skip
+             "rows": tmp_path / "rows.safetensors", "long": tmp_path / ("x" * 300)}  # fmt: skip
     Image.fromarray(data.coffee()).crop((0, 0, 256, 256)).save(names["faceless"])
     code_of_another = {"style": "x", "style_sha256": "0", "base_sha256": "0", "space": "w"}
     code_of_another |= {"init": "mean", "steps": 1, "seed": 0, "loss": 0.0}
@@ -112,6 +120,50 @@ def test_mistakes_end_in_one_line_and_their_code(photo, arguments, code, says, t
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("facestyle: ") and says in line
     assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def inputs(photo, tmp_path, monkeypatch):
+    """Bytes of the inputs in the working folder, by name: pictures, codes and links to pictures."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("grid.png", "me_face0.png", "ref.png"):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    for name in ("ref.safetensors", "other.safetensors"):
+        (tmp_path / name).write_bytes(b"a code")
+    (tmp_path / "link.png").symlink_to("me_face0.png")
+    (tmp_path / "again").symlink_to(".")
+    return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["variations", "grid.png", "-o", "."], "grid.png is one of the inputs"),
+        (["variations", "grid.png", "-o", "again"], "grid.png is one of the inputs"),
+        (["stylize", "me_face0.png", "-o", "me.png", "--portraits"], "me_face0.png is one of the inputs"),
+        (["stylize", "link.png", "-o", "me.png", "--portraits"], "me_face0.png is one of the inputs"),
+        (["stylize", "grid.png", "-o", "me_face0.png"], None),
+        (["stylize", "me_face0.png", "-o", "me.png"], None),
+        (["reference", "me_face0.png", "--reference", "ref.png", "-o", "me.png", "--portraits"], "of the inputs"),
+        (["reference", "grid.png", "--reference", "me_face0.png", "-o", "me.png", "--portraits"],
+         "me_face0.png is one of the references"),
+        (["reference", "grid.png", "--reference", "ref.png", "-o", "again/ref.png"], "of the references"),
+        (["reference", "grid.png", "--reference", "ref.png", "other.safetensors", "-o", "out",
+          "--save-code", "again/other.safetensors"], "other.safetensors is one of the references"),
+        (["reference", "grid.png", "--reference", "ref.png", "ref.safetensors", "-o", "out",
+          "--save-code", "."], "ref.safetensors is one of the references"),
+        (["reference", "grid.png", "--reference", "ref.png", "other.safetensors", "-o", "out",
+          "--save-code", "."], None),
+    ],
+)  # fmt: skip
+def test_no_input_is_written_over(inputs, arguments, says, tmp_path, monkeypatch, capsys):
+    def refuse(*_, **__):
+        raise StyleNotFoundError("nothing is loaded here", name="", available=())
+
+    monkeypatch.setattr("facestyle.stylizer.FaceStylizer.from_pretrained", refuse)
+    assert main(arguments) == (3 if says is None else 2)
+    assert (says or "nothing is loaded here") in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == inputs
 
 
 def test_a_reference_without_a_face_is_taken_as_aligned(photo, tmp_path, capsys):

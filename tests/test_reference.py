@@ -184,7 +184,9 @@ def test_a_search_can_be_ended_and_keeps_the_best(tiny_stylizer, picture):
         tiny_stylizer.encode_reference(picture, steps=30, aligned=True, on_step=fail)
 
 
-@pytest.mark.parametrize("options", [{"space": "u"}, {"init": "zero"}, {"steps": -1}])
+@pytest.mark.parametrize(
+    "options", [{"space": "u"}, {"init": "zero"}, {"steps": -1}, {"steps": 8.5}]
+)
 def test_searches_that_cannot_be_are_refused_before_any_work(tiny_stylizer, tmp_path, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
         tiny_stylizer.encode_reference(tmp_path / "absent.png", **options)

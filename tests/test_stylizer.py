@@ -296,8 +296,26 @@ def test_faces_can_be_chosen(stylizer, group):
     assert [f.box for f in second.faces] == [everyone[1].box]
     with pytest.raises(ConfigError, match="2 were found"):
         stylizer(group, faces=[5])
-    with pytest.raises(ConfigError):
-        stylizer(group, faces="biggest")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"faces": 0}, r"list of numbers, got 0; that one face is faces=\[0\]"),
+        ({"faces": 1}, r"faces=\[1\]"),
+        ({"faces": "biggest"}, "list of numbers, got 'biggest'"),
+        ({"faces": ["0"]}, "list of numbers"),
+        ({"faces": ()}, "empty list"),
+        ({"refine": 8.5}, "refine must be a whole number of steps, 0 or more, got 8.5"),
+        ({"refine": -1}, "refine must be a whole number"),
+    ],
+)
+@pytest.mark.parametrize("aligned", [True, False])
+def test_mistaken_options_are_named_before_a_photo_is_read(
+    tiny_stylizer, tmp_path, options, says, aligned
+):
+    with pytest.raises(ConfigError, match=says):
+        tiny_stylizer(tmp_path / "absent.png", aligned=aligned, **options)
 
 
 def test_an_aligned_square_is_taken_as_it_is(stylizer):

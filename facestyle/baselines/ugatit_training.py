@@ -17,6 +17,8 @@ from tqdm import tqdm
 from facestyle.baselines.base import PictureSources, resize
 from facestyle.baselines.ugatit_networks import UgatitDiscriminator, UgatitGenerator
 from facestyle.errors import ConfigError
+from facestyle.evaluation.people import pil_pictures, to_levels
+from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.latents import broadcast, truncate
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_tensors, save_tensors
@@ -320,19 +322,13 @@ class _Training:
 
     def _keep(self, step: int) -> None:
         """Preview sheet, generator, checkpoint."""
-        from torchvision.utils import save_image
-
         folder, side = self.state.folder, self.config.side_px
-        rows = []
         with torch.no_grad():
-            for number in range(min(8, len(self.photos))):
-                face = resize(self.photos.batch([number]), side).to(self.device)
-                rows.append(torch.cat([face, self.to_style(face)[0]]).cpu())
-        (folder / "previews").mkdir(exist_ok=True)
-        sheet = torch.stack(rows, 1).flatten(0, 1)
-        save_image(
-            ((sheet + 1) / 2).clamp(0, 1), folder / "previews" / f"{step:07d}.png", nrow=len(rows)
-        )
+            numbers = range(min(8, len(self.photos)))
+            faces = [resize(self.photos.batch([i]), side).to(self.device) for i in numbers]
+            drawn = [self.to_style(face)[0] for face in faces]
+        rows = [list(pil_pictures(to_levels(torch.cat(part)))) for part in (faces, drawn)]
+        save_sheet(contact_sheet(rows, cell_px=side), folder / "previews" / f"{step:07d}.png")
         save_generator(self.to_style, folder)
         self.state.save(_STAGE, step, self.parts)
 

@@ -27,6 +27,7 @@ from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, ReconstructionLoss
 from facestyle.latents import broadcast, style_mix, truncate
 from facestyle.models.generator import Generator
+from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.reference import v_basis
 from facestyle.training.finetune import FinetuneConfig
 
@@ -43,7 +44,8 @@ class Ui2iConfig:
 
     Attributes:
         swap_layer: 1, 3, 5, ... for the end of the 8, 16, 32, ... px block: up to there G draws the content, above it
-            G* draws the style. One swap past the last block leaves nothing to G*: the result is the content's picture.
+            G* draws the style. The last swap, at the picture's own side, leaves nothing of the mobile generator to G*:
+            the result is the content's picture. Of a StyleGAN2 it leaves the heads.
         steps: of the search for the content's code in V of G, and of a reference's in V of G*.
         lr: its rate, in W's own units.
         psi: truncation of random style codes.
@@ -105,7 +107,7 @@ class Ui2i(ProjectingBaseline):
 
     @property
     def parameters(self) -> int:
-        """G's synthesis network, G*'s layers above the swap, and for random codes the mapping network."""
+        """G's synthesis network, what is used of G* and differs, and for random codes the mapping network."""
         total = own_parameters(self.base, prepared(self.swapped, self))
         if self.config.reference:
             return total
@@ -119,11 +121,16 @@ class Ui2i(ProjectingBaseline):
     def load(self, out: str | Path, *, progress: bool = False) -> Self:
         """Take the G* that ``out`` holds, and find the reference's code in it where there is a reference.
 
-        Features of G entering G* at a block are the same thing as one generator with G's layers below and G*'s above.
+        Features of G entering G* at a block are the same thing as one generator with G's layers below and G*'s above,
+        where the picture is drawn from the last features alone. The heads of a StyleGAN2 draw from all: there G* stays
+        whole, and gets G's features when it draws.
         """
         star = load_star(out, self.base)
-        first_of_star = switch_position(16 << self.config.swap_layer // 2, 0)
-        self.swapped = blend_layers(self.base, star, first_of_star)
+        if isinstance(star.synthesis, StyleGAN2Synthesis):
+            self.swapped = star
+        else:
+            first_of_star = switch_position(16 << self.config.swap_layer // 2, 0)
+            self.swapped = blend_layers(self.base, star, first_of_star)
         if self.config.reference:
             picture = _read_square(self.config.reference)
             self.reference = self._code_in(star, picture, progress, look_every=_LOOK_EVERY)
@@ -161,8 +168,25 @@ class Ui2i(ProjectingBaseline):
             broadcast(content, rows), broadcast(style, rows), self.config.swap_layer + 2
         )
         with torch.inference_mode():
-            img: Tensor = prepared(self.swapped, self).synthesis(w_plus)
+            img = self._synthesis(w_plus)
         return img.float().clamp(-1, 1)
+
+    def _synthesis(self, w_plus: Tensor) -> Tensor:
+        """The picture of rows of the content up to the swap and of the style above it.
+
+        In a StyleGAN2 the features behind the swap's block are G's and all else is G*'s: the heads below draw what G*
+        makes of the content's rows.
+        """
+        synthesis, last = prepared(self.swapped, self).synthesis, self.config.swap_layer + 1
+        img: Tensor
+        if not isinstance(synthesis, StyleGAN2Synthesis):
+            img = synthesis(w_plus)
+            return img
+        side = 8 << self.config.swap_layer // 2
+        kept: dict[int, Tensor] = {}
+        self.base.synthesis(w_plus, resolution=side, after_conv=kept.setdefault)
+        img = synthesis(w_plus, after_conv=lambda row, x: kept[row] if row == last else x)
+        return img
 
     def _code_in(
         self, generator: Generator, photos: Tensor, progress: bool, look_every: int = 0

@@ -251,7 +251,7 @@ def style_report(
         measures=measures_with(perceptual_name),
         judge_name=judge_name,
         cache=cache,
-        device=stylizer.device,
+        device=judging_device(stylizer.device),
         allow_download=allow_download,
     )
     base, config = stylizer.base, stylizer.config

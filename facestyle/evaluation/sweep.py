@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
+from facestyle.evaluation.judges import judging_device
 from facestyle.evaluation.metrics import StyleJudge, portrait_metrics, save_metrics
 from facestyle.evaluation.people import People, draw, encode_people, pil_pictures
 from facestyle.evaluation.report import measures_with
@@ -115,7 +116,7 @@ def sweep_report(
     folder = Path(folder)
     judge = StyleJudge.load(
         pictures, measures=measures_with(perceptual_name), judge_name=judge_name,
-        cache=cache, device=stylizer.device,
+        cache=cache, device=judging_device(stylizer.device),
     )  # fmt: skip
     base, config = stylizer.base, stylizer.config
     side_px = min(SIDE_PX, base.resolution)

@@ -97,7 +97,7 @@ def find_encoder(generator: Generator, space: Space, path: str | Path | None = N
     raise CheckpointError(
         f"holds no encoder into {space}, and {reason}; train one with: facestyle train-encoder --base {folder} "
         f"--space {space} --faces PHOTOS --val-faces MORE -o RUN, and copy RUN/encoder.safetensors to "
-        f"{folder / ENCODER_FILES[space]}, or name it with {OPTIONS[space]}",
+        f"{folder / ENCODER_FILES[space]}; training takes one from elsewhere too, by {OPTIONS[space]}",
         path=folder,
     )  # fmt: skip
 

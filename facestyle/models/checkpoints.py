@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -206,12 +207,15 @@ def save_tensors(
         save_file(ready, temporary, metadata=header)
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
-    except (OSError, SafetensorError) as error:
+    except BaseException as error:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise OutputError(
-            f"weights cannot be written ({error}); check free space and permissions", path=path
-        ) from error
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+        if isinstance(error, OSError | SafetensorError):
+            raise OutputError(
+                f"weights cannot be written ({error}); check free space and permissions", path=path
+            ) from error
+        raise
 
 
 def weights_sha256(net: nn.Module) -> str:

@@ -300,6 +300,7 @@ def _changed(args: argparse.Namespace, config: Any, change: Callable[..., Path],
 
 def _pairs(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.models.checkpoints import read_tensors
+    from facestyle.portraits_cli import refuse_overwriting
     from facestyle.processes import Processes
     from facestyle.training.data import PictureSet
     from facestyle.training.pair_report import pair_table, read_report
@@ -319,6 +320,7 @@ def _pairs(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     folder = Path(args.output)
     generator = load_base(args)
     if args.codes:
+        refuse_overwriting([folder / FILE], [Path(args.codes)], what="codes")
         pictures = PictureSet(args.pictures, generator.preview_resolution)
         tensors = read_tensors(args.codes)
         if len(tensors) != 1:

@@ -4,10 +4,13 @@ import pytest
 import torch
 from PIL import Image
 
+from facestyle.baselines import ui2i
+from facestyle.baselines.toonify import own_parameters
 from facestyle.baselines.ui2i import Ui2i, Ui2iConfig
 from facestyle.errors import ConfigError
 from facestyle.latents import broadcast
 from facestyle.models.generator import sample_z
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
 
 
 def codes(tiny):
@@ -57,6 +60,50 @@ def test_the_style_code_rules_above_the_swap_only(tiny, star_run):
     img = method.mix(content, style)
     assert not torch.equal(img, method.mix(content, style.flip(0)))
     assert not torch.equal(img, method.mix(content.flip(0), style))
+
+
+def stylegan2(seed):
+    torch.manual_seed(seed)
+    net = StyleGAN2Generator(32, w_dim=8, channel_base=256, channel_max=8, mapping_depth=2)
+    with torch.no_grad():
+        for name, parameter in net.synthesis.named_parameters():
+            parameter.normal_(std=0.02 if name.endswith(("torgb.weight", "torgb.bias")) else 1)
+    return net.eval().requires_grad_(False)
+
+
+def drawn_layer_by_layer(base, star, content, style, swap_px):
+    """A StyleGAN2's picture: G* draws, in whose block of ``swap_px`` the last features are those of G."""
+    features = {net: net.synthesis.const.expand(len(content), -1, -1, -1) for net in (base, star)}
+    img = None
+    for side in (4, 8, 16, 32):
+        for net in (base, star):
+            block = net.synthesis.get_submodule(f"b{side}")
+            for conv in [block.conv1] if side == 4 else [block.conv0, block.conv1]:
+                code = content if side <= swap_px else style
+                features[net] = conv(features[net], code, "const")
+        if side == swap_px:
+            features[star] = features[base]
+        head = star.synthesis.get_submodule(f"b{side}").torgb
+        color = head(features[star], content if side < swap_px else style)
+        img = color if img is None else star.synthesis._doubled(img) + color
+    return img.clamp(-1, 1)
+
+
+@pytest.mark.parametrize(("layer", "swap_px"), [(1, 8), (3, 16), (5, 32)])
+def test_a_stylegan2_of_the_style_gets_the_contents_features_and_keeps_its_heads(
+    layer, swap_px, tmp_path, monkeypatch
+):
+    base, star = stylegan2(0), stylegan2(1)
+    monkeypatch.setattr(ui2i, "load_star", lambda *_: star)
+    content, style = codes(base)
+    method = Ui2i(base, Ui2iConfig(swap_layer=layer)).load(tmp_path)
+    img = method.mix(content, style)
+    expected = drawn_layer_by_layer(base, star, content, style, swap_px)
+    assert 0.01 < expected.std() < 0.5
+    torch.testing.assert_close(img, expected)
+    assert not torch.allclose(img, method.mix(content.flip(0), style))
+    mapping = sum(p.numel() for p in base.mapping.parameters())
+    assert method.parameters == own_parameters(base, star) + mapping
 
 
 def test_random_codes_belong_to_a_crops_number_and_are_truncated(tiny):

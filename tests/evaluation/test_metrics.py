@@ -472,7 +472,7 @@ def test_a_style_report_has_table_numbers_and_sheet(
         generator=styled,
         encoder=lambda photo: generator.w_avg[None] + photo.mean(),
         config=SimpleNamespace(name="toy", title="Toy", psi=0.7),
-        device="cpu",
+        device=torch.device("cpu"),
     )
     for i, picture in enumerate(pil_pictures(faces(5, 0))):
         picture.save(tmp_path / f"{i}.png")
@@ -516,7 +516,7 @@ def test_a_sweep_shows_every_value(
         generator=styled,
         encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
         config=SimpleNamespace(name="toy", title="Toy", psi=0.7),
-        device="cpu",
+        device=torch.device("cpu"),
     )
     style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
     text = sweep_report(stylizer, setting, style, photos, tmp_path, values=values, limit=3, shown=2)
@@ -566,7 +566,7 @@ def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
     monkeypatch.setattr(sweep, "load_style_generator", load)
     stylizer: Any = SimpleNamespace(
         base=generator, generator=styled, encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
-        config=card, device="cpu", folder=tmp_path,
+        config=card, device=torch.device("cpu"), folder=tmp_path,
     )  # fmt: skip
     style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
     out = tmp_path / "out"
@@ -577,6 +577,24 @@ def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
         read_metrics(out / f"{setting}_{value}.json")["photos"] for value in ("0", "0.8")
     )
     assert first["perceptual"] != second["perceptual"]
+
+
+@pytest.mark.parametrize(("kind", "place"), [("cpu", "cpu"), ("mps", "cpu"), ("cuda", "cuda")])
+def test_reports_are_judged_where_comparisons_are(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kind: str, place: str
+) -> None:
+    class Loaded(Exception):
+        pass
+
+    def load(*args: Any, device: torch.device, **options: Any) -> None:
+        raise Loaded(device.type)
+
+    monkeypatch.setattr(StyleJudge, "load", load)
+    stylizer: Any = SimpleNamespace(device=torch.device(kind))
+    with pytest.raises(Loaded, match=place):
+        report.style_report(stylizer, tmp_path, tmp_path)
+    with pytest.raises(Loaded, match=place):
+        sweep_report(stylizer, "psi", tmp_path, tmp_path, tmp_path)
 
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -84,6 +84,18 @@ def test_small_faces_of_a_large_group_photo(detector, portrait):
         assert min(np.abs(offsets - corner).max() for corner in corners) < 4
 
 
+def test_a_small_face_beside_a_large_one_in_a_large_photo(detector, portrait):
+    photo = Image.new("RGB", (4000, 3000), (150, 160, 170))
+    photo.paste(portrait.resize((2100, 2150), Image.Resampling.LANCZOS), (300, 400))
+    (alone,) = detector.detect(photo)
+    photo.paste(portrait.resize((84, 86), Image.Resampling.LANCZOS), (3300, 600))
+    large, small = detector.detect(photo)
+    assert 60 < small.side_px < 75  # about 1/60 of the long side
+    landmarks = (BY_EYE - FACE_BOX[:2]) * 84 / 210 + (3300, 600)
+    assert np.abs(small.landmarks - landmarks).max() < 4
+    assert np.array_equal(large.landmarks, alone.landmarks)
+
+
 def test_a_face_that_fills_the_picture(detector, astronaut):
     for box in ((178, 60, 270, 170), (185, 75, 262, 165)):
         (face,) = detector.detect(astronaut.crop(box))

@@ -1,0 +1,42 @@
+"""The search for codes: what comes of pictures that cannot be compared. What it finds is tested with who searches."""
+
+import pytest
+import torch
+
+from facestyle.errors import FacestyleError
+from facestyle.inversion import Inverter
+
+
+@pytest.fixture
+def search(tiny_stylizer):
+    """The codes found for two photos from the mean, one of which has been changed."""
+    base = tiny_stylizer.base
+    inverter = Inverter(base)
+    photos = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+    def found(steps, *, photo=0.0, start=0.0):
+        changed = photos.clone()
+        changed[1] += photo
+        starts = base.w_avg.repeat(2, 1)
+        starts[1] += start
+        return inverter.search(changed, starts, steps)
+
+    return found
+
+
+@pytest.mark.parametrize("steps", [0, 2])
+@pytest.mark.parametrize(
+    "wrong", [{"photo": float("nan")}, {"start": float("nan")}, {"start": float("inf")}]
+)
+def test_a_photo_that_cannot_be_compared_is_told_of(search, steps, wrong):
+    with pytest.raises(FacestyleError, match=r"no code for 1 of 2 photos.*float32"):
+        search(steps, **wrong)
+
+
+def test_steps_that_lead_astray_leave_the_best_code_met(search, monkeypatch):
+    def astray(self):
+        self.param_groups[0]["params"][0].data.fill_(torch.nan)
+
+    wanted = search(0)
+    monkeypatch.setattr(torch.optim.Adam, "step", astray)
+    assert torch.equal(search(2).w_plus, wanted.w_plus)
