@@ -15,7 +15,7 @@ from facestyle.errors import CheckpointError, ConfigError
 from facestyle.files import write_whole
 from facestyle.models.checkpoints import check_half_range, read_metadata, save_tensors
 from facestyle.models.encoder import Encoder, Space
-from facestyle.models.generator import Generator, sample_z
+from facestyle.models.generator import Generator, same_w, sample_z
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder
 from facestyle.models.zoo import (
     ENCODER_FILES,
@@ -43,9 +43,6 @@ OPTIONS: dict[Space, str] = {
     "w": "--encoder", "w_plus": "--encoder-w-plus", "z_plus": "--encoder-z"
 }  # fmt: skip
 """Which option of the commands names an encoder's file."""
-
-_SAME_W = 0.05
-"""Codes of one W differ by less than this share of their distance from the mean."""
 
 
 def open_base(folder: str | Path | None = None) -> Generator:
@@ -135,8 +132,7 @@ def shares_w(generator: Generator) -> bool:
     with torch.no_grad():
         found = generator.mapping(z.to(generator.w_avg.device)).float().cpu()
         wanted = bundled.mapping(z)
-    difference = (found - wanted).square().mean().sqrt()
-    return bool(difference < _SAME_W * (wanted - bundled.w_avg).square().mean().sqrt())
+    return same_w(wanted, found)
 
 
 def save_encoder(encoder: AnyEncoder, path: str | Path) -> None:

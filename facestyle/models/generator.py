@@ -10,13 +10,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Generator", "Noise", "Source", "is_fine", "sample_z", "weights_between"]
+__all__ = ["Generator", "Noise", "Source", "is_fine", "same_w", "sample_z", "weights_between"]
 
 Noise = Literal["const", "none"]
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.|b(\d+)\.")
 """A block of "mobile", by its place from a grid of 8 on, or of "stylegan2", by the side of its grid."""
 _FINE_PX = 128
+_SAME_W = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,12 @@ class Generator(nn.Module):
 def sample_z(count: int, seed: int, w_dim: int = 512) -> Tensor:
     """``count`` standard normal z's [count, w_dim], the same on every machine for one seed (drawn on the CPU)."""
     return torch.randn(count, w_dim, generator=torch.Generator().manual_seed(seed))
+
+
+def same_w(w: Tensor, other: Tensor) -> bool:
+    """Whether two mappings lead into one W: what they make of equal z's, [N, w_dim], differs by 5 % of its spread."""
+    spread = (w - w.mean(0)).square().mean()
+    return bool((w - other).square().mean() <= _SAME_W**2 * spread)
 
 
 def weights_between(

@@ -23,7 +23,7 @@ from facestyle.models.checkpoints import (
     read_tensors,
     save_tensors,
 )
-from facestyle.models.generator import sample_z
+from facestyle.models.generator import same_w, sample_z
 from facestyle.models.importers.checkpoints.detect import open_checkpoint
 from facestyle.models.importers.checkpoints.network import Part, fitted, named_errors
 from facestyle.models.mobile import MobileMapping
@@ -34,9 +34,6 @@ __all__ = ["CONFIG_FILE", "FORMAT", "import_checkpoint"]
 FORMAT = "facestyle-import"
 CONFIG_FILE = "config.json"
 _VERSION = 1
-
-_SAME_W = 0.05
-"""As in `facestyle.models.bases`: codes of one W differ by less than this share of their spread."""
 
 
 def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) -> dict[str, Any]:
@@ -115,8 +112,7 @@ def _check_same_w(decoder: Part, known: dict[str, Any], file: Path, out: Path) -
     own = _mapping(decoder.architecture, decoder.config, decoder.tensors, file)
     if own.w_avg.shape == theirs.w_avg.shape:
         z = sample_z(64, 0, len(own.w_avg))
-        w, other = own(z), theirs(z)
-        if (w - other).square().mean() <= _SAME_W**2 * (w - w.mean(0)).square().mean():
+        if same_w(own(z), theirs(z)):
             return
     raise CheckpointError(
         f"its encoder makes codes of another W than that of {path}: their mapping networks differ; import it into a "
