@@ -68,6 +68,19 @@ def tiny_stylizer():
     return FaceStylizer(generator, base, encoder, config, device="cpu", dtype="float32")
 
 
+@pytest.fixture(scope="session")
+def gpu() -> str:
+    """The device of tests marked ``gpu``: CUDA, or what the variable FACESTYLE_TEST_GPU names."""
+    from facestyle.errors import ConfigError
+    from facestyle.runtime import choose_device
+
+    name = os.environ.get("FACESTYLE_TEST_GPU", "cuda")
+    try:
+        return str(choose_device(name))
+    except ConfigError as error:
+        pytest.skip(f"no {name} here: {error}")
+
+
 @pytest.fixture
 def two_threads() -> Iterator[None]:
     """Two threads for torch, as most machines have, where several processes of tests share them otherwise."""
