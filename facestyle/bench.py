@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from facestyle import __version__
 from facestyle.errors import ConfigError, FacestyleError
+from facestyle.files import file_sha256
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -76,7 +76,7 @@ def describe() -> dict[str, dict[str, Any]]:
             if path.parent.name in styles
             else _LICENSES.get(path.name, "see NOTICE"),
             "MB": round(path.stat().st_size / 1e6, 2),
-            "sha256": _sha256(path),
+            "sha256": file_sha256(path),
         }
         for path in sorted(root.rglob("*.safetensors"))
     }
@@ -122,6 +122,7 @@ def run_bench(
     if runs < 1:
         raise ConfigError(f"runs must be 1 or more, got {runs}")
     from facestyle.inversion import QUICK_STEPS
+    from facestyle.runtime import dtype_name
     from facestyle.stylizer import FaceStylizer
     from facestyle.timing import device_name, seconds_of
 
@@ -153,7 +154,7 @@ def run_bench(
     return {
         "style": style,
         "device": device_name(stylizer.device),
-        "dtype": str(stylizer.dtype).removeprefix("torch."),
+        "dtype": dtype_name(stylizer.dtype),
         "photo_px": 1024,
         "runs": runs,
         "stages": stages,
@@ -274,7 +275,3 @@ def machine() -> dict[str, Any]:
     except (OSError, StopIteration):
         pass
     return {"processor": name, "cores": os.cpu_count(), "system": platform.system()}
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()

@@ -1,16 +1,18 @@
-"""Writing a file in one piece."""
+"""Writing a file in one piece, and knowing it again."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from facestyle.errors import OutputError
 
-__all__ = ["write_whole"]
+__all__ = ["file_sha256", "write_whole"]
 
 
 def write_whole(data: bytes | memoryview, path: Path) -> Path:
@@ -43,3 +45,12 @@ def write_whole(data: bytes | memoryview, path: Path) -> Path:
             raise OutputError(f"cannot be written: {reason}", path=path) from error
         raise
     return path
+
+
+def file_sha256(path: Path) -> str:
+    """Of a file's bytes, which are read piece by piece; `OSError` where they cannot be."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        for part in iter(partial(file.read, 1 << 20), b""):
+            digest.update(part)
+    return digest.hexdigest()

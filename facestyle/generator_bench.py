@@ -28,9 +28,9 @@ from facestyle.models.settled import SettledSynthesis
 from facestyle.models.settled_stylegan2 import SettledStyleGAN2
 from facestyle.models.stylegan2_generator import StyleGAN2Generator, StyleGAN2Synthesis
 from facestyle.models.zoo import load_base_generator, load_encoder
-from facestyle.runtime import choose_device, cpu_has_bfloat16
+from facestyle.runtime import choose_device, cpu_has_bfloat16, dtype_name
 from facestyle.testing.plain_stylegan2 import plain_synthesis
-from facestyle.timing import seconds_in_turns, seconds_of, wait_for
+from facestyle.timing import device_name, seconds_in_turns, seconds_of, wait_for
 
 __all__ = ["bench_generators", "format_generators"]
 
@@ -50,7 +50,7 @@ class _Case:
 
     @property
     def name(self) -> str:
-        return f"{self.form}, {_spelled(self.dtype)}, batch {self.batch}"
+        return f"{self.form}, {dtype_name(self.dtype)}, batch {self.batch}"
 
 
 def bench_generators(
@@ -108,7 +108,7 @@ def bench_generators(
         "rows": rows,
         "work": work,
         "ceiling": {name: round(value, 4) for name, value in ceiling.items()},
-        "device": torch.cuda.get_device_name(place) if place.type == "cuda" else str(place),
+        "device": device_name(place),
         "threads": torch.get_num_threads(),
         "runs": runs,
         "machine": machine(),
@@ -252,7 +252,7 @@ def _timed(
     failed = []
     for case in cases:
         row: dict[str, Any] = {
-            "form": case.form, "dtype": _spelled(case.dtype), "batch": case.batch
+            "form": case.form, "dtype": dtype_name(case.dtype), "batch": case.batch
         }  # fmt: skip
         if case.dtype == torch.bfloat16 and device.type == "cpu" and not cpu_has_bfloat16():
             failed.append(row | {"why": "the processor has no instructions for it"})
@@ -288,7 +288,3 @@ def _ceiling(dtype: str, device: torch.device, runs: int) -> float:
     for _ in range(2):
         a @ a
     return float(2 * side**3 / seconds_of(lambda: a @ a, device, runs) / 1e9)
-
-
-def _spelled(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.baselines.base import PictureSources, resize
+from facestyle.baselines.base import PictureSources, numbered_seed, resize
 from facestyle.baselines.ugatit_networks import UgatitDiscriminator, UgatitGenerator
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import pil_pictures, to_levels
@@ -150,7 +150,7 @@ def sample_faces(
     drawn = []
     with torch.inference_mode():
         for number in tqdm(range(config.face_samples), desc="faces", disable=not progress):
-            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
+            rng = torch.Generator().manual_seed(numbered_seed(config.seed, number))
             z = torch.randn(1, base.w_dim, generator=rng).to(base.w_avg.device)
             share = float(torch.rand((), generator=rng))
             psi = config.psi_min + (config.psi_max - config.psi_min) * share
@@ -251,7 +251,7 @@ class _Training:
             for optimizer in (self.g_optimizer, self.d_optimizer):
                 for group in optimizer.param_groups:
                     group["lr"] = config.lr * min(1.0, 2 * (1 - share))
-            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            rng = torch.Generator().manual_seed(numbered_seed(config.seed, step))
             row = self._step(
                 self._augmented(self.photos.batch(next(faces)), rng),
                 self._augmented(self.style.batch(next(pictures)), rng),

@@ -18,7 +18,12 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from facestyle.baselines.base import PictureSources, ProjectingBaseline, prepared
+from facestyle.baselines.base import (
+    PictureSources,
+    ProjectingBaseline,
+    numbered_seed,
+    prepared,
+)
 from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.baselines.toonify import own_parameters
@@ -155,7 +160,7 @@ class Ui2i(ProjectingBaseline):
             return self.reference.expand(count, -1)
         rows = []
         for number in range(first, first + count):
-            rng = torch.Generator().manual_seed(self.config.seed * 1_000_003 + number)
+            rng = torch.Generator().manual_seed(numbered_seed(self.config.seed, number))
             rows.append(torch.randn(self.base.w_dim, generator=rng))
         with torch.no_grad():
             w = self.base.mapping(torch.stack(rows).to(w_avg.device))

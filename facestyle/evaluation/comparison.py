@@ -63,7 +63,7 @@ from facestyle.evaluation.people import (
     to_levels,
 )
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
-from facestyle.files import write_whole
+from facestyle.files import file_sha256, write_whole
 from facestyle.hub.scores import read_training, training_seconds
 from facestyle.image import load_image, save_png, to_tensor
 from facestyle.models.bases import base_entry, find_encoder
@@ -335,28 +335,24 @@ def _weights(name: str, style: str, runs: str | Path | None, base: Generator, mo
     """
     total = hashlib.sha256(sha256_of(base).encode())
     with contextlib.suppress(CheckpointError):  # only some methods need one
-        total.update(_file_sha256(find_encoder(base, "w") or bundled(ENCODER_FILES["w"])).encode())
+        total.update(_known_sha256(find_encoder(base, "w") or bundled(ENCODER_FILES["w"])).encode())
     for folder in (_source(name, style, runs), Path(model) if name in DIFFUSION else None):
         if folder is None or not folder.is_dir():
             continue
         for path in sorted([*folder.rglob("*.safetensors"), *folder.glob("config.json")]):
-            total.update(f"{path.relative_to(folder).as_posix()} {_file_sha256(path)}".encode())
+            total.update(f"{path.relative_to(folder).as_posix()} {_known_sha256(path)}".encode())
     return total.hexdigest()
 
 
-def _file_sha256(path: Path) -> str:
-    """Of a file's bytes; of one that has not changed since it was asked for, read once."""
+def _known_sha256(path: Path) -> str:
+    """`file_sha256`, worked out once for as long as the file does not change."""
     status = path.stat()
-    return _read_sha256(path, status.st_size, status.st_mtime_ns)
+    return _sha256_as_of(path, status.st_size, status.st_mtime_ns)
 
 
 @functools.cache
-def _read_sha256(path: Path, size: int, changed_ns: int) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        for part in iter(functools.partial(file.read, 1 << 20), b""):
-            digest.update(part)
-    return digest.hexdigest()
+def _sha256_as_of(path: Path, size: int, changed_ns: int) -> str:
+    return file_sha256(path)
 
 
 def _training_seconds(name: str, style: str, runs: str | Path | None) -> float | None:

@@ -6,8 +6,7 @@ the layers and the non-maximum suppression: importing facenet-pytorch or torchvi
 
 1. P-Net scans a pyramid made from one reduced copy of the photo, down to boxes of 1/32 of its long side. A
    second scan goes on to 1/64 where others may have slipped through: the first found none, or some nearly as
-   small as it can (a group photo), or the photo is so large that smaller ones can be drawn. Beside a large face
-   in a photo of 4000 x 3000 px, all of 24 faces are found whose aligned square has 1/66 of the long side.
+   small as it can (a group photo), or the photo is so large that smaller ones can be drawn.
 2. R-Net and O-Net read windows averaged to their input size, with grey beyond the photo's edge, so that a
    face cut by the edge keeps its proportions. Coarse levels of the scan are padded likewise: a face that
    fills the picture is found in the same pass.

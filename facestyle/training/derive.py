@@ -15,6 +15,7 @@ from facestyle.files import write_whole
 from facestyle.hub.scores import read_training
 from facestyle.models.zoo import GENERATOR_FILE
 from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
+from facestyle.timing import device_name
 from facestyle.training.state import logged_seconds, write_json
 
 if TYPE_CHECKING:
@@ -72,10 +73,9 @@ def origin_of(run: Path, config: DataclassInstance, device: torch.device) -> dic
 
 def place_of(device: torch.device) -> dict[str, Any]:
     """Where and when something was trained: "machine", "device" (a GPU's name, else cpu or mps), "torch" and "date"."""
-    is_cuda = device.type == "cuda"
     return {
         "machine": machine(),
-        "device": torch.cuda.get_device_name(device) if is_cuda else device.type,
+        "device": device_name(device),
         "torch": torch.__version__,
         "date": time.strftime("%Y-%m-%d"),
     }

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -29,6 +28,7 @@ from tqdm import tqdm
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.evaluation.people import pil_pictures, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.files import file_sha256
 from facestyle.inversion import ReconstructionLoss
 from facestyle.latents import broadcast
 from facestyle.models.bases import base_entry
@@ -231,7 +231,7 @@ def _start_from(encoder: Encoder, path: str | Path) -> None:
 
 def _file_sha256(path: str | Path) -> str:
     try:
-        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+        return file_sha256(Path(path))
     except OSError as error:
         raise CheckpointError(f"cannot be read ({error})", path=path) from error
 

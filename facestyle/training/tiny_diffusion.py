@@ -34,7 +34,8 @@ from facestyle.errors import ConfigError, DeviceMemoryError
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.image import to_pil
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
-from facestyle.runtime import choose_device, cuda_has_bfloat16
+from facestyle.runtime import choose_device, cuda_has_bfloat16, dtype_name
+from facestyle.timing import device_name
 from facestyle.training.data import shuffled_batches
 from facestyle.training.ema import update_ema
 from facestyle.training.state import TrainingClock, TrainingState
@@ -348,7 +349,6 @@ class _Training:
         return type(self.pipe)(**components, requires_safety_checker=False)
 
     def _origin(self, minutes: float | None) -> dict[str, Any]:
-        is_cuda = self.device.type == "cuda"
         return {
             "name": NAME,
             "is_stable_diffusion": False,
@@ -364,8 +364,8 @@ class _Training:
                 "vae": count_parameters(self.vae),
                 "text_encoder": count_parameters(self.ema["text"]),
             },
-            "precision": str(self.precision).removeprefix("torch."),
-            "device": torch.cuda.get_device_name(self.device) if is_cuda else str(self.device),
+            "precision": dtype_name(self.precision),
+            "device": device_name(self.device),
             "machine": machine(),
             "versions": {
                 name: metadata.version(name) for name in ("torch", "diffusers", "transformers")

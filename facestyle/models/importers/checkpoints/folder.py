@@ -28,6 +28,7 @@ from facestyle.models.importers.checkpoints.detect import open_checkpoint
 from facestyle.models.importers.checkpoints.network import Part, fitted, named_errors
 from facestyle.models.mobile import MobileMapping
 from facestyle.models.stylegan2_generator import StyleGAN2Mapping
+from facestyle.runtime import dtype_name
 
 __all__ = ["CONFIG_FILE", "FORMAT", "import_checkpoint"]
 
@@ -149,7 +150,7 @@ def _write(part: Part, folder: Path, origin: dict[str, Any], dtype: torch.dtype)
         "file": name,
         "architecture": part.architecture,
         "config": part.config,
-        "dtype": str(dtype).removeprefix("torch."),
+        "dtype": dtype_name(dtype),
         **part.about,
         "origin": origin,
     }
