@@ -54,7 +54,11 @@ def test_processes_that_do_not_find_each_other_are_refused(is_coupled, is_told, 
 
 def test_torchrun_alone_couples_processes_on_the_cpu():
     pytest.importorskip("accelerate")
-    code = "from facestyle.processes import Processes as P; p = P(); print(p.rank, p.count, p.device.type)"
+    # One write a line: where PYTHONUNBUFFERED is set, print writes in pieces, and those of two processes mix.
+    code = (
+        "import os; from facestyle.processes import Processes as P; p = P(); "
+        "os.write(1, f'{p.rank} {p.count} {p.device.type}\\n'.encode())"
+    )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
          "--rdzv_endpoint", "localhost:0", "--no-python", sys.executable, "-c", code],
