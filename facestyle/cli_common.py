@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ __all__ = [
     "named_pictures",
     "output_files",
     "refuse_other_pictures",
+    "refuse_unread",
+    "usual_of",
 ]
 
 _log = logging.getLogger(__name__)
@@ -178,6 +180,24 @@ def _free_names(stem: str, taken: set[str], with_portraits: set[str]) -> Iterato
         name, count = f"{stem}-{count}.png", count + 1
     taken.add(name.lower())
     yield name
+
+
+def usual_of(parser: argparse.ArgumentParser, names: Iterable[str]) -> dict[str, Any]:
+    """What options are where they are not given."""
+    return {name: parser.get_default(name) for name in names}
+
+
+def refuse_unread(
+    args: argparse.Namespace, usual: Mapping[str, Any], names: Iterable[str], why: str
+) -> None:
+    """Refuse options that would not be read.
+
+    Raises:
+        ConfigError: one of the names is given.
+    """
+    for name in names:
+        if getattr(args, name) != usual[name]:
+            raise ConfigError(f"--{name.replace('_', '-')} is not read: {why}; leave it out")
 
 
 def add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:

@@ -234,10 +234,18 @@ def _read(path: Path) -> bytes:
                 path=path,
             )
         size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise _too_large_file(f"at most {MAX_FILE_BYTES / 1e6:,.0f} MB are read", size, path)
+        at_once, read, pieces = max(size, 1 << 20), 0, []
         try:
-            return path.read_bytes()
+            with path.open("rb") as file:
+                # A pipe or a device says that it has 0 bytes.
+                while size <= MAX_FILE_BYTES and (piece := file.read(at_once)):
+                    pieces.append(piece)
+                    read += len(piece)
+                    size = max(size, read)
+            if size > MAX_FILE_BYTES:
+                most = f"at most {MAX_FILE_BYTES / 1e6:,.0f} MB are read"
+                raise _too_large_file(most, size, path)
+            return b"".join(pieces)
         except MemoryError as exc:
             raise _too_large_file("it does not fit into memory", size, path) from exc
     except FileNotFoundError as exc:

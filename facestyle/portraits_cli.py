@@ -15,6 +15,8 @@ from facestyle.cli_common import (
     load_stylizer,
     output_files,
     refuse_other_pictures,
+    refuse_unread,
+    usual_of,
 )
 from facestyle.errors import ConfigError
 
@@ -100,7 +102,7 @@ def add_parsers(commands: Any) -> None:
     add_psi_and_seed(reference)
     add_stylizing(reference, faces="all")
     add_portraits(reference)
-    usual = {name: reference.get_default(name) for name in _SEARCH}
+    usual = usual_of(reference, _SEARCH)
     reference.set_defaults(run=lambda args: _reference(args, usual))
 
 
@@ -279,7 +281,8 @@ def _reference(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     written, with_portraits = [target, *kept.values()], [target] if args.portraits else []
     refuse_overwriting(written, [photo], portraits_of=with_portraits)
     refuse_overwriting(written, references, what="references", portraits_of=with_portraits)
-    _refuse_unread(args, usual, references)
+    if not _pictures_among(references):
+        refuse_unread(args, usual, _SEARCH, "all references are codes, and none is searched for")
     _check_reference(args)
     stylizer = load_stylizer(args)
     codes = [_code(stylizer, path, kept.get(path), args) for path in references]
@@ -290,24 +293,6 @@ def _reference(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     written = save_result(result, target, portraits=args.portraits)
     _print_one(args, summary_row(photo, written, len(result.faces), result.seconds))
     return 0
-
-
-def _refuse_unread(
-    args: argparse.Namespace, usual: Mapping[str, Any], references: Sequence[Path]
-) -> None:
-    """Refuse options of the search for a code where there is no picture to search one of.
-
-    Raises:
-        ConfigError: one differs from the usual, and all references are codes.
-    """
-    if _pictures_among(references):
-        return
-    for name, value in usual.items():
-        if getattr(args, name) != value:
-            raise ConfigError(
-                f"reference does not read --{name.replace('_', '-')} where all references are codes, as it is of the "
-                "search for a picture's code; leave it out"
-            )
 
 
 def _pictures_among(references: Sequence[Path]) -> list[Path]:

@@ -229,13 +229,26 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
         load_image(path)
     assert caught.value.path == path
 
-    def full(self):
+    def full(self, mode):
         raise MemoryError
 
     path.write_bytes(b"some")
-    monkeypatch.setattr(Path, "read_bytes", full)
+    monkeypatch.setattr(Path, "open", full)
     with pytest.raises(ImageTooLargeError, match="does not fit into memory"):
         load_image(path)
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="no such devices")
+def test_a_pipe_is_read_to_its_end_and_a_device_without_one_is_refused(monkeypatch):
+    receiving, sending = os.pipe()
+    with open(sending, "wb") as file:
+        Image.new("RGB", (60, 40), "red").save(file, format="PNG")
+    assert load_image(f"/dev/fd/{receiving}").size == (60, 40)
+    os.close(receiving)
+
+    monkeypatch.setattr(subject, "MAX_FILE_BYTES", 4 << 20)
+    with pytest.raises(ImageTooLargeError, match="at most 4 MB are read"):
+        load_image("/dev/zero")
 
 
 def test_a_folder_whose_files_may_not_be_seen_is_named(tmp_path, monkeypatch):

@@ -103,7 +103,7 @@ def test_reference_encodes_keeps_and_reuses_a_code(photo, tmp_path, capsys):
           "--save-code", "{long}.safetensors"], 2, "name a folder"),
         (["stylize", "{long}", "-o", "{out}"], 1, "xxx"),
         *[(["reference", "{photo}", "--reference", "{nocode}", "-o", "{out}", *words], 2,
-           f"does not read {words[0]} ")
+           f"{words[0]} is not read: all references are codes")
           for words in (["--space", "w"], ["--init", "mean"], ["--steps", "9"], ["--reference-aligned"])],
     ],
 )  # fmt: skip

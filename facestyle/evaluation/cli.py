@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from facestyle.cli_common import add_base, add_style, load_base, load_stylizer
+from facestyle.cli_common import (
+    add_base,
+    add_style,
+    load_base,
+    load_stylizer,
+    refuse_unread,
+    usual_of,
+)
 from facestyle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -92,8 +99,7 @@ def add_parser(commands: Any) -> None:
     evaluate.add_argument("--perceptual", default="auto", help="perceptual network that judges")
     evaluate.add_argument("-o", "--output", required=True, help="folder for report and sheets")
     add_style(evaluate)
-    others = set().union(*_READ.values())
-    usual = {name: evaluate.get_default(name) for name in others}
+    usual = usual_of(evaluate, set().union(*_READ.values()))
     evaluate.set_defaults(run=lambda args: _evaluate(args, usual))
 
 
@@ -101,13 +107,9 @@ def _evaluate(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.evaluation.judges import check_judge
 
     check_judge(args.judge)
-    for name in sorted(usual):
-        if getattr(args, name) != usual[name] and name not in _READ[args.what]:
-            readers = ", ".join(what for what, read in _READ.items() if name in read)
-            raise ConfigError(
-                f"evaluate {args.what} does not read --{name.replace('_', '-')}, which is of evaluate {readers}; "
-                "leave it out"
-            )
+    for name in sorted(usual.keys() - _READ[args.what]):
+        readers = ", ".join(what for what, read in _READ.items() if name in read)
+        refuse_unread(args, usual, [name], f"it is of evaluate {readers}")
     print(_WHAT[args.what](args, Path(args.output)))
     return 0
 

@@ -29,8 +29,8 @@ from facestyle.models.mobile import HAAR, SLOPE, MobileSynthesis, StyledSeparabl
 
 __all__ = ["SettledSynthesis"]
 
-_STRIP_BYTES = 4 << 20
-"""Of the widest part of a strip."""
+_STRIP_NUMBERS = 2 << 20
+"""In the widest part of a strip, 8 MiB in float32."""
 _REACH = 1
 """Rows of a block's input around a strip that its two convolutions reach, the step up between."""
 
@@ -152,8 +152,8 @@ class _SettledBlock(nn.Module):
         scale = F.linear(w_up, self.up_weight, self.up_bias)
         kernels = self.conv1.settle(w_up), self.conv2.settle(w_conv)
         _, _, height, width = x.shape
-        drawn_bytes = 4 * width * len(self.conv2.bias) * x.element_size()  # by one row of x
-        step = max(_REACH, _STRIP_BYTES // drawn_bytes)
+        drawn = 4 * width * len(self.conv2.bias)  # numbers, by one row of x
+        step = max(_REACH, _STRIP_NUMBERS // drawn)
         out: Tensor | None = None
         for start in range(0, height, step):
             end = min(start + step, height)

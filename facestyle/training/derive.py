@@ -1,27 +1,95 @@
-"""A finished style, changed afterwards: its folder written anew, with all that it had and what was learned."""
+"""A finished style, changed afterwards: what is learned, and its folder written anew with that beside all it had."""
 
 from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from facestyle.bench import machine
 from facestyle.errors import OutputError
 from facestyle.files import write_whole
 from facestyle.hub.scores import read_training
 from facestyle.models.zoo import GENERATOR_FILE
+from facestyle.processes import Processes
 from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
 from facestyle.timing import device_name
-from facestyle.training.state import logged_seconds, write_json
+from facestyle.training.state import TrainingState, logged_seconds, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["check_apart", "complete_derived", "origin_of", "place_of"]
+__all__ = ["check_apart", "complete_derived", "descend", "origin_of", "place_of"]
+
+
+def descend(
+    state: TrainingState,
+    stage: str,
+    steps: int,
+    parts: Mapping[str, Any],
+    parameters: Iterable[nn.Parameter],
+    loss: Callable[[torch.Generator], tuple[Tensor, Mapping[str, Tensor]]],
+    *,
+    seed: Callable[[int], int],
+    preview: Callable[[Path], None],
+    preview_every: int,
+    processes: Processes,
+    title: str | None = None,
+    progress: bool = True,
+) -> None:
+    """Run what is left of a stage, with a log, and with a picture and a checkpoint every few steps.
+
+    Args:
+        state: of the run.
+        stage: its name.
+        steps: that it has in all.
+        parts: what a checkpoint holds, the "optimizer" and its "schedule" among it.
+        parameters: that are trained.
+        loss: from a step's random numbers to what is to be small and the terms of it that are logged.
+        seed: of a step, counted from 0; each process adds its rank.
+        preview: writes the picture.
+        preview_every: steps between pictures.
+        processes: who shares the work.
+        title: of the progress bar, the stage's name when None.
+        progress: show one.
+
+    Raises:
+        CheckpointError: the checkpoint found there is damaged.
+        OutputError: the run's folder cannot be written.
+    """
+    optimizer, schedule, trained = parts["optimizer"], parts["schedule"], list(parameters)
+    first = state.resume(stage, parts)
+    if processes.is_main:
+        state.forget_after(stage, first)
+    bar = tqdm(
+        range(first, steps), initial=first, total=steps, desc=title or stage,
+        disable=not (progress and processes.is_main),
+    )  # fmt: skip
+    began = time.monotonic()
+    for step in bar:
+        total, terms = loss(torch.Generator().manual_seed(seed(step) + processes.rank))
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        processes.average_gradients(trained)
+        optimizer.step()
+        schedule.step()
+        row = {name: term.item() for name, term in terms.items()}
+        bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
+        if not processes.is_main:
+            continue
+        state.log({
+            "stage": stage, "step": step + 1, **row, "seconds": time.monotonic() - began,
+        })  # fmt: skip
+        if (step + 1) % preview_every == 0 or step + 1 == steps:
+            preview(state.folder / "previews" / f"{stage}_{step + 1:05d}.png")
+            state.save(stage, step + 1, parts)
+    processes.wait()
 
 
 def check_apart(folder: Path, target: Path) -> None:

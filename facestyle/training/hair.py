@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 import re
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +24,6 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w, to_levels
@@ -42,7 +40,7 @@ from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
 from facestyle.styles import HAIR_FILE, StyleConfig
 from facestyle.training.brush import brushed
-from facestyle.training.derive import check_apart, complete_derived, origin_of
+from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
 from facestyle.training.finetune import mean_within, per_tensor_groups
 from facestyle.training.pen import flowing, in_tones, outlined, smoothed
 from facestyle.training.people import random_people
@@ -196,8 +194,7 @@ class _HairRun:
             "base_sha256": weights_sha256(base.synthesis),
         }
         self.state = TrainingState(folder, described, defaults=dataclasses.asdict(HairConfig()))
-        self.folder, self.config, self.processes = folder, config, processes
-        self.progress = progress and processes.is_main
+        self.config, self.processes, self.progress = config, processes, progress
         device = processes.device
         self.base, self.before = (
             net.eval().requires_grad_(False).to(device) for net in (base, styled)
@@ -210,7 +207,7 @@ class _HairRun:
 
     def stage(self, name: str, steps: int, batch: int, lr: float, resolution: int | None) -> None:
         """Run what is left of a stage: "coarse" by the preview's path, "full" by the whole network."""
-        config, processes, target = self.config, self.processes, self.target
+        config, target = self.config, self.target
         trained = _matching(target, _FULL if resolution is None else _COARSE)
         for parameter in target.parameters():
             parameter.requires_grad_(False)
@@ -221,37 +218,20 @@ class _HairRun:
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: min(1.0, (step + 1) / 10, 2 * (1 - step / max(steps, 1)))
         )
-        parts = {"target": target, "optimizer": optimizer, "schedule": schedule}
-        first = self.state.resume(name, parts)
-        if processes.is_main:
-            self.state.forget_after(name, first)
-        bar = tqdm(
-            range(first, steps), initial=first, total=steps, desc=f"hair, {name}",
-            disable=not self.progress,
+
+        def loss(rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+            people = random_people(self.base, batch, config.psi_min, config.psi_max, rng)
+            terms = self._terms(people, resolution)
+            return self._total(terms), terms
+
+        descend(
+            self.state, name, steps,
+            {"target": target, "optimizer": optimizer, "schedule": schedule},
+            trained.values(), loss,
+            seed=lambda step: ((config.seed * 1_000_003 + step) * 2 + (name == "full")) * 1_009,
+            preview=self._preview, preview_every=config.preview_every,
+            processes=self.processes, title=f"hair, {name}", progress=self.progress,
         )  # fmt: skip
-        began = time.monotonic()
-        for step in bar:
-            salt = ((config.seed * 1_000_003 + step) * 2 + (name == "full")) * 1_009
-            rng = torch.Generator().manual_seed(salt + processes.rank)
-            terms = self._terms(
-                random_people(self.base, batch, config.psi_min, config.psi_max, rng), resolution
-            )
-            optimizer.zero_grad(set_to_none=True)
-            self._total(terms).backward()
-            processes.average_gradients(p for p in trained.values() if p.grad is not None)
-            optimizer.step()
-            schedule.step()
-            row = {key: term.item() for key, term in terms.items()}
-            bar.set_postfix({key: f"{value:.3f}" for key, value in row.items()})
-            if not processes.is_main:
-                continue
-            self.state.log({
-                "stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began,
-            })  # fmt: skip
-            if (step + 1) % config.preview_every == 0 or step + 1 == steps:
-                self._preview(self.folder / "previews" / f"{name}_{step + 1:05d}.png")
-                self.state.save(name, step + 1, parts)
-        processes.wait()
 
     def change(self) -> KernelChange:
         """What was learned so far."""

@@ -9,14 +9,13 @@ the same embedding. It is held to what G' drew before, by a perceptual distance 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, pil_pictures, sample_w, to_levels
@@ -31,7 +30,7 @@ from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
 from facestyle.styles import LIKENESS_FILE, StyleConfig
-from facestyle.training.derive import check_apart, complete_derived, origin_of
+from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
 from facestyle.training.people import random_people
 from facestyle.training.state import TrainingState
 
@@ -131,12 +130,12 @@ def learn_likeness(
     """
     config = config or LikenessConfig()
     processes = processes or Processes()
-    device, folder = processes.device, Path(out)
+    device = processes.device
     described = dataclasses.asdict(config) | {
         "style_sha256": weights_sha256(styled.synthesis),
         "base_sha256": weights_sha256(base.synthesis),
     }
-    state = TrainingState(folder, described, defaults=dataclasses.asdict(LikenessConfig()))
+    state = TrainingState(out, described, defaults=dataclasses.asdict(LikenessConfig()))
     base, styled = (net.eval().requires_grad_(False).to(device) for net in (base, styled))
     losses = _Losses(base, styled, config)
     rng = torch.Generator().manual_seed(config.seed)
@@ -151,34 +150,18 @@ def learn_likeness(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min(1.0, 3 * (1 - step / max(config.steps, 1)))
     )
-    parts = {"map": learned, "optimizer": optimizer, "schedule": schedule}
-    first = state.resume(_STAGE, parts)
-    if processes.is_main:
-        state.forget_after(_STAGE, first)
-    bar = tqdm(
-        range(first, config.steps), initial=first, total=config.steps, desc=_STAGE,
-        disable=not (progress and processes.is_main),
+
+    def loss(rng: torch.Generator) -> tuple[Tensor, Mapping[str, Tensor]]:
+        terms = losses(losses.people(rng), learned)
+        return losses.total(terms), terms
+
+    descend(
+        state, _STAGE, config.steps, {"map": learned, "optimizer": optimizer, "schedule": schedule},
+        learned.parameters(), loss,
+        seed=lambda step: (config.seed * 1_000_003 + step) * 1_009,
+        preview=partial(_preview, base, styled, learned), preview_every=config.preview_every,
+        processes=processes, progress=progress,
     )  # fmt: skip
-    began = time.monotonic()
-    for step in bar:
-        salt = (config.seed * 1_000_003 + step) * 1_009 + processes.rank
-        terms = losses(losses.people(torch.Generator().manual_seed(salt)), learned)
-        optimizer.zero_grad(set_to_none=True)
-        losses.total(terms).backward()
-        processes.average_gradients(learned.parameters())
-        optimizer.step()
-        schedule.step()
-        row = {name: term.item() for name, term in terms.items()}
-        bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
-        if not processes.is_main:
-            continue
-        state.log({
-            "stage": _STAGE, "step": step + 1, **row, "seconds": time.monotonic() - began,
-        })  # fmt: skip
-        if (step + 1) % config.preview_every == 0 or step + 1 == config.steps:
-            _preview(base, styled, learned, folder / "previews" / f"{step + 1:05d}.png")
-            state.save(_STAGE, step + 1, parts)
-    processes.wait()
     found = learned.as_map()
     return LatentMap(*(part.detach().cpu() for part in (found.centre, found.down, found.up)))
 

@@ -15,6 +15,8 @@ from facestyle.cli_common import (
     listed,
     load_base,
     named_pictures,
+    refuse_unread,
+    usual_of,
 )
 from facestyle.errors import ConfigError
 from facestyle.training.folder_report import LEAST_PX
@@ -94,7 +96,7 @@ def add_parsers(commands: Any) -> None:
     _add_plus_encoders(train)
     train.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(train, "facestyle.training.pipeline", "TrainConfig")
-    of_train = _usual(train, ("aligned", "min_side", "encoder_z", "encoder_w_plus"))
+    of_train = usual_of(train, ("aligned", "min_side", "encoder_z", "encoder_w_plus"))
     train.set_defaults(run=lambda args: _train(args, of_train))
 
     hair = commands.add_parser(
@@ -121,7 +123,7 @@ def add_parsers(commands: Any) -> None:
     _add_plus_encoders(pairs)
     pairs.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_config(pairs, "facestyle.training.pairs", "PairsConfig")
-    of_pairs = _usual(pairs, _SEARCH)
+    of_pairs = usual_of(pairs, _SEARCH)
     pairs.set_defaults(run=lambda args: _pairs(args, of_pairs))
 
     ablate = commands.add_parser("ablate", help="each constraint and pair level alone: two tables")
@@ -153,24 +155,6 @@ def _add_finished(parser: argparse.ArgumentParser) -> None:
 def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--encoder-z", help="file of E_z+; default: the base generator's")
     parser.add_argument("--encoder-w-plus", help="file of E_w+; default: the base generator's")
-
-
-def _usual(parser: argparse.ArgumentParser, names: Iterable[str]) -> dict[str, Any]:
-    """What options are where they are not given."""
-    return {name: parser.get_default(name) for name in names}
-
-
-def _refuse(
-    args: argparse.Namespace, usual: Mapping[str, Any], names: Iterable[str], why: str
-) -> None:
-    """Refuse options that would not be read.
-
-    Raises:
-        ConfigError: one of the names is given.
-    """
-    for name in names:
-        if getattr(args, name) != usual[name]:
-            raise ConfigError(f"--{name.replace('_', '-')} is not read: {why}; leave it out")
 
 
 def _refuse_settings(assignments: Iterable[str], unread: Mapping[str, str]) -> None:
@@ -223,13 +207,13 @@ def _train_config(
                 "--pairs is not read where style.pair_weight is 0; leave it out, or --set style.pair_weight=1"
             )
         known.codes(config.style.pair_level)
-        _refuse(args, usual, usual, "--pairs names known pairs of the pictures as they are")
+        refuse_unread(args, usual, usual, "--pairs names known pairs of the pictures as they are")
         level = max(PRESETS[args.preset].pairs.level, config.style.pair_level)
         config = replace(config, pairs=replace(config.pairs, level=level))
     if not config.uses_pairs:
-        _refuse(args, usual, ("encoder_z", "encoder_w_plus"), _UNREAD["pairs"])
+        refuse_unread(args, usual, ("encoder_z", "encoder_w_plus"), _UNREAD["pairs"])
     if config.pairs.level < 3:
-        _refuse(args, usual, ("encoder_w_plus",), "it is for pairs of level 3")
+        refuse_unread(args, usual, ("encoder_w_plus",), "it is for pairs of level 3")
     searches = config.uses_pairs and known is None
     read = {*config.stages, *_OF_PAIRS} if searches else set(config.stages) - set(_OF_PAIRS)
     _refuse_settings(args.set, {stage: _UNREAD[stage] for stage in _UNREAD if stage not in read})
@@ -308,12 +292,12 @@ def _pairs(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.training.pipeline import find_pairs
 
     if args.codes:
-        _refuse(args, usual, _SEARCH, "--codes names known codes, and none are looked for")
+        refuse_unread(args, usual, _SEARCH, "--codes names known codes, and none are looked for")
     config = configured(PairsConfig(level=args.level), args.set)
     if config.level < 2:
-        _refuse(args, usual, ("star",), "G* is for levels 2 and 3")
+        refuse_unread(args, usual, ("star",), "G* is for levels 2 and 3")
     if config.level < 3:
-        _refuse(args, usual, ("encoder_w_plus",), "it is for level 3")
+        refuse_unread(args, usual, ("encoder_w_plus",), "it is for level 3")
     print(listed(config))
     if args.dry_run:
         return 0

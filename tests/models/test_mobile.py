@@ -191,10 +191,10 @@ def settled_pair(tiny) -> tuple[MobileSynthesis, SettledSynthesis]:
 
 @pytest.mark.parametrize("options", [{}, {"noise": "none"}, {"resolution": 16}])
 @pytest.mark.parametrize(
-    ("batch", "strip_bytes"), [(1, 4 << 20), (3, 4 << 20), (1, 1), (1, 12_000)]
+    ("batch", "strip_numbers"), [(1, 2 << 20), (3, 2 << 20), (1, 1), (1, 1500)]
 )
-def test_settling_changes_no_picture(settled_pair, options, batch, strip_bytes, monkeypatch):
-    monkeypatch.setattr(settled_module, "_STRIP_BYTES", strip_bytes)
+def test_settling_changes_no_picture(settled_pair, options, batch, strip_numbers, monkeypatch):
+    monkeypatch.setattr(settled_module, "_STRIP_NUMBERS", strip_numbers)
     net, settled = settled_pair
     rng = torch.Generator().manual_seed(9)
     w_plus = torch.randn(batch, net.num_ws, 8, generator=rng, dtype=torch.float64)

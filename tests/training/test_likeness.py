@@ -74,7 +74,7 @@ def test_portraits_get_nearer_to_their_people(tiny, styled, tmp_path):
     rng = torch.Generator().manual_seed(99)
     w = tiny.mapping(torch.randn(16, 8, generator=rng))
     assert apart(tiny, styled, w, found(w)) < 0.8 * apart(tiny, styled, w)
-    assert (tmp_path / "previews" / "00060.png").is_file()
+    assert (tmp_path / "previews" / "likeness_00060.png").is_file()
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     last = rows[-10:]
     assert sum(row["identity"] for row in last) < 0.8 * sum(row["before"] for row in last)
