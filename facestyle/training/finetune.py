@@ -16,11 +16,13 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import json
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,7 @@ from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.discriminator import Adversary, make_adversary
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
-from facestyle.models.generator import Generator, sample_z
+from facestyle.models.generator import Generator, sample_z, weights_between
 from facestyle.models.identity import load_identity
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.models.zoo import read_style_tensors
@@ -53,6 +55,7 @@ from facestyle.training.stroke_noise import fill_planes, planes_beside
 from facestyle.training.style_pictures import StylePictures, augment
 
 __all__ = [
+    "SHARES",
     "FinetuneConfig",
     "SemanticLoss",
     "finetune",
@@ -62,6 +65,11 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+
+SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
+"""Of the last snapshot in averages with the first, which are scored beside the snapshots."""
+_PLACE = {"stage", "step", "share"}
+"""Of a row in ``choice.json``: what was scored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,8 +131,9 @@ class FinetuneConfig:
         flip: style pictures are mirrored at random; pairs never are.
         seed: of every random number.
         preview_every: steps between previews, checkpoints and, where ``held_out`` is above 0, scores.
-        held_out: faces by which snapshots are scored; 0 keeps the last.
-        held_out_content: what likeness counts in the score beside style, see ``selection.HeldOut``.
+        held_out: faces by which snapshots are scored, and averages of the first with `SHARES` of the last; 0 keeps the
+            last.
+        held_out_content: what telling people apart counts in the score beside style, see ``selection.HeldOut``.
     """
 
     coarse_steps: int = 400
@@ -343,8 +352,8 @@ def finetune(
         progress: show progress bars.
 
     Returns:
-        The averaged weights after the last step, or the snapshot of the best held-out score where the config asks for
-        scores; ``OUT/choice.json`` then says which.
+        The averaged weights after the last step, or those of the best held-out score where the config asks for scores:
+        a snapshot's, or the first's averaged with a share of the last's; ``OUT/choice.json`` then says which.
 
     Raises:
         ConfigError: ``out`` holds a run of another config or of another G.
@@ -636,14 +645,47 @@ class _Finetuning:
 
     def result(self) -> Generator:
         """The chosen snapshot, or the averaged weights of the last step."""
-        rows = [row for row in self.state.rows() if "score" in row]
-        if rows:
-            best = min(rows, key=lambda row: row["score"])
-            path = self.folder / "snapshots" / f"{best['stage']}_{best['step']:05d}.safetensors"
-            load_strict(self.ema.synthesis, read_tensors(path), path=path)
-            if self.processes.is_main:
-                write_json(self.folder / "choice.json", {"chosen": best, "scored": rows})
+        path = self.folder / "choice.json"
+        scored = [row for row in self.state.rows() if "score" in row]
+        if scored:
+            if self.held_out is not None:
+                self._choose(scored, path)
+            self.processes.wait()
+            self._take(json.loads(path.read_text())["chosen"], scored[0])
         return self.ema.eval()
+
+    def _choose(self, scored: list[dict[str, Any]], path: Path) -> None:
+        """Write down the best of the scored snapshots, and of averages of the first with the last."""
+        assert self.held_out is not None
+        places = [{name: row[name] for name in ("stage", "step")} for row in scored]
+        shares = SHARES if len(places) > 1 else ()
+        wanted = places + [places[-1] | {"share": share} for share in shares]
+        if path.is_file():
+            before = json.loads(path.read_text())["scored"]
+            if [{name: row[name] for name in row.keys() & _PLACE} for row in before] == wanted:
+                return
+        known = [row for row in scored if "recognition" in row]  # others an earlier version scored
+        rows: list[dict[str, Any]] = []
+        for place in tqdm(wanted, desc="choice", disable=not self.progress):
+            found = next((row for row in known if place.items() <= row.items()), None)
+            if found is None:
+                self._take(place, scored[0])
+                found = place | self.held_out(self.ema)
+            rows.append(found)
+        write_json(path, {"chosen": min(rows, key=lambda row: row["score"]), "scored": rows})
+
+    def _take(self, row: Mapping[str, Any], first: Mapping[str, Any]) -> None:
+        """The weights of a snapshot, or of the first averaged with a share of it."""
+        self._load(row)
+        if "share" in row:
+            last = copy.deepcopy(self.ema.synthesis)
+            self._load(first)
+            synthesis = self.ema.synthesis
+            synthesis.load_state_dict(weights_between(synthesis, last, row["share"]))
+
+    def _load(self, row: Mapping[str, Any]) -> None:
+        path = self.folder / "snapshots" / f"{row['stage']}_{row['step']:05d}.safetensors"
+        load_strict(self.ema.synthesis, read_tensors(path), path=path)
 
 
 class _PairBatches:

@@ -1,4 +1,7 @@
-"""Score a generator on faces that training never draws, to choose among snapshots.
+"""Score a generator on faces that training never draws, to choose among snapshots and averages of them.
+
+A portrait's cosine to its photo's embedding falls with every style, whether or not the person is still to be told from
+others: by it the snapshot nearest to a photo won. So what counts is whether a portrait is liker to its own photo.
 
 The networks are the bundled ones, so that it works anywhere; they took part in training, so the score compares
 snapshots of a run with each other and is no result to report. ``facestyle evaluate`` measures with others.
@@ -19,6 +22,8 @@ from facestyle.training.style_pictures import StylePictures
 
 __all__ = ["HeldOut"]
 
+_HALFWAY = 0.25
+"""Of recognition, to chance: what counts as much as the whole style gap."""
 _FIRST_SEED = 90_000
 """Held-out codes; training draws from seeds it makes of its own."""
 
@@ -31,7 +36,7 @@ class HeldOut:
         pictures: the style's.
         features: the frozen feature network.
         count: of faces.
-        content: weight of the lost likeness beside the style gap.
+        content: weight of lost recognition beside the style gap.
         psi: truncation of the faces.
     """
 
@@ -64,18 +69,25 @@ class HeldOut:
         self.gap_before = max(self._gap(faces), 1e-6)
 
     def __call__(self, generator: Generator) -> dict[str, float]:
-        """``style_gap``, 1 for G and 0 for the style set itself; ``likeness``, the mean cosine to G; and ``score``.
+        """``style_gap``, ``likeness``, ``recognition`` and ``score``.
 
-        The score is the gap plus ``content`` times the likeness lost; lower is better.
+        The gap is 1 for G and 0 for the style set itself. Likeness is the mean cosine to G's picture, recognition the
+        share of other people to whose picture by G a portrait is less alike than to its own person's: 1 at best, 0.5
+        by chance (the area under the ROC curve of telling people apart, portrait by portrait). The score is the gap
+        plus ``content`` times what recognition lacks to 1, over 0.25; lower is better.
         """
         faces = self._draw(generator)
         gap = self._gap(faces) / self.gap_before
         who = torch.cat([self.identity(part) for part in faces.split(8)])
-        likeness = (who * self.who).sum(1).mean().item()
+        cosines = who @ self.who.T
+        own = cosines.diag()
+        less = (cosines < own[:, None]).double() + 0.5 * (cosines == own[:, None]).double()
+        recognition = ((less.sum(1) - 0.5) / (len(own) - 1)).mean().item()
         return {
             "style_gap": gap,
-            "likeness": likeness,
-            "score": gap + self.content * (1 - likeness),
+            "likeness": own.mean().item(),
+            "recognition": recognition,
+            "score": gap + self.content * (1 - recognition) / _HALFWAY,
         }
 
     def _draw(self, generator: Generator) -> Tensor:
