@@ -10,6 +10,7 @@ from facestyle.models.features import LiteFeatures
 from facestyle.training import finetune as finetune_module
 from facestyle.training.data import PictureSet
 from facestyle.training.finetune import SHARES, FinetuneConfig, finetune
+from facestyle.training.pipeline import PRESETS
 from facestyle.training.selection import HeldOut
 from facestyle.training.style_pictures import StylePictures
 
@@ -94,6 +95,12 @@ def test_an_average_of_the_first_and_last_may_be_the_best(tiny, folder, tmp_path
     old = finetune(tiny, folder, tmp_path, CONFIG, progress=False)
     assert len(calls) == 3 + len(SHARES)  # every one is scored anew
     assert torch.equal(old.synthesis.const, net.synthesis.const)
+
+
+@pytest.mark.parametrize("preset", ["default", "faithful", "quality"])
+def test_presets_that_score_keep_a_snapshot_that_still_has_everybody(preset):
+    style = PRESETS[preset].style
+    assert style.held_out >= 32 and style.preview_every <= 40
 
 
 def test_choosing_goes_on_where_it_was_killed(tiny, folder, tmp_path, monkeypatch):
