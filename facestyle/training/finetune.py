@@ -67,7 +67,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
-"""Of the last snapshot in averages with the first, which are scored beside the snapshots."""
+"""Of the last snapshot in averages of weights with the first (arXiv:2203.05482), scored beside the snapshots."""
 _PLACE = {"stage", "step", "share"}
 """Of a row in ``choice.json``: what was scored."""
 

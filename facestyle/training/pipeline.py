@@ -139,9 +139,8 @@ def _preset(
         coarse_steps=star_steps, full_steps=0, sem_weight=0.0, pair_weight=0.0,
         preview_every=max(1, star_steps // 2),
     )  # fmt: skip
-    every = min(
-        coarse // 6, 40
-    )  # the first snapshot still has everybody, whom averages with it bring back
+    # The first snapshot still has everybody, whom averages with it bring back.
+    every = min(coarse // 6, 40)
     style = FinetuneConfig(
         coarse_steps=coarse, full_steps=full, held_out=held_out, preview_every=every
     )
