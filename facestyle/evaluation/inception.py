@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import warnings
 from collections.abc import Iterable
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from facestyle.errors import CheckpointError
 from facestyle.evaluation.features import in_batches
 from facestyle.evaluation.weights import cache_dir
-from facestyle.files import write_whole
+from facestyle.files import file_sha256, write_whole
 from facestyle.models.importers.packages import Package, read_members
 
 __all__ = ["INCEPTION", "InceptionFeatures", "load_inception", "resize_like_clean_fid"]
@@ -87,7 +86,7 @@ def load_inception(device: str | torch.device = "cpu") -> InceptionFeatures:
         OutputError: the cache cannot be written.
     """
     path = _installed() or _cached()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = file_sha256(path)
     if digest != MEMBER_SHA256:
         raise CheckpointError(
             f"expected {INCEPTION.requirement}'s network (sha256 {MEMBER_SHA256[:16]}...), got "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import math
 import re
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from facestyle.errors import CheckpointError, ran_out
+from facestyle.files import file_sha256
 from facestyle.models.checkpoints import (
     bundled,
     load_strict,
@@ -103,7 +103,7 @@ def load_base_generator(path: str | Path | None = None) -> Generator:
     architecture = _architecture(metadata.get("architecture", ""), path)
     generator = _made(architecture, _parsed_config(metadata, path), tensors, path)
     load_strict(generator, tensors, path=path)
-    if is_given and (sha256 := hashlib.sha256(path.read_bytes()).hexdigest()) != base_sha256():
+    if is_given and (sha256 := file_sha256(path)) != base_sha256():
         generator.source = Source(path, sha256)
     return generator.eval().requires_grad_(False)
 
@@ -381,7 +381,7 @@ def _check_header(metadata: dict[str, str], config: StyleConfig, path: Path) -> 
 @functools.cache
 def base_sha256() -> str:
     """Sha256 of the bundled base generator's file, which every style names."""
-    return hashlib.sha256(bundled(BASE_FILE).read_bytes()).hexdigest()
+    return file_sha256(bundled(BASE_FILE))
 
 
 def sha256_of(generator: Generator) -> str:

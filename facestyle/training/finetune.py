@@ -33,6 +33,7 @@ from tqdm import tqdm
 from facestyle.errors import ConfigError, DatasetError
 from facestyle.evaluation.people import pil_pictures, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.files import file_sha256
 from facestyle.latents import broadcast
 from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
@@ -399,7 +400,7 @@ class _Finetuning:
         self.side = generator.preview_resolution
         described = dataclasses.asdict(config) | base_entry(generator)
         if init is not None:
-            described["init"] = hashlib.sha256(Path(init).read_bytes()).hexdigest()
+            described["init"] = file_sha256(Path(init))
         self.style = style
         self.pictures = self._shown(generator.preview_resolution)
         described["pictures"] = self.pictures.pictures.digest()

