@@ -14,8 +14,8 @@ from torch import Tensor
 from facestyle.errors import ConfigError
 from facestyle.latents import broadcast, truncate
 from facestyle.models.generator import Generator
-from facestyle.options import check_seed
 from facestyle.results import StylizedFace, paste_all, png_metadata
+from facestyle.seeds import check_seed
 
 __all__ = ["RANDOM_PSI", "Latent", "Variation", "Variations", "sample_styles"]
 

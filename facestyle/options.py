@@ -8,10 +8,11 @@ from typing import Any, Literal, TypedDict
 
 from facestyle.errors import ConfigError
 from facestyle.models.encoder import SPACES, Space
+from facestyle.seeds import check_seed
 
 __all__ = [
     "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_faces",
-    "check_psi", "check_seed", "check_steps",
+    "check_psi", "check_steps",
 ]  # fmt: skip
 
 OnNoFace = Literal["error", "skip", "center"]
@@ -128,13 +129,3 @@ def check_psi(name: str, psi: float | None) -> None:
     """
     if psi is not None and not 0 <= psi <= 1.5:
         raise ConfigError(f"{name} must be in [0, 1.5], got {psi}")
-
-
-def check_seed(seed: int) -> None:
-    """Refuse what is no seed.
-
-    Raises:
-        ConfigError: it is negative or above 2^63 - 1.
-    """
-    if not 0 <= seed < 2**63:
-        raise ConfigError(f"a seed is a number from 0 to 2^63 - 1, got {seed}")

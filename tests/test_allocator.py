@@ -54,7 +54,12 @@ def test_it_is_set_before_torch_is_there() -> None:
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is tuned")
 @pytest.mark.parametrize(
-    "first", ["from facestyle import FaceStylizer", "import facestyle.cli as c; c.tune_allocator()"]
+    "first",
+    [
+        "from facestyle import FaceStylizer",
+        "import facestyle.cli as c; c.tune_allocator()",
+        "from facestyle.training.pipeline import train_style",
+    ],
 )
 def test_threads_reuse_large_tensors(first: str) -> None:
     faults = [int(line) for line in _run(_FAULTS.format(first=first)).split()]

@@ -63,6 +63,6 @@ def test_several_may_begin_one_run_at_once(tmp_path: Path, monkeypatch: pytest.M
     for thread in threads:
         thread.join()
     assert failed == []
-    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert {path.name for path in tmp_path.iterdir()} == {".lock", "config.json"}
     with pytest.raises(ConfigError):
         TrainingState(tmp_path, {"steps": 4})

@@ -19,7 +19,6 @@ __all__ = [
     "ProjectingBaseline",
     "check_crops",
     "count_parameters",
-    "numbered_seed",
     "prepared",
     "resize",
 ]
@@ -164,8 +163,3 @@ def resize(img: Tensor, side_px: int) -> Tensor:
 def count_parameters(*modules: nn.Module) -> int:
     """Distinct parameters of several modules together."""
     return sum({id(p): p.numel() for module in modules for p in module.parameters()}.values())
-
-
-def numbered_seed(seed: int, number: int) -> int:
-    """The seed of one of many, such as a photo or a step: another one for each, and one that torch takes."""
-    return (seed * 1_000_003 + number) % (1 << 63)

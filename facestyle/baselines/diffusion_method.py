@@ -21,7 +21,6 @@ from facestyle.baselines.base import (
     Baseline,
     PictureSources,
     check_crops,
-    numbered_seed,
     prepared,
     resize,
 )
@@ -30,6 +29,7 @@ from facestyle.errors import CheckpointError, ConfigError
 from facestyle.image import IMAGE_SUFFIXES, load_image, to_tensor
 from facestyle.models.checkpoints import read_metadata
 from facestyle.picture_files import iter_images
+from facestyle.seeds import numbered_seed
 from facestyle.timing import wait_for
 
 __all__ = [

@@ -16,10 +16,10 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.baselines.base import numbered_seed
 from facestyle.baselines.diffusion import LatentDiffusion, whole
 from facestyle.errors import CheckpointError, ConfigError, DownloadError
 from facestyle.evaluation.cmmd import clip_input
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.state import TrainingState
 
 __all__ = [
@@ -64,6 +64,7 @@ class InstTraining:
     save_every: int = 500
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in ("steps", "save_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.baselines.base import PictureSources, numbered_seed, resize
+from facestyle.baselines.base import PictureSources, resize
 from facestyle.baselines.ugatit_networks import UgatitDiscriminator, UgatitGenerator
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import pil_pictures, to_levels
@@ -24,6 +24,7 @@ from facestyle.models.bases import base_entry
 from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.state import TrainingClock, TrainingState
 
@@ -77,6 +78,7 @@ class UgatitConfig:
     preview_every: int = 500
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in ("steps", "batch", "width", "blocks", "face_samples", "preview_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")

@@ -21,7 +21,6 @@ from typing_extensions import Self
 from facestyle.baselines.base import (
     PictureSources,
     ProjectingBaseline,
-    numbered_seed,
     prepared,
 )
 from facestyle.baselines.layer_blend import blend_layers, switch_position
@@ -34,6 +33,7 @@ from facestyle.latents import broadcast, style_mix, truncate
 from facestyle.models.generator import Generator
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.reference import v_basis
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.finetune import FinetuneConfig
 
 __all__ = ["Ui2i", "Ui2iConfig"]
@@ -66,6 +66,7 @@ class Ui2iConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         if self.swap_layer < 1 or self.swap_layer % 2 == 0:
             raise ConfigError(f"swap_layer must be 1, 3, 5, ..., got {self.swap_layer}")
         if self.steps < 0:

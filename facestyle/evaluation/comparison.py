@@ -188,10 +188,10 @@ def compare(
             f"expected styles, and methods of {', '.join(METHODS)}; got {len(styles)} styles and "
             f"{', '.join(sorted(unknown) or methods) or 'no methods'}"
         )
-    folder = Path(out)
     photos = _photos(faces, base, config)
     described = {"config": dataclasses.asdict(config), "photos": photos.digest()}
-    TrainingState(folder, described | base_entry(base))
+    state = TrainingState(out, described | base_entry(base))
+    folder = state.folder
     check_judge(judge_name)
     judges = _Judges(styles, folder, measures, judge_name, judging_device(choose_device(device)))
 

@@ -37,6 +37,7 @@ from facestyle.models.encode import corrected
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device, parse_dtype
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.state import TrainingState, write_json
 
@@ -99,6 +100,7 @@ class EncoderConfig:
     checkpoint_every: int = 100
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in ("pool_size", "code_batch", "photo_batch", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -138,7 +140,7 @@ def _build_pool(
     with torch.no_grad():
         for start in range(done, count, chunk):
             stop = min(start + chunk, count)
-            rng = torch.Generator().manual_seed(config.seed * 1_000_003 + start)
+            rng = torch.Generator().manual_seed(numbered_seed(config.seed, start))
             z = torch.randn(stop - start, generator.w_dim, generator=rng).to(device)
             psi = config.psi_min + (1 - config.psi_min) * torch.rand(stop - start, 1, generator=rng)
             psi = psi.to(device)

@@ -44,6 +44,7 @@ from facestyle.models.identity import load_identity
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.models.zoo import read_style_tensors
 from facestyle.processes import Processes
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, shuffled_batches
 from facestyle.training.ema import update_ema
 from facestyle.training.larger_eyes import EYES, enlarge_eyes, find_eyes
@@ -180,6 +181,7 @@ class FinetuneConfig:
     held_out_content: float = 1.0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in (
             "coarse_batch", "full_batch", "pair_batch", "preview_every", "ema_half_life_nimg",
             "patch_pictures",
@@ -407,7 +409,7 @@ class _Finetuning:
         if pairs is not None and config.pair_weight:
             described["pairs"] = _digest(pairs.codes(config.pair_level))
         defaults = dataclasses.asdict(FinetuneConfig())
-        self.state = TrainingState(folder, described, defaults=defaults)
+        self.state = TrainingState(folder, described, defaults=defaults, is_main=processes.is_main)
         self.base = generator.eval().requires_grad_(False).to(self.device)
         self.target = copy.deepcopy(self.base)
         with torch.no_grad():
@@ -523,7 +525,7 @@ class _Finetuning:
         began = time.monotonic()
         for step in bar:
             rng = torch.Generator().manual_seed(
-                ((config.seed * 1_000_003 + step) * 2 + is_full) * 1_009 + self.processes.rank
+                (numbered_seed(config.seed, step) * 2 + is_full) * 1_009 + self.processes.rank
             )
             ramp = 0.0 if is_full else config.adversarial_ramp * steps
             weight = share * min(1.0, step / ramp if ramp else 1.0) if share else None

@@ -38,6 +38,7 @@ from facestyle.models.identity import load_identity
 from facestyle.models.kernel_change import KernelChange
 from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.styles import HAIR_FILE, StyleConfig
 from facestyle.training.brush import brushed
 from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
@@ -114,6 +115,7 @@ class HairConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in ("batch", "full_batch", "full_px", "preview_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -193,7 +195,9 @@ class _HairRun:
             "style_sha256": weights_sha256(styled.synthesis),
             "base_sha256": weights_sha256(base.synthesis),
         }
-        self.state = TrainingState(folder, described, defaults=dataclasses.asdict(HairConfig()))
+        self.state = TrainingState(
+            folder, described, defaults=dataclasses.asdict(HairConfig()), is_main=processes.is_main
+        )
         self.config, self.processes, self.progress = config, processes, progress
         device = processes.device
         self.base, self.before = (
@@ -228,7 +232,7 @@ class _HairRun:
             self.state, name, steps,
             {"target": target, "optimizer": optimizer, "schedule": schedule},
             trained.values(), loss,
-            seed=lambda step: ((config.seed * 1_000_003 + step) * 2 + (name == "full")) * 1_009,
+            seed=lambda step: (numbered_seed(config.seed, step) * 2 + (name == "full")) * 1_009,
             preview=self._preview, preview_every=config.preview_every,
             processes=self.processes, title=f"hair, {name}", progress=self.progress,
         )  # fmt: skip

@@ -29,6 +29,7 @@ from facestyle.models.identity import load_identity
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import load_style_base, load_style_generator
 from facestyle.processes import Processes
+from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.styles import LIKENESS_FILE, StyleConfig
 from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
 from facestyle.training.people import random_people
@@ -72,6 +73,7 @@ class LikenessConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in ("batch", "rank", "preview_every"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
@@ -135,7 +137,9 @@ def learn_likeness(
         "style_sha256": weights_sha256(styled.synthesis),
         "base_sha256": weights_sha256(base.synthesis),
     }
-    state = TrainingState(out, described, defaults=dataclasses.asdict(LikenessConfig()))
+    state = TrainingState(
+        out, described, defaults=dataclasses.asdict(LikenessConfig()), is_main=processes.is_main
+    )
     base, styled = (net.eval().requires_grad_(False).to(device) for net in (base, styled))
     losses = _Losses(base, styled, config)
     rng = torch.Generator().manual_seed(config.seed)
@@ -158,7 +162,7 @@ def learn_likeness(
     descend(
         state, _STAGE, config.steps, {"map": learned, "optimizer": optimizer, "schedule": schedule},
         learned.parameters(), loss,
-        seed=lambda step: (config.seed * 1_000_003 + step) * 1_009,
+        seed=lambda step: numbered_seed(config.seed, step) * 1_009,
         preview=partial(_preview, base, styled, learned), preview_every=config.preview_every,
         processes=processes, progress=progress,
     )  # fmt: skip

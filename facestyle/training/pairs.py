@@ -36,6 +36,7 @@ from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.processes import Processes
 from facestyle.training.data import PictureSet
 from facestyle.training.pair_report import REPORT, draw_pairs, measure_pairs, write_report
+from facestyle.training.state import TrainingState
 from facestyle.training.style_pictures import StylePictures
 
 __all__ = ["PairStore", "PairsConfig", "given_pairs", "make_pairs"]
@@ -229,17 +230,17 @@ def make_pairs(
     if config.level >= 3 and encoder_w_plus is None:
         raise ConfigError("pairs of level 3 need the encoder E_w+")
     folder = Path(out)
-    chunks = folder / "chunks"
     total = min(config.count or len(pictures), len(pictures))
     indices = [round(i * len(pictures) / total) for i in range(total)]
     names = [pictures.names[i] for i in indices]
     seen = {"encoder_z": weights_sha256(encoder_z), "pictures_sha256": pictures.digest()}
     if config.level >= 3 and encoder_w_plus is not None:
         seen["encoder_w_plus"] = weights_sha256(encoder_w_plus)
-    settings = _claim(folder, config, names, generator, star, seen)
+    state, settings = _claim(folder, config, names, generator, star, seen, processes.is_main)
     maker = _Maker(generator, config, encoder_z, encoder_w_plus, star, processes.device)
     shown = StylePictures(pictures, replace_background=config.replace_background, flip=False)
 
+    chunks = state.folder / "chunks"
     starts = range(0, total, config.batch)
     mine = starts[processes.rank :: processes.count]
     unit = config.steps * (config.level >= 2) + 1
@@ -400,7 +401,8 @@ def _claim(
     generator: Generator,
     star: Generator | None,
     seen: dict[str, str],
-) -> dict[str, Any]:
+    is_main: bool,
+) -> tuple[TrainingState, dict[str, Any]]:
     """Make the folder this run's; an unfinished run must have the same settings, pictures, encoders, G and G*.
 
     Args:
@@ -410,15 +412,14 @@ def _claim(
         generator: G.
         star: G*.
         seen: digests of pictures and encoders; a run too old to know its own goes on with these.
+        is_main: this process keeps others out.
 
     Returns:
-        The settings, and digests of G* and of a G of one's own.
+        What keeps others out, and the settings with digests of G* and of a G of one's own.
     """
-    from facestyle.training.state import TrainingState
-
     settings: dict[str, Any] = dataclasses.asdict(config) | base_entry(generator)
     if star is not None:
         settings["star"] = weights_sha256(star.synthesis)
     defaults = dataclasses.asdict(PairsConfig()) | seen
-    TrainingState(folder, settings | seen | {"pictures": list(names)}, defaults=defaults)
-    return settings
+    described = settings | seen | {"pictures": list(names)}
+    return TrainingState(folder, described, defaults=defaults, is_main=is_main), settings

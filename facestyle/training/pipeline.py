@@ -327,7 +327,9 @@ def train_style(
     )
     described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
     _choose_level(folder, described)
-    TrainingState(folder, described, defaults=dataclasses.asdict(TrainConfig()))
+    run = TrainingState(
+        folder, described, defaults=dataclasses.asdict(TrainConfig()), is_main=processes.is_main
+    )
     seconds: dict[str, float] = {}
 
     def timed(stage: str, began: float) -> None:
@@ -388,7 +390,7 @@ def train_style(
             origin["hair"] = origin_of(folder / "hair", config.hair, processes.device)
         if learned is not None:
             origin["likeness"] = origin_of(folder / "likeness", config.likeness, processes.device)
-        write_json(folder / "style" / "training.json", origin | _base_origin(generator))
+        write_json(run.folder / "style" / "training.json", origin | _base_origin(generator))
     processes.wait()
     return folder / "style"
 

@@ -6,6 +6,7 @@ import contextlib
 import json
 import logging
 import pickle
+import threading
 import time
 import weakref
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.files import write_whole
@@ -20,6 +22,7 @@ from facestyle.files import write_whole
 __all__ = ["TrainingClock", "TrainingState", "filled", "logged_seconds", "write_json"]
 
 _log = logging.getLogger(__name__)
+_locking = threading.Lock()
 
 _ADVICE = "free some space and run the same command again, which goes on"
 
@@ -27,14 +30,17 @@ _ADVICE = "free some space and run the same command again, which goes on"
 class TrainingState:
     """The folder of a run that can be killed at any time and goes on where it was.
 
+    It keeps other processes out as long as it is in use; ended or killed, a process does no longer.
+
     Args:
         folder: of the run; made when absent.
         config: what the run does, JSON-able; written to ``config.json``.
         defaults: of settings that a run found there may be too old to know: those that it lacks, it has by default.
+        is_main: of processes that share the run, this one keeps others out.
 
     Raises:
         ConfigError: the folder holds a run with other settings.
-        OutputError: the folder cannot be written.
+        OutputError: the folder cannot be written, or another process is at work there.
     """
 
     def __init__(
@@ -43,6 +49,7 @@ class TrainingState:
         config: Mapping[str, Any],
         *,
         defaults: Mapping[str, Any] | None = None,
+        is_main: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self._board: Any = None
@@ -50,6 +57,7 @@ class TrainingState:
         wanted = json.loads(json.dumps(dict(config)))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder) if is_main else None
             if not path.is_file():
                 write_json(path, wanted)
             elif (before := filled(json.loads(path.read_text()), defaults or {})) != wanted:
@@ -205,6 +213,20 @@ def filled(settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str
         if isinstance(default, Mapping) and isinstance(settings.get(name), dict):
             whole[name] = filled(settings[name], default)
     return whole
+
+
+def _locked(folder: Path) -> FileLock:
+    """A folder's lock, one a process, which goes with the last that holds it."""
+    try:
+        with _locking:
+            lock = FileLock(folder / ".lock", timeout=0, thread_local=False, is_singleton=True)
+            lock.acquire()
+    except Timeout as error:
+        raise OutputError(
+            "another process is at work there; wait for its end, or give another folder",
+            path=folder,
+        ) from error
+    return lock
 
 
 def _rows(folder: Path) -> list[dict[str, Any]]:

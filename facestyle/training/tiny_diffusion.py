@@ -35,6 +35,7 @@ from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.image import to_pil
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.runtime import choose_device, cuda_has_bfloat16, dtype_name
+from facestyle.seeds import numbered_seed
 from facestyle.timing import device_name
 from facestyle.training.data import shuffled_batches
 from facestyle.training.ema import update_ema
@@ -273,7 +274,7 @@ class _Training:
 
     def _rng(self, step: int, salt: int) -> torch.Generator:
         """Random numbers of a step, on the device."""
-        seed = (self.config.seed * 1_000_003 + step) * 4 + salt
+        seed = numbered_seed(self.config.seed, step) * 4 + salt
         return torch.Generator(self.device).manual_seed(seed)
 
     def _order(self, stage: str, batch: int, salt: int) -> Iterator[list[int]]:
@@ -303,7 +304,7 @@ class _Training:
 
     def _chosen_captions(self, rows: Sequence[int], step: int) -> Tensor:
         """[B], numbers of the pictures' captions: any of those that fit, or the empty one."""
-        rng = torch.Generator().manual_seed((self.config.seed * 1_000_003 + step) * 4 + 3)
+        rng = torch.Generator().manual_seed(numbered_seed(self.config.seed, step) * 4 + 3)
         chances = torch.rand(len(rows), 2, generator=rng).tolist()
         chosen = []
         for kind, (dropped, place) in zip(self.pool.kinds[rows].tolist(), chances, strict=True):

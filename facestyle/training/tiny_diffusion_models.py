@@ -21,6 +21,7 @@ from safetensors import SafetensorError
 
 from facestyle.baselines.random_diffusion import build_pipeline, character_tokenizer, random_clip
 from facestyle.errors import ConfigError, OutputError
+from facestyle.seeds import TRAINING_SEEDS, check_seed
 from facestyle.training.state import write_json
 
 __all__ = [
@@ -111,6 +112,7 @@ class TinyDiffusionConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_seed(self.seed, TRAINING_SEEDS)
         for name in (
             "pictures", "norm_groups", "heads", "text_width", "text_layers", "vae_steps", "vae_batch", "unet_steps",
             "unet_batch", "ema_half_life_nimg", "preview_steps", "preview_every",

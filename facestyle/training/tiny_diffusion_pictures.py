@@ -15,6 +15,7 @@ from facestyle.errors import CheckpointError
 from facestyle.latents import broadcast
 from facestyle.models.checkpoints import read_tensors, save_tensors
 from facestyle.models.generator import Generator
+from facestyle.seeds import numbered_seed
 from facestyle.training.tiny_diffusion_models import PHOTO, TinyDiffusionConfig
 
 __all__ = ["FacePool", "FaceSource", "bundled_sources", "draw_pool"]
@@ -157,7 +158,7 @@ def _plan(
     sources: Sequence[FaceSource], number: int, config: TinyDiffusionConfig
 ) -> tuple[int, Tensor, float]:
     """Source, z [w_dim] and psi of a picture."""
-    rng = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
+    rng = torch.Generator().manual_seed(numbered_seed(config.seed, number))
     chance, place, share = torch.rand(3, generator=rng).tolist()
     is_first = chance < config.photo_share or len(sources) == 1
     kind = 0 if is_first else 1 + int(place * (len(sources) - 1))

@@ -4,6 +4,8 @@ import copy
 import dataclasses
 import json
 import shutil
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from pathlib import Path
@@ -300,6 +302,30 @@ def test_a_folder_of_another_run_is_not_touched(tmp_path):
     with pytest.raises(ConfigError, match="other settings"):
         TrainingState(tmp_path, {"seed": 1})
     assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 0}
+
+
+def test_a_run_keeps_other_processes_out_until_it_ends_or_is_killed(tmp_path):
+    code = f"""
+import sys
+from facestyle.training.state import TrainingState
+state = TrainingState({str(tmp_path)!r}, {{"seed": 0}})
+print("there", flush=True)
+sys.stdin.read()
+"""
+    other = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert other.stdout.readline() == "there\n"
+        with pytest.raises(OutputError, match="another process is at work there; wait"):
+            TrainingState(tmp_path, {"seed": 0})
+        TrainingState(tmp_path, {"seed": 0}, is_main=False)  # another of the same run
+    finally:
+        other.kill()
+        other.communicate()
+    state = TrainingState(tmp_path, {"seed": 0})
+    TrainingState(tmp_path, {"seed": 0})  # a stage within this process
+    del state
 
 
 def test_a_run_that_is_over_leaves_no_thread_behind(tmp_path):
