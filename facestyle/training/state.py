@@ -67,6 +67,8 @@ class TrainingState:
                     f"{self.folder} holds a run with other settings ({', '.join(differing)}); give another folder or "
                     "delete it"
                 )
+        except OutputError:
+            raise
         except OSError as error:
             raise OutputError(f"cannot be written ({error})", path=self.folder) from error
 

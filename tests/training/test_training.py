@@ -317,7 +317,9 @@ sys.stdin.read()
     )
     try:
         assert other.stdout.readline() == "there\n"
-        with pytest.raises(OutputError, match="another process is at work there; wait"):
+        with pytest.raises(
+            OutputError, match=f"^{tmp_path}: another process is at work there; wait"
+        ):
             TrainingState(tmp_path, {"seed": 0})
         TrainingState(tmp_path, {"seed": 0}, is_main=False)  # another of the same run
     finally:
