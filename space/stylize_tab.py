@@ -256,9 +256,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         [strength, keep_color, keep_texture, psi, refine, seed], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
-    def redraw_faces(
+    def faces_after(
         photo: str, style: str, chosen: Sequence[int], cut: str, request: gr.Request,
-        point: tuple[float, float] | None = None,
+        point: tuple[float, float] | None,
     ) -> list[Any]:  # fmt: skip
         """The faces as they are chosen now; with a point, after a click there."""
         try:
@@ -271,10 +271,17 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     def click_face(
         photo: str, style: str, chosen: Sequence[int], cut: str, request: gr.Request, event: gr.SelectData
     ) -> list[Any]:  # fmt: skip
-        return redraw_faces(photo, style, chosen, cut, request, event.index)
+        return faces_after(photo, style, chosen, cut, request, event.index)
+
+    def redraw_faces(
+        photo: str, style: str, chosen: Sequence[int], cut: str, request: gr.Request
+    ) -> Any:
+        """Their picture alone: the boxes may have changed again by the time that it comes."""
+        _, picture, _ = faces_after(photo, style, chosen, cut, request, None)
+        return picture
 
     of_faces = [panel.photo, panel.style, panel.chosen, panel.cut]
-    panel.chosen.input(redraw_faces, of_faces, panel.found, **light)
+    panel.chosen.input(redraw_faces, of_faces, panel.faces, **light)
     panel.faces.select(click_face, of_faces, panel.found, **light).then(
         draw, inputs, outputs, **drawing
     )

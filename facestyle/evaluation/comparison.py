@@ -190,7 +190,7 @@ def compare(
         )
     photos = _photos(faces, base, config)
     described = {"config": dataclasses.asdict(config), "photos": photos.digest()}
-    state = TrainingState(out, described | base_entry(base))
+    state = TrainingState(out, described | base_entry(base))  # held to the end: it keeps others out
     folder = state.folder
     check_judge(judge_name)
     judges = _Judges(styles, folder, measures, judge_name, judging_device(choose_device(device)))

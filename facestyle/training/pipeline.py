@@ -327,7 +327,7 @@ def train_style(
     )
     described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
     _choose_level(folder, described)
-    run = TrainingState(
+    run = TrainingState(  # held to the end: it keeps others out
         folder, described, defaults=dataclasses.asdict(TrainConfig()), is_main=processes.is_main
     )
     seconds: dict[str, float] = {}

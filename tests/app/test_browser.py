@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from same_pixels import same_pixels
 
 from facestyle import FaceStylizer
+from space import panel as panel_module
 from space.engine import Engine
 from space.examples import references
 from space.own_training import OwnTraining
@@ -298,6 +299,26 @@ def test_a_reference_of_ones_own_is_followed_and_its_sliders_answer(visit, files
         box.uncheck()
     page.locator("#reference-level label", has_text="9").first.click()
     page.locator("#reference-message").get_by_text("No face is chosen").wait_for()
+
+
+def test_faces_left_out_one_right_after_another_stay_out(visit, files, monkeypatch):
+    """The picture of the first has not been drawn yet when the second is left out."""
+    drawn = panel_module.faces_drawn
+
+    def slow(*args):
+        time.sleep(1)
+        return drawn(*args)
+
+    page = visit()
+    bring_two(page, files)
+    monkeypatch.setattr(panel_module, "faces_drawn", slow)
+    boxes = page.locator("#chosen input")
+    page.wait_for_timeout(3000)
+    boxes.nth(0).uncheck()
+    page.wait_for_timeout(900)
+    boxes.nth(1).uncheck()
+    page.wait_for_timeout(4000)
+    assert not any(box.is_checked() for box in boxes.all())
 
 
 def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
