@@ -138,11 +138,11 @@ def run_bench(
     large = _stage_seconds(stylizer, large_photo, max(1, runs // 3))
     stylizer(photo, refine=QUICK_STEPS)
     closer = seconds_of(
-        lambda: stylizer(photo, refine=QUICK_STEPS), stylizer.device, max(3, runs // 3)
+        lambda: stylizer(photo, refine=QUICK_STEPS), stylizer.device, max(min(runs, 3), runs // 3)
     )
     stylizer([photo] * 8)
     singly, batched = [], []
-    for _ in range(max(3, runs // 2)):  # in turn, as a machine's speed drifts
+    for _ in range(max(min(runs, 3), runs // 2)):  # in turn, as a machine's speed drifts
         start = time.perf_counter()
         for _ in range(8):
             stylizer(photo)

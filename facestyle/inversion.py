@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.adam import adam
 
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.latents import broadcast
@@ -183,7 +184,7 @@ class Inverter:
         offsets = torch.zeros_like(origin).requires_grad_(self.offset_weight is not None)
         variables = [tensor for tensor in (shared, offsets) if tensor.requires_grad]
         betas = _QUICK_BETAS if steps <= 2 * QUICK_STEPS else _BETAS
-        optimizer = torch.optim.Adam(variables, lr=self.rate, betas=betas)
+        optimizer = _Adam(variables, betas)
         best = torch.zeros_like(origin)
         best_score = torch.full((origin.shape[0],), float("inf"), device=self.device)
         gap = torch.zeros((), device=self.device)
@@ -211,11 +212,7 @@ class Inverter:
             if is_last:
                 break
             share = min(1.0, (step + 1) / max(1, steps // 10), 2 * (steps - step) / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = self.rate * share
-            optimizer.zero_grad(set_to_none=True)
-            score.sum().backward()
-            optimizer.step()
+            optimizer.step(score.sum(), self.rate * share)
             step += 1
             if on_step is not None and on_step(step) is False:
                 break
@@ -232,6 +229,26 @@ class Inverter:
             full = self.generator.synthesis(w_plus)
             gap: Tensor = F.interpolate(full, size=preview.shape[-2:], mode="area") - preview
         return gap
+
+
+class _Adam:
+    """Adam by torch's function: its class imports torch's compiler first, seconds before a first portrait."""
+
+    def __init__(self, variables: list[Tensor], betas: tuple[float, float]) -> None:
+        self.variables, self.betas = variables, betas
+        self.means = [torch.zeros_like(variable) for variable in variables]
+        self.squares = [torch.zeros_like(variable) for variable in variables]
+        self.counts = [torch.zeros(()) for _ in variables]
+
+    def step(self, loss: Tensor, rate: float) -> None:
+        """Change the variables, so that the loss gets smaller."""
+        slopes = list(torch.autograd.grad(loss, self.variables))
+        beta1, beta2 = self.betas
+        with torch.no_grad():
+            adam(
+                self.variables, slopes, self.means, self.squares, [], self.counts,
+                amsgrad=False, beta1=beta1, beta2=beta2, lr=rate, weight_decay=0, eps=1e-8, maximize=False,
+            )  # fmt: skip
 
 
 def _broad(gap: Tensor) -> Tensor:

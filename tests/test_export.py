@@ -82,7 +82,12 @@ def test_onnx_files_give_pytorchs_results_for_any_batch(exported, tiny_stylizer,
 
 def test_half_the_bytes_in_float16_of_a_trained_generator(tmp_path, monkeypatch):
     parts = export._parts
-    monkeypatch.setattr(export, "_parts", lambda one: {"preview": parts(one)["preview"]})
+
+    def preview_alone(one):  # of one face: float16 is slow on processors
+        module, (rows,) = parts(one)["preview"]
+        return {"preview": (module, (rows[:1],))}
+
+    monkeypatch.setattr(export, "_parts", preview_alone)
     stylizer = FaceStylizer.from_pretrained("cartoon", device="cpu", dtype="float32")
     whole, half = (
         export_style(stylizer, tmp_path, "torchscript", dtype=dtype, progress=False)["files"]

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from facestyle import inversion
 from facestyle.errors import FacestyleError
 from facestyle.inversion import Inverter
 
@@ -34,9 +35,24 @@ def test_a_photo_that_cannot_be_compared_is_told_of(search, steps, wrong):
 
 
 def test_steps_that_lead_astray_leave_the_best_code_met(search, monkeypatch):
-    def astray(self):
-        self.param_groups[0]["params"][0].data.fill_(torch.nan)
+    def astray(variables, *_, **__):
+        variables[0].fill_(torch.nan)
 
     wanted = search(0)
-    monkeypatch.setattr(torch.optim.Adam, "step", astray)
+    monkeypatch.setattr(inversion, "adam", astray)
     assert torch.equal(search(2).w_plus, wanted.w_plus)
+
+
+def test_steps_are_those_of_torchs_optimizer():
+    start, rates = torch.tensor([[1.0, -2.0], [0.5, 3.0]]), (0.1, 0.2, 0.05)
+    ours, theirs = (start.clone().requires_grad_() for _ in range(2))
+    stepper = inversion._Adam([ours], (0.5, 0.9))
+    optimizer = torch.optim.Adam([theirs], betas=(0.5, 0.9))
+    for rate in rates:
+        stepper.step(ours.pow(4).sum(), rate)
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.zero_grad()
+        theirs.pow(4).sum().backward()
+        optimizer.step()
+    assert torch.equal(ours, theirs)
+    assert not torch.equal(ours, start)

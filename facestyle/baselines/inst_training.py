@@ -20,7 +20,7 @@ from facestyle.baselines.diffusion import LatentDiffusion, whole
 from facestyle.errors import CheckpointError, ConfigError, DownloadError
 from facestyle.evaluation.cmmd import clip_input
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
-from facestyle.training.state import TrainingState
+from facestyle.training.state import TrainingState, check_finite
 
 __all__ = [
     "InstInverter",
@@ -299,6 +299,7 @@ class _Training:
             state.log(row)
             bar.set_postfix(loss=f"{loss:.3f}")
             if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                check_finite(_STAGE, step + 1, {}, self.parts)
                 state.save(_STAGE, step + 1, self.parts)
 
     def _step(self, step: int) -> float:

@@ -26,7 +26,7 @@ from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, shuffled_batches
-from facestyle.training.state import TrainingClock, TrainingState
+from facestyle.training.state import TrainingClock, TrainingState, check_finite
 
 __all__ = ["FILE", "FORMAT", "UgatitConfig", "sample_faces", "save_generator", "train_ugatit"]
 
@@ -115,7 +115,7 @@ def train_ugatit(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config, or ``minutes`` is not above 0.
+        ConfigError: ``out`` holds a run of another config, ``minutes`` is not above 0, or training diverged.
         DatasetError: the pictures cannot be used.
         OutputError: ``out`` cannot be written.
     """
@@ -260,6 +260,7 @@ class _Training:
             )
             bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
             done = step + 1
+            check_finite(_STAGE, done, row)
             seconds = self.clock.seconds()
             self.state.log({"stage": _STAGE, "step": done, **row, "seconds": seconds})
             if done % config.preview_every == 0:
@@ -324,6 +325,7 @@ class _Training:
 
     def _keep(self, step: int) -> None:
         """Preview sheet, generator, checkpoint."""
+        check_finite(_STAGE, step, {}, self.parts)
         folder, side = self.state.folder, self.config.side_px
         with torch.no_grad():
             numbers = range(min(8, len(self.photos)))

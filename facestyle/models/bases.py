@@ -13,7 +13,7 @@ import torch
 
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.files import write_whole
-from facestyle.models.checkpoints import check_half_range, read_metadata, save_tensors
+from facestyle.models.checkpoints import read_metadata, save_tensors
 from facestyle.models.encoder import Encoder, Space
 from facestyle.models.generator import Generator, same_w, sample_z
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder
@@ -141,16 +141,10 @@ def save_encoder(encoder: AnyEncoder, path: str | Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    tensors = encoder.state_dict()
-    dtype: torch.dtype | None = torch.float16
-    try:
-        check_half_range(tensors)
-    except CheckpointError:
-        dtype = None
     metadata = {"format": "facestyle-encoder", "version": "1", "config": encoder.config()}
     if isinstance(encoder, PspEncoder):
         metadata["architecture"] = "psp"
-    save_tensors(tensors, path, metadata=metadata, dtype=dtype)
+    save_tensors(encoder.state_dict(), path, metadata=metadata, dtype=torch.float16)
 
 
 def write_base(generator: Generator, folder: str | Path) -> None:

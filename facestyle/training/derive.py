@@ -20,7 +20,7 @@ from facestyle.models.zoo import GENERATOR_FILE
 from facestyle.processes import Processes
 from facestyle.styles import OWN_BASE, OWN_ENCODER, StyleConfig
 from facestyle.timing import device_name
-from facestyle.training.state import TrainingState, logged_seconds, write_json
+from facestyle.training.state import TrainingState, check_finite, logged_seconds, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -60,6 +60,7 @@ def descend(
         progress: show one.
 
     Raises:
+        ConfigError: training diverged.
         CheckpointError: the checkpoint found there is damaged.
         OutputError: the run's folder cannot be written.
     """
@@ -81,12 +82,14 @@ def descend(
         schedule.step()
         row = {name: term.item() for name, term in terms.items()}
         bar.set_postfix({name: f"{value:.3f}" for name, value in row.items()})
+        is_due = (step + 1) % preview_every == 0 or step + 1 == steps
+        check_finite(stage, step + 1, row, parts if is_due else None)
         if not processes.is_main:
             continue
         state.log({
             "stage": stage, "step": step + 1, **row, "seconds": time.monotonic() - began,
         })  # fmt: skip
-        if (step + 1) % preview_every == 0 or step + 1 == steps:
+        if is_due:
             preview(state.folder / "previews" / f"{stage}_{step + 1:05d}.png")
             state.save(stage, step + 1, parts)
     processes.wait()

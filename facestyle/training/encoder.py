@@ -39,7 +39,7 @@ from facestyle.models.generator import Generator
 from facestyle.runtime import choose_device, parse_dtype
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
-from facestyle.training.state import TrainingState, write_json
+from facestyle.training.state import TrainingState, check_finite, write_json
 
 __all__ = ["EncoderConfig", "train_encoder"]
 
@@ -211,7 +211,9 @@ def _run_stage(
         optimizer.zero_grad(set_to_none=True)
         scheduler.step()
         bar.set_postfix({k: f"{v:.3f}" for k, v in row.items()})
-        if (step + 1) % checkpoint_every == 0 or step + 1 == steps:
+        is_due = (step + 1) % checkpoint_every == 0 or step + 1 == steps
+        check_finite(name, step + 1, row, parts if is_due else None)
+        if is_due:
             row |= look(name, step + 1)
             state.save(name, step + 1, parts)
         state.log({"stage": name, "step": step + 1, **row, "seconds": time.monotonic() - began})
@@ -271,7 +273,8 @@ def train_encoder(
         progress: show progress bars.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config, of other photos, from another start or of another generator.
+        ConfigError: ``out`` holds a run of another config, of other photos, from another start or of another generator,
+            or training diverged.
         DatasetError: a picture source cannot be used.
         CheckpointError: ``init`` cannot be read or is of another kind.
         OutputError: ``out`` cannot be written, or the disk is too full for the pool.

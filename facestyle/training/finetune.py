@@ -52,7 +52,7 @@ from facestyle.training.nearest_patches import NearestPatches, darker
 from facestyle.training.pairs import PairStore
 from facestyle.training.people import random_people
 from facestyle.training.selection import HeldOut
-from facestyle.training.state import TrainingState, write_json
+from facestyle.training.state import TrainingState, check_finite, write_json
 from facestyle.training.stroke_noise import fill_planes, planes_beside
 from facestyle.training.style_pictures import StylePictures, augment
 
@@ -359,7 +359,7 @@ def finetune(
         a snapshot's, or the first's averaged with a share of the last's; ``OUT/choice.json`` then says which.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config or of another G.
+        ConfigError: ``out`` holds a run of another config or of another G, or training diverged.
         DatasetError: the style pictures cannot be used, or the pairs are of others.
         CheckpointError: ``init`` is damaged or of another architecture.
         LatentShapeError: the pairs' codes have other rows than G's.
@@ -534,6 +534,7 @@ class _Finetuning:
             update_ema(self.ema, self.target, beta)
             bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
             is_due = (step + 1) % config.preview_every == 0 or step + 1 == steps
+            check_finite(name, step + 1, row, modules if is_due else None)
             if is_due:
                 row |= self._look(name, step + 1)
             if self.processes.is_main:

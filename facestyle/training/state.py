@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import pickle
 import threading
 import time
@@ -15,11 +16,20 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
+from torch import nn
 
 from facestyle.errors import CheckpointError, ConfigError, OutputError
 from facestyle.files import write_whole
+from facestyle.models.checkpoints import is_finite
 
-__all__ = ["TrainingClock", "TrainingState", "filled", "logged_seconds", "write_json"]
+__all__ = [
+    "TrainingClock",
+    "TrainingState",
+    "check_finite",
+    "filled",
+    "logged_seconds",
+    "write_json",
+]
 
 _log = logging.getLogger(__name__)
 _locking = threading.Lock()
@@ -163,6 +173,31 @@ class TrainingState:
             raise CheckpointError(
                 f"cannot be resumed from ({error}); delete it to start the stage anew", path=path
             ) from error
+
+
+def check_finite(
+    stage: str, step: int, row: Mapping[str, float], parts: Mapping[str, Any] | None = None
+) -> None:
+    """Whether a step left numbers; to be asked before anything of it is kept.
+
+    Args:
+        stage: of the training.
+        step: that was made, counted from 1.
+        row: its losses.
+        parts: of a checkpoint that is due; the networks among them are looked through.
+
+    Raises:
+        ConfigError: a loss or a weight is NaN or infinite.
+    """
+    broken = [name for name, value in row.items() if not math.isfinite(value)]
+    for name, part in (parts or {}).items():
+        if isinstance(part, nn.Module) and not all(map(is_finite, part.state_dict().values())):
+            broken.append(name)
+    if broken:
+        raise ConfigError(
+            f"training diverged in stage {stage}, step {step}: no finite number any more in {', '.join(broken)}; "
+            "the last checkpoint stays. Lower the learning rate, a setting that ends in lr, in another folder"
+        )
 
 
 class TrainingClock:

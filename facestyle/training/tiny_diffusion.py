@@ -15,7 +15,6 @@ import contextlib
 import copy
 import dataclasses
 import itertools
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
@@ -39,7 +38,7 @@ from facestyle.seeds import numbered_seed
 from facestyle.timing import device_name
 from facestyle.training.data import shuffled_batches
 from facestyle.training.ema import update_ema
-from facestyle.training.state import TrainingClock, TrainingState
+from facestyle.training.state import TrainingClock, TrainingState, check_finite
 from facestyle.training.tiny_diffusion_models import (
     NAME,
     TinyDiffusionConfig,
@@ -238,6 +237,7 @@ class _Training:
         net.train()
 
         def keep() -> None:
+            check_finite(stage, done, {}, parts)
             look(done)
             self.state.save(stage, done, parts)
 
@@ -249,10 +249,7 @@ class _Training:
                 group["lr"] = lr * _rate(share)
             loss, row = step_fn(step)
             values = {"loss": loss.item()} | {name: value.item() for name, value in row.items()}
-            if not math.isfinite(values["loss"]):
-                raise ConfigError(
-                    f"training diverged in stage {stage}, step {step + 1}; lower {stage}_lr, and give another folder"
-                )
+            check_finite(stage, step + 1, values)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(net.parameters(), 1.0)

@@ -10,6 +10,12 @@ import pytest
 gr = pytest.importorskip("gradio", reason="the demo needs gradio: pip install 'facestyle[app]'")
 
 from facestyle import FaceStylizer  # noqa: E402
+from facestyle.models.bases import save_encoder  # noqa: E402
+from facestyle.models.checkpoints import save_tensors  # noqa: E402
+from facestyle.models.encoder import Encoder  # noqa: E402
+from facestyle.models.importers.checkpoints.folder import FORMAT  # noqa: E402
+from facestyle.models.zoo import ENCODER_FILES, GENERATOR_FILE  # noqa: E402
+from facestyle.training.state import write_json  # noqa: E402
 from space.app import build_app, launch  # noqa: E402
 from space.engine import Engine  # noqa: E402
 
@@ -48,15 +54,30 @@ def quick() -> list[str]:
 
 
 @pytest.fixture(scope="session")
+def tiny_quick(quick, tiny_stylizer, tmp_path_factory) -> list[str]:
+    """The same from a tiny base generator, which saves most of a minute."""
+    base, folder = tiny_stylizer.base, tmp_path_factory.mktemp("base")
+    metadata = {"architecture": base.architecture, "config": base.config()}
+    save_tensors(dict(base.state_dict()), folder / GENERATOR_FILE, metadata=metadata)
+    into_z = Encoder(
+        space="z_plus", rows=base.num_ws, w_dim=8, input_px=32, hidden=16, row_channels=8
+    )
+    for encoder in (tiny_stylizer.encoder, into_z):
+        save_encoder(encoder, folder / ENCODER_FILES[encoder.space])
+    write_json(folder / "config.json", {"format": FORMAT})
+    return [*quick, "--base", str(folder)]
+
+
+@pytest.fixture(scope="session")
 def engine(stylizers) -> Engine:
     return Engine(list(stylizers), stylizers.__getitem__, likeness=1)
 
 
 @pytest.fixture(scope="session")
-def address(engine, quick, tmp_path_factory):
+def address(engine, tiny_quick, tmp_path_factory):
     """Address of the app, served for the whole session."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
-    demo = build_app(engine, {"fast": quick})
+    demo = build_app(engine, {"fast": tiny_quick})
     _, url, _ = launch(demo, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
     yield url
     demo.close()

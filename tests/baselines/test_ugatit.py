@@ -171,6 +171,13 @@ def test_a_killed_run_ends_in_the_same_weights(faces, style_folder, tmp_path, on
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_diverged_training_is_named_and_leaves_no_generator(faces, style_folder, tmp_path):
+    config = dataclasses.replace(TINY, lr=float("inf"), steps=1)
+    with pytest.raises(ConfigError, match="diverged in stage training, step 1"):
+        train_ugatit(style_folder, tmp_path, config, faces=faces, device="cpu", progress=False)
+    assert not (tmp_path / "generator.safetensors").exists()
+
+
 def test_a_budget_of_time_ends_training_and_is_not_granted_twice(
     faces, style_folder, tmp_path, monkeypatch
 ):

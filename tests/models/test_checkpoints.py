@@ -32,6 +32,15 @@ def test_dtype_touches_floats_only(tmp_path):
     assert (loaded["a"].dtype, loaded["n"].dtype) == (torch.float16, torch.int64)
 
 
+def test_values_beyond_float16_are_kept_as_they_are(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensors = {"large": torch.tensor([1.0, -7e4]), "small": torch.ones(2), "none": torch.ones(0)}
+    save_tensors(tensors, path, metadata={}, dtype=torch.half)
+    loaded = read_tensors(path)
+    assert torch.equal(loaded["large"], tensors["large"])
+    assert loaded["small"].dtype == loaded["none"].dtype == torch.float16
+
+
 def test_an_interrupted_write_leaves_nothing(tmp_path, monkeypatch):
     def interrupted(*_, **__):
         raise KeyboardInterrupt

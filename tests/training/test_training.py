@@ -199,6 +199,35 @@ def test_finetuning_changes_what_it_should_and_resumes_to_the_same_weights(tiny,
         torch.testing.assert_close(tensor, after[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_diverged_finetuning_ends_before_anything_of_it_is_kept(tiny, folder, tmp_path, every):
+    config = dataclasses.replace(TINY_FINETUNE, preview_every=every, coarse_lr=float("inf"))
+    with pytest.raises(
+        ConfigError, match=f"diverged in stage coarse, step {every}: .*learning rate"
+    ):
+        finetune(tiny, folder, tmp_path, config, progress=False)
+    kept = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert not {name for name in kept if name.endswith((".pt", ".png", ".safetensors"))}
+
+
+def test_what_diverged_goes_on_from_the_last_checkpoint(tiny, folder, tmp_path, monkeypatch):
+    step = _Finetuning._step
+
+    def broken(self, indices, batch, resolution, soften, number, *rest):
+        row = step(self, indices, batch, resolution, soften, number, *rest)
+        return row | ({"adv": float("nan")} if number == 3 else {})
+
+    config = dataclasses.replace(TINY_FINETUNE, preview_every=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(_Finetuning, "_step", broken)
+        with pytest.raises(ConfigError, match="step 4: no finite number any more in adv"):
+            finetune(tiny, folder, tmp_path, config, progress=False)
+    assert torch.load(tmp_path / "coarse.pt", weights_only=True)["step"] == 2
+    finetune(tiny, folder, tmp_path, config, progress=False)
+    rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 1, 2]
+
+
 def test_a_painted_style_keeps_the_first_blocks_and_trains_strokes(tiny, folder, tmp_path):
     before = {k: v.clone() for k, v in tiny.synthesis.state_dict().items()}
     config = dataclasses.replace(TINY_FINETUNE, noise_scale=1.0, early_blocks=1, noise_share=0.3)
@@ -399,6 +428,16 @@ def test_a_checkpoint_of_a_gpu_is_gone_on_with_without_one(tmp_path, monkeypatch
     other = torch.nn.Linear(2, 2)
     assert state.resume("a", {"layer": other}) == 7
     assert torch.equal(other.weight, layer.weight)
+
+
+def test_a_diverged_encoder_is_named(tiny, folder, tmp_path):
+    config = EncoderConfig(
+        pool_size=8, code_steps=2, code_batch=2, photo_steps=0, checkpoint_every=1,
+        code_lr=float("inf"),
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"diverged in stage codes, step 1: .*encoder"):
+        train_encoder(tiny, tmp_path / "run", [folder], folder, config, progress=False)
+    assert not list(tmp_path.rglob("*.pt"))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
