@@ -65,6 +65,7 @@ def train(tiny, folder, files, out, config=CONFIG, **more):
 SCRIPT = """
     import os, signal, sys, traceback
     import torch
+    import torch._dynamo, torch.utils.tensorboard  # once, and not in every child
     torch.set_num_threads(1)
     from pathlib import Path
     from facestyle.models.mobile import MobileGenerator
