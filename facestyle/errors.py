@@ -3,7 +3,7 @@
 ::
 
     FacestyleError
-    ├── ConfigError(ValueError)          a setting is out of range or unknown
+    ├── ConfigError(ValueError)          a setting is out of range or unknown, or a training diverged
     ├── ImageError(ValueError)           .path   the input picture cannot be used
     │   ├── NotAnImageError              not a picture, truncated, 0 bytes
     │   ├── ImageTooLargeError           decompression bomb

@@ -80,6 +80,14 @@ class Processes:
         self.rank = self._accelerator.process_index
         self.count = self._accelerator.num_processes
 
+    def end(self) -> None:
+        """Leave the others, when all is done; nothing is shared from there on.
+
+        A process that ends without having left may crash in gloo's threads, and its launcher calls the run failed.
+        """
+        if self._accelerator is not None:
+            self._accelerator.end_training()
+
     @property
     def is_main(self) -> bool:
         """True in the one process that writes."""

@@ -58,6 +58,7 @@ def _stylize(args: argparse.Namespace) -> int:
     drawn = stylize_files(
         stylizer, targets, report, processes, options, portraits=args.portraits, dtype=args.dtype
     )
+    processes.end()
     if not processes.is_main:
         return 0  # launchers end all processes when one of them fails: only the main one tells
     rows = {photo: _shown(photo, target, report) for photo, target in targets.items()}

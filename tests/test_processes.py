@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from facestyle.cli import main
 from facestyle.errors import ConfigError
 from facestyle.processes import Processes
 
@@ -56,8 +57,9 @@ def test_torchrun_alone_couples_processes_on_the_cpu():
     pytest.importorskip("accelerate")
     # One write a line: where PYTHONUNBUFFERED is set, print writes in pieces, and those of two processes mix.
     code = (
-        "import os; from facestyle.processes import Processes as P; p = P(); "
-        "os.write(1, f'{p.rank} {p.count} {p.device.type}\\n'.encode())"
+        "import os, torch; from facestyle.processes import Processes as P; p = P(); p.wait(); p.end(); "
+        "has_left = not torch.distributed.is_initialized(); "
+        "os.write(1, f'{p.rank} {p.count} {p.device.type} {has_left}\\n'.encode())"
     )
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--rdzv_backend", "c10d",
@@ -65,4 +67,28 @@ def test_torchrun_alone_couples_processes_on_the_cpu():
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, capture_output=True, text=True,
         check=True,
     )  # fmt: skip
-    assert sorted(done.stdout.split("\n")) == ["", "0 2 cpu", "1 2 cpu"]
+    assert sorted(done.stdout.split("\n")) == ["", "0 2 cpu True", "1 2 cpu True"]
+
+
+@pytest.mark.parametrize(
+    ("works", "words"),
+    [
+        ("pipeline.train_style", ["train", "--name", "red", "--data-license", "ours"]),
+        ("pipeline.find_pairs", ["pairs"]),
+        ("hair.give_hair", ["hair"]),
+        ("likeness.liken_style", ["likeness"]),
+    ],
+)
+def test_commands_leave_the_others_when_all_is_done(works, words, launched, tmp_path):
+    done = []
+    command, *rest = words
+    source = "cartoon" if command in ("hair", "likeness") else str(tmp_path)
+
+    def work(*_, **__):
+        done.append("work")
+        return tmp_path / "out" / "style"
+
+    launched.setattr(f"facestyle.training.{works}", work)
+    launched.setattr(Processes, "end", lambda self: done.append("end"))
+    assert main([command, source, "-o", str(tmp_path / "out"), *rest]) == 0
+    assert done == ["work", "end"]

@@ -242,6 +242,7 @@ def _train(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
         min_side_px=args.min_side, pairs=known, init=args.init, encoder=args.encoder, encoder_z=args.encoder_z,
         encoder_w_plus=args.encoder_w_plus, processes=processes,
     )  # fmt: skip
+    processes.end()
     if not processes.is_main:
         return 0
     run = folder.parent
@@ -275,6 +276,7 @@ def _changed(args: argparse.Namespace, config: Any, change: Callable[..., Path],
         return 0
     processes = Processes(args.device)
     folder = change(find_style(args.style), args.output, config, processes=processes)
+    processes.end()
     if processes.is_main:
         shown = folder if folder.is_absolute() else f"./{folder}"
         print(f"{folder}  look at {folder.parent / run / 'previews'}")
@@ -318,6 +320,7 @@ def _pairs(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
         generator, args.pictures, folder, config, star=args.star or folder / "star",
         encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, processes=processes,
     )  # fmt: skip
+    processes.end()
     if not processes.is_main:
         return 0
     if report := read_report(folder):
@@ -337,11 +340,13 @@ def _ablate(args: argparse.Namespace) -> int:
     print(listed(config))
     if args.dry_run:
         return 0
+    processes = Processes(args.device)
     variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
     report = ablate(
         load_base(args), styles, args.output, config,
         encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, variants=variants,
-        samples=args.samples, judge_name=args.judge, processes=Processes(args.device),
+        samples=args.samples, judge_name=args.judge, processes=processes,
     )  # fmt: skip
+    processes.end()
     print(report)
     return 0

@@ -419,6 +419,7 @@ WORKERS = """
     both = [torch.empty_like(mine) for _ in range(2)]
     torch.distributed.all_gather(both, mine)
     assert torch.equal(*both)  # weights and noise planes
+    processes.end()
 """
 
 
