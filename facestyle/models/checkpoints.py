@@ -183,7 +183,7 @@ def _stored(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None or not tensor.is_floating_point():
         return tensor
     converted = tensor.to(dtype)
-    return tensor if is_finite(tensor) and not is_finite(converted) else converted
+    return converted if is_finite(converted) else tensor
 
 
 def save_tensors(

@@ -392,6 +392,14 @@ def test_a_loss_that_is_no_number_ends_training_by_name(
     assert (tmp_path / "training.pt").is_file()
 
 
+def test_weights_that_are_no_numbers_are_not_kept(tiny_model, config, style_picture, tmp_path):
+    training = dataclasses.replace(config.training, lr=float("inf"), save_every=1)
+    method = Inst(tiny_model, dataclasses.replace(config, training=training))
+    with pytest.raises(ConfigError, match=r"diverged in stage training, step 1: .*inverter"):
+        method.prepare(style_picture, tmp_path, progress=False)
+    assert not (tmp_path / "training.pt").exists()
+
+
 def test_the_text_encoder_trains_in_float32_and_is_itself_again(config, tmp_path):
     from facestyle.baselines.diffusion import LatentDiffusion
     from facestyle.baselines.random_diffusion import random_pipeline

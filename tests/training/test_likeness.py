@@ -93,7 +93,6 @@ def test_what_holds_it_back_does(tiny, styled, tmp_path):
     assert (held(w) - w).square().mean() < 0.2 * (free(w) - w).square().mean()
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_diverged_map_is_named(tiny, styled, tmp_path):
     config = dataclasses.replace(CONFIG, lr=float("inf"), preview_every=1)
     with pytest.raises(ConfigError, match="diverged in stage likeness, step 1"):
@@ -101,6 +100,7 @@ def test_a_diverged_map_is_named(tiny, styled, tmp_path):
     assert not list(tmp_path.rglob("*.p[nt]*"))
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_it_goes_on_to_the_same_map(tiny, styled, tmp_path):
     config = dataclasses.replace(CONFIG, steps=6)
     whole = learn_likeness(tiny, styled, tmp_path / "whole", config, progress=False)

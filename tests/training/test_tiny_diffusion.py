@@ -328,10 +328,12 @@ def test_two_sources_of_one_name_are_refused(sources, tmp_path):
         train(tmp_path, sources, minutes=0)
 
 
-def test_diverged_training_is_named(sources, tmp_path):
-    config = dataclasses.replace(TINY, vae_lr=float("inf"))
-    with pytest.raises(ConfigError, match="diverged in stage vae"):
+@pytest.mark.parametrize(("every", "broken"), [(1, "step 1: .*vae;"), (2, "step 2: .*loss")])
+def test_diverged_training_is_named(sources, tmp_path, every, broken):
+    config = dataclasses.replace(TINY, vae_lr=float("inf"), preview_every=every)
+    with pytest.raises(ConfigError, match=f"diverged in stage vae, {broken}"):
         train(tmp_path, sources, config)
+    assert not list(tmp_path.rglob("vae.pt"))
 
 
 def test_too_little_memory_says_what_takes_less(sources, tmp_path, monkeypatch):
