@@ -1,47 +1,32 @@
 """The whole inference story on one page: detect -> align -> encode -> truncate -> synthesize -> paste.
 
-Each stage is one short method of ``FaceStylizer``; ``__call__`` runs them in that order and keeps what each one made.
-On a CPU several photos, or else the faces of one, are handled by as many single-threaded workers as there are cores,
-each taking its photo through all stages: two small convolutions side by side beat one split in two. Elsewhere the faces
-of several photos are encoded and drawn in batches.
+`PhotoReader` goes the first half of the way, from photos to codes; `FaceStylizer` draws and pastes, and keeps what each
+stage made. On a CPU several photos, or else the faces of one, are handled by as many single-threaded workers as there
+are cores, each taking its photo through all stages: two small convolutions side by side beat one split in two.
+Elsewhere the faces of several photos are encoded and drawn in batches.
 """
 
 from __future__ import annotations
 
-import os
 import tempfile
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 from typing_extensions import Unpack
 
 from facestyle.allocator import tune_allocator
 from facestyle.drawing import draw_portraits, synthesis_at
-from facestyle.errors import (
-    ConfigError,
-    FaceTooSmallError,
-    NoFaceError,
-    memory_named,
-)
-from facestyle.faces.align import align, full_image_quad, quad_side_px
-from facestyle.faces.detect import Face, FaceDetector
-from facestyle.image import load_image, to_tensor
-from facestyle.inversion import Inverter, OnStep
+from facestyle.errors import ConfigError, memory_named
+from facestyle.faces.align import align
+from facestyle.image import to_tensor
+from facestyle.inversion import OnStep
 from facestyle.latents import blend, check_mixing, style_mix, truncate
-from facestyle.models.bases import encoder_for
-from facestyle.models.checkpoints import weights_sha256
-from facestyle.models.encode import encode
-from facestyle.models.encoder import Encoder, Space, to_w_plus
+from facestyle.models.encoder import Space
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.zoo import load_style
@@ -54,6 +39,7 @@ from facestyle.options import (
     StylizeOptions,
     check_psi,
 )
+from facestyle.photo_reader import BATCH, ImageSource, PhotoReader, PhotoSource, ReadPhoto
 from facestyle.prepared import PreparedPhoto
 from facestyle.reference import (
     STEPS,
@@ -67,49 +53,13 @@ from facestyle.reference import (
 from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
 from facestyle.styles import StyleConfig, find_style
-from facestyle.timing import wait_for
+from facestyle.timing import booked
 from facestyle.workers import side_by_side
 
 __all__ = ["FaceStylizer", "StylizeResult", "StylizedFace"]
 
-_SMALLEST_FACE_PX = 40
-"""Side of the aligned square below which a face holds too little to go on."""
-
-_BATCH = 8
-"""Portraits drawn together where that is faster than one by one."""
-
-_REFINED_AT_ONCE = 4
-"""Faces refined together there."""
-
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any]
-"""A path, the bytes of a file, a PIL image, or an array [H, W, 3]."""
-
-PhotoSource = ImageSource | PreparedPhoto
-"""The same, or what ``FaceStylizer.prepare`` gave."""
-
 _P = TypeVar("_P", bound=PhotoSource)
 _R = TypeVar("_R")
-_T = TypeVar("_T")
-
-
-@dataclass
-class _Job:
-    """A photo on its way through the stages."""
-
-    photo: Image.Image
-    quads: list[NDArray[np.float64]] = field(default_factory=list)
-    found: list[Face | None] = field(default_factory=list)
-    crops: list[Tensor] = field(default_factory=list)
-    codes: list[Tensor] = field(default_factory=list)
-    is_aligned: bool = False
-    refine: int = 0
-    content_space: Space = "w"
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @property
-    def origin(self) -> dict[str, Any]:
-        """How its codes were found, for the settings of a result."""
-        return {"refine": self.refine, "content_space": self.content_space}
 
 
 class FaceStylizer:
@@ -145,12 +95,11 @@ class FaceStylizer:
         self.device = choose_device(device)
         self.generator = generator.to(self.device)
         self.base = base.to(self.device)
-        self.encoder = self._placed(encoder)
         self.config = config
         self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
-        self.detector = FaceDetector(self.device)
+        self._reader = PhotoReader(self.base, encoder, config, self.device, self.dtype)
+        self.encoder, self.detector = self._reader.encoder, self._reader.detector
         self.folder: Path | None = None
-        self._encoders: dict[Space, AnyEncoder] = {"w": self.encoder}
         self._blend: tuple[tuple[float, float, int], nn.Module] | None = None
 
     @classmethod
@@ -199,7 +148,7 @@ class FaceStylizer:
             style.generator, style.base, style.encoder, style.config, device=device, dtype=dtype
         )
         for encoder in style.others:
-            stylizer._encoders[encoder.space] = stylizer._placed(encoder)
+            stylizer._reader.add(encoder, encoder.space)
         stylizer.folder = folder
         return stylizer
 
@@ -333,7 +282,7 @@ class FaceStylizer:
         settings = self._settings(options, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
 
-        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[StylizeResult]:
+        def finish(jobs: Sequence[ReadPhoto], network: nn.Module) -> list[StylizeResult]:
             codes = [self._content(job, psi) for job in jobs]
             return self._results(jobs, network, codes, options, settings)
 
@@ -376,10 +325,9 @@ class FaceStylizer:
             refine=refine, content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face,
             progress=progress,
         )  # fmt: skip
-        (job,) = self._start([photo], options)
+        (job,) = self._reader.read([photo], options)
         if refine:
-            with self._timed([job], "refine"):
-                self._refine([job], refine, progress)
+            self._reader.refine([job], refine, progress)
         return PreparedPhoto(
             job.photo, job.found, job.quads, job.crops, [code.cpu() for code in job.codes], job.is_aligned,
             job.refine, job.content_space, self.config.base_sha256, self.encoder_id, job.seconds,
@@ -442,7 +390,7 @@ class FaceStylizer:
             mixing_level=mixing_level, faces=faces if isinstance(faces, str) else " ".join(map(str, faces)),
         )  # fmt: skip
 
-        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[Variations]:
+        def finish(jobs: Sequence[ReadPhoto], network: nn.Module) -> list[Variations]:
             (job,) = jobs
             content = self._content(job, psi_content)
             differ = n if mixing_level < self.base.num_ws else 1
@@ -492,7 +440,7 @@ class FaceStylizer:
             ImageError: the picture cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         check_search(space, init, steps)
-        job = self._find(image, "largest", aligned, "error")
+        job = self._reader.find(image, "largest", aligned, "error")
         picture = to_tensor(align(job.photo, job.quads[0], self.generator.preview_resolution))
         encoder = None
         if init == "encoder":
@@ -556,7 +504,7 @@ class FaceStylizer:
         if weights is not None:
             settings["weights"] = "+".join(f"{weight:g}" for weight in weights)
 
-        def finish(jobs: Sequence[_Job], network: nn.Module) -> list[StylizeResult]:
+        def finish(jobs: Sequence[ReadPhoto], network: nn.Module) -> list[StylizeResult]:
             contents = [self._content(job, chosen.psi) for job in jobs]
             codes = [_mixed(part, [style] * len(part), mixing_level, alpha) for part in contents]
             return self._results(jobs, network, codes, chosen, settings)
@@ -564,11 +512,25 @@ class FaceStylizer:
         (result,) = self._run([photo], chosen, finish)
         return result
 
+    @property
+    def encoder_id(self) -> str:
+        """Which E_w reads photos here: "base", the one that goes with G, or the sha256 of a style's own."""
+        return self._reader.encoder_id
+
+    def encoder_into(self, space: Space) -> AnyEncoder:
+        """The encoder into a space; others than E_w are loaded when they are first asked for."""
+        return self._reader.encoder_into(space)
+
+    @cached_property
+    def style_sha256(self) -> str:
+        """Of the synthesis network's weights as the style's file stores them: what a picture was drawn with."""
+        return synthesis_sha256(self.generator)
+
     def _run(
         self,
         sources: Sequence[PhotoSource],
         options: Options,
-        finish: Callable[[Sequence[_Job], nn.Module], list[_R]],
+        finish: Callable[[Sequence[ReadPhoto], nn.Module], list[_R]],
     ) -> list[_R]:
         """``finish`` of the photos, their faces found and encoded, with the network to draw with; several at a time.
 
@@ -582,198 +544,35 @@ class FaceStylizer:
         self,
         sources: Sequence[PhotoSource],
         options: Options,
-        finish: Callable[[Sequence[_Job], nn.Module], list[_R]],
+        finish: Callable[[Sequence[ReadPhoto], nn.Module], list[_R]],
     ) -> list[_R]:
         network = self._synthesis_at(options.strength, float(options.keep_texture), options.seed)
-        # Once, before there are several workers.
-        encoder = self.encoder_into(options.content_space)
-        if isinstance(encoder, Encoder) and encoder.corrections:
-            self._base_network  # noqa: B018
+        reader = self._reader
+        reader.make_ready(options.content_space)
 
         with tqdm(total=len(sources), desc="photos", disable=not options.progress) as bar:
 
-            def end(jobs: Sequence[_Job]) -> list[_R]:
+            def end(jobs: Sequence[ReadPhoto]) -> list[_R]:
                 results = finish(jobs, network)
                 bar.update(len(jobs))
                 return results
 
             def whole(part: Sequence[PhotoSource]) -> list[_R]:
-                jobs = self._start(part, options)
+                jobs = reader.read(part, options)
                 if options.refine:
-                    with self._timed(jobs, "refine"):
-                        self._refine(jobs, options.refine, options.progress)
+                    reader.refine(jobs, options.refine, options.progress)
                 return end(jobs)
 
-            at_once = self._at_once(_BATCH)
+            at_once = reader.at_once(BATCH)
             parts = [sources[i : i + at_once] for i in range(0, len(sources), at_once)]
             if at_once > 1:
                 return [result for part in parts for result in whole(part)]
             if not options.refine:
                 return [result for (result,) in side_by_side(self.device, whole, parts)]
-            jobs = [
-                job for part in parts for job in self._start(part, options)
-            ]  # not side by side, see `_at_once`
-            with self._timed(jobs, "refine"):
-                self._refine(jobs, options.refine, options.progress)
+            # Not side by side, see `PhotoReader.at_once`.
+            jobs = [job for part in parts for job in reader.read(part, options)]
+            reader.refine(jobs, options.refine, options.progress)
             return [result for (result,) in side_by_side(self.device, end, [[job] for job in jobs])]
-
-    def _start(self, sources: Sequence[PhotoSource], options: Options) -> list[_Job]:
-        """Photos with their faces found and encoded."""
-        jobs, fresh = [], []
-        for source in sources:
-            if isinstance(source, PreparedPhoto):
-                jobs.append(self._taken_up(source, options))
-                continue
-            job = self._find(source, options.faces, options.aligned, options.on_no_face)
-            job.refine, job.content_space = options.refine, options.content_space
-            jobs.append(job)
-            fresh.append(job)
-        if fresh:
-            self._describe(fresh, self.encoder_into(options.content_space))
-        return jobs
-
-    def _taken_up(self, prepared: PreparedPhoto, options: Options) -> _Job:
-        """A job that starts where ``prepare`` ended, with the faces asked for."""
-        prepared.check(self.config, self.encoder_id, options)
-        chosen = _choose(range(len(prepared.codes)), options.faces) if prepared.codes else []
-        return _Job(
-            prepared.photo,
-            quads=[prepared.quads[i] for i in chosen],
-            found=[prepared.faces[i] for i in chosen],
-            crops=[prepared.crops[i] for i in chosen],
-            codes=[prepared.codes[i].to(self.device) for i in chosen],
-            is_aligned=prepared.is_aligned,
-            refine=prepared.refine or options.refine,
-            content_space=prepared.content_space,
-        )
-
-    def _find(self, source: ImageSource, faces: Faces, aligned: bool, on_no_face: OnNoFace) -> _Job:
-        """Read one photo and decide which squares of it are faces."""
-        start = time.perf_counter()
-        job = _Job(load_image(source), is_aligned=aligned)
-        job.seconds["load"] = time.perf_counter() - start
-        path = source if isinstance(source, str | Path) else None
-        start = time.perf_counter()
-        if aligned:
-            job.quads, job.found = [full_image_quad(job.photo.size)], [None]
-            return job
-        found = self.detector.detect(job.photo)
-        job.seconds["detect"] = time.perf_counter() - start
-        if not found:
-            if on_no_face == "center":
-                job.quads, job.found = [_centre_quad(job.photo.size)], [None]
-            if on_no_face == "error":
-                raise NoFaceError(
-                    "no face found; use a photo in which the face is upright, in focus and not covered, or pass an "
-                    "FFHQ-aligned square as such (aligned=True; in the shell --already-aligned, of a reference "
-                    '--reference-aligned); on_no_face="center" (--on-no-face center) takes the middle of a photo',
-                    image_size=job.photo.size,
-                    path=path,
-                )
-            return job
-        chosen = _choose(found, faces)
-        usable = [face for face in chosen if quad_side_px(face.quad) >= _SMALLEST_FACE_PX]
-        if not usable and on_no_face == "center":
-            job.quads, job.found = [_centre_quad(job.photo.size)], [None]
-            return job
-        if not usable and on_no_face == "error":
-            raise FaceTooSmallError(
-                f"the face covers only {quad_side_px(chosen[0].quad):.0f} px; {_SMALLEST_FACE_PX} px is the least, "
-                "200 px and more look good; use a larger photo",
-                face_px=quad_side_px(chosen[0].quad),
-                path=path,
-            )
-        job.quads, job.found = [face.quad for face in usable], list(usable)
-        return job
-
-    def _describe(self, jobs: Sequence[_Job], encoder: AnyEncoder) -> None:
-        """Cut the photos' faces out and encode them: crops [1, 3, S, S] and codes [num_ws, 512]."""
-        side = encoder.input_px
-
-        def cut(job: _Job) -> list[Tensor]:
-            return side_by_side(
-                self.device, lambda quad: to_tensor(align(job.photo, quad, side)), job.quads
-            )
-
-        for job in jobs:
-            with self._timed([job], "align"):
-                job.crops = cut(job)
-        with self._timed(jobs, "encode"), torch.inference_mode():
-            at_once = self._at_once(_BATCH)
-            crops = [crop for job in jobs for crop in job.crops]
-            found: list[Tensor] = []
-            for i in range(0, len(crops), at_once):
-                img = torch.cat(crops[i : i + at_once]).to(self.device)
-                img = img.contiguous(memory_format=torch.channels_last)
-                codes = encode(encoder, img, self.base, self._draw_small)
-                found += to_w_plus(codes, encoder.space, self.base).unbind()
-        ready = iter(found)
-        for job in jobs:
-            job.codes = [next(ready) for _ in job.crops]
-            job.seconds["refine"] = 0.0
-
-    def _at_once(self, count: int) -> int:
-        """How many faces are computed together, ``count`` at most.
-
-        On a CPU each goes by itself, which takes no longer: together the last bits come out otherwise, as they do in a
-        single-threaded worker, and refining makes a visible difference of them. So a face comes out the same whoever
-        else is in the photo or the list.
-        """
-        return 1 if self.device.type == "cpu" else count
-
-    def _refine(self, jobs: Sequence[_Job], steps: int, progress: bool) -> None:
-        """Replace the codes by those after ``steps`` of optimisation."""
-        at_once = self._at_once(_REFINED_AT_ONCE)
-        crops = [crop for job in jobs for crop in job.crops]
-        codes = [code for job in jobs for code in job.codes]
-        refined: list[Tensor] = []
-        bar = tqdm(total=steps * -(-len(crops) // at_once), desc="refine", disable=not progress)
-        for i in range(0, len(crops), at_once):
-            photos = torch.cat(crops[i : i + at_once]).to(self.device)
-            start = torch.stack(codes[i : i + at_once]).clone()
-            inverter = self._inverter
-            refined += inverter(photos, start, steps, on_step=lambda _: bar.update()).unbind()
-        bar.close()
-        ready = iter(refined)
-        for job in jobs:
-            job.codes = [next(ready) for _ in job.codes]
-
-    def _draw_small(self, w_plus: Tensor) -> Tensor:
-        """What G's preview path draws, float32."""
-        img: Tensor = self._base_network(
-            w_plus.to(self.dtype), resolution=self.base.preview_resolution
-        )
-        return img.float()
-
-    @cached_property
-    def _base_network(self) -> nn.Module:
-        return synthesis_at(0, self.generator, self.base, self.dtype)
-
-    @cached_property
-    def encoder_id(self) -> str:
-        """Which E_w reads photos here: "base", the one that goes with G, or the sha256 of a style's own."""
-        return "base" if self.config.encoder == "base" else weights_sha256(self.encoder)
-
-    @cached_property
-    def style_sha256(self) -> str:
-        """Of the synthesis network's weights as the style's file stores them: what a picture was drawn with."""
-        return synthesis_sha256(self.generator)
-
-    def encoder_into(self, space: Space) -> AnyEncoder:
-        """The encoder into a space; others than E_w are loaded when they are first asked for."""
-        if space not in self._encoders:
-            self._encoders[space] = self._placed(encoder_for(self.base, space))
-        return self._encoders[space]
-
-    def _placed(self, encoder: AnyEncoder) -> AnyEncoder:
-        placed = encoder.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        assert isinstance(placed, AnyEncoder)
-        return placed
-
-    @cached_property
-    def _inverter(self) -> Inverter:
-        with torch.inference_mode(False):  # gradients go through its networks
-            return Inverter(self.base)
 
     def _settings(self, options: Options, **more: Any) -> dict[str, Any]:
         """What a picture is made with, for its metadata."""
@@ -783,13 +582,13 @@ class FaceStylizer:
         """``psi``, or the style's."""
         return self.config.psi if psi is None else psi
 
-    def _content(self, job: _Job, psi: float | None) -> list[Tensor]:
+    def _content(self, job: ReadPhoto, psi: float | None) -> list[Tensor]:
         """Truncated codes [num_ws, 512] of a photo's faces."""
         return [truncate(code, self.base.w_avg, self._psi(psi)) for code in job.codes]
 
     def _results(
         self,
-        jobs: Sequence[_Job],
+        jobs: Sequence[ReadPhoto],
         network: nn.Module,
         codes: Sequence[list[Tensor]],
         options: Options,
@@ -798,7 +597,7 @@ class FaceStylizer:
         """The photos with their faces drawn from ``codes`` [num_ws, 512], a list of these for each photo."""
         results = []
         for job, faces in zip(jobs, self._portray(jobs, network, codes, options), strict=True):
-            with self._timed([job], "paste"):
+            with booked([job.seconds], "paste", self.device):
                 image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
             origin = {**settings, **job.origin}
             results.append(StylizeResult(image, job.photo, faces, job.seconds, origin))
@@ -806,7 +605,7 @@ class FaceStylizer:
 
     def _portray(
         self,
-        jobs: Sequence[_Job],
+        jobs: Sequence[ReadPhoto],
         network: nn.Module,
         rounds: Sequence[list[Tensor]],
         options: Options,
@@ -815,12 +614,14 @@ class FaceStylizer:
         codes = [code for round_ in rounds for code in round_]
         is_shown = options.progress and len(rounds) > len(set(map(id, jobs)))
         with (
-            self._timed(list({id(job): job for job in jobs}.values()), "synthesize"),
+            booked(
+                list({id(job): job.seconds for job in jobs}.values()), "synthesize", self.device
+            ),
             tqdm(total=len(codes), desc="portraits", disable=not is_shown) as bar,
         ):
             drawn = draw_portraits(
                 network, codes, [crop for job in jobs for crop in job.crops], dtype=self.dtype,
-                keep_color=float(options.keep_color), batch=self._at_once(_BATCH), on_drawn=bar.update,
+                keep_color=float(options.keep_color), batch=self._reader.at_once(BATCH), on_drawn=bar.update,
             )  # fmt: skip
         portraits = iter(drawn)
         return [
@@ -833,13 +634,10 @@ class FaceStylizer:
             for job, round_ in zip(jobs, rounds, strict=True)
         ]
 
-    def _timed(self, jobs: Sequence[_Job], stage: str) -> _Stopwatch:
-        return _Stopwatch(jobs, stage, self.device)
-
     def _synthesis_at(self, strength: float, keep_texture: float, seed: int) -> nn.Module:
         """Synthesis network of a strength and texture, its noise laid by a seed; the last one asked for is kept."""
         if strength == seed == 0:
-            return self._base_network
+            return self._reader.base_network
         kept = self._blend  # another thread may ask for another one meanwhile
         asked = (strength, keep_texture, seed)
         if kept is None or kept[0] != asked:
@@ -850,47 +648,9 @@ class FaceStylizer:
         return kept[1]
 
 
-class _Stopwatch:
-    """Context that books its share of wall time, to its end on the device, under a stage of every job."""
-
-    def __init__(self, jobs: Sequence[_Job], stage: str, device: torch.device) -> None:
-        self.jobs, self.stage, self.device = jobs, stage, device
-
-    def __enter__(self) -> None:
-        wait_for(self.device)
-        self.start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        wait_for(self.device)
-        elapsed = (time.perf_counter() - self.start) / max(1, len(self.jobs))
-        for job in self.jobs:
-            job.seconds[self.stage] = elapsed
-
-
 def _mixed(
     content: Sequence[Tensor], styles: Sequence[Tensor], level: int, alpha: float = 1.0
 ) -> list[Tensor]:
     """Codes [num_ws, 512] of the faces with the upper rows of their styles."""
     pairs = zip(content, styles, strict=True)
     return [style_mix(code[None], style[None], level, alpha)[0] for code, style in pairs]
-
-
-def _choose(found: Sequence[_T], faces: Faces) -> list[_T]:
-    """The faces asked for, of those found, largest first."""
-    if faces == "all":
-        return list(found)
-    if faces == "largest":
-        return list(found[:1])
-    if bad := [i for i in faces if not 0 <= i < len(found)]:
-        raise ConfigError(
-            f"there is no face {bad}; {len(found)} were found, numbered from 0, largest first"
-        )
-    return [found[i] for i in faces]
-
-
-def _centre_quad(size: tuple[int, int]) -> NDArray[np.float64]:
-    """The largest centred square of a photo."""
-    side = min(size)
-    offset = np.array([(size[0] - side) / 2, (size[1] - side) / 2])
-    quad: NDArray[np.float64] = full_image_quad((side, side)) + offset
-    return quad

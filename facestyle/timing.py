@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +13,7 @@ import torch
 
 from facestyle import __version__
 
-__all__ = ["device_name", "seconds_in_turns", "seconds_of", "versions", "wait_for"]
+__all__ = ["booked", "device_name", "seconds_in_turns", "seconds_of", "versions", "wait_for"]
 
 
 def wait_for(device: torch.device) -> None:
@@ -35,6 +35,20 @@ def versions() -> dict[str, str]:
     with contextlib.suppress(metadata.PackageNotFoundError):
         found["diffusers"] = metadata.version("diffusers")
     return found
+
+
+@contextlib.contextmanager
+def booked(
+    accounts: Sequence[dict[str, float]], stage: str, device: torch.device
+) -> Iterator[None]:
+    """A context whose time, to its end on the device, is booked under a stage, shared among the accounts."""
+    wait_for(device)
+    began = time.perf_counter()
+    yield
+    wait_for(device)
+    elapsed = time.perf_counter() - began
+    for seconds in accounts:
+        seconds[stage] = elapsed / len(accounts)
 
 
 def seconds_of(call: Callable[[], Any], device: torch.device, runs: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-import facestyle.stylizer
+import facestyle.photo_reader
 from facestyle import FaceStylizer
 from facestyle.bench import sample_photo
 from facestyle.drawing import draw_portraits, synthesis_at
@@ -216,8 +216,8 @@ def test_content_spaces_use_their_own_encoder_loaded_once(tiny_stylizer, astrona
         loaded.append(space)
         return own
 
-    monkeypatch.setattr(facestyle.stylizer, "encoder_for", load)
-    monkeypatch.setattr(tiny_stylizer, "_encoders", {"w": tiny_stylizer.encoder})
+    monkeypatch.setattr(facestyle.photo_reader, "encoder_for", load)
+    monkeypatch.setattr(tiny_stylizer._reader, "_encoders", {"w": tiny_stylizer.encoder})
     plain = tiny_stylizer(astronaut, aligned=True).faces[0]
     assert loaded == []
     results = [

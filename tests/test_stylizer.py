@@ -31,6 +31,7 @@ from facestyle.models.checkpoints import read_tensors
 from facestyle.models.generator import is_fine, weights_between
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
+from facestyle.photo_reader import PhotoReader
 from facestyle.styles import StyleConfig, bundled_style
 
 
@@ -202,8 +203,9 @@ def test_refine_brings_the_reconstruction_closer(stylizer, astronaut):
 def test_refine_finds_its_gradients_wherever_it_is_called(tiny_stylizer, astronaut):
     codes = []
     for context in (contextlib.nullcontext, torch.no_grad, torch.inference_mode):
-        fresh = copy.copy(tiny_stylizer)  # that has not yet loaded what it refines with
-        fresh.__dict__.pop("_inverter", None)
+        parts = (tiny_stylizer.generator, tiny_stylizer.base, tiny_stylizer.encoder)
+        # It has not yet loaded what it refines with.
+        fresh = FaceStylizer(*parts, tiny_stylizer.config, device="cpu", dtype="float32")
         with context():
             codes.append(fresh(astronaut, refine=2).faces[0].w_plus)
     assert torch.equal(codes[0], codes[1]) and torch.equal(codes[0], codes[2])
@@ -357,7 +359,7 @@ def test_a_list_is_drawn_in_batches_where_that_is_faster(stylizer, astronaut, mo
     two.paste(Image.open(sample_photo()).resize((512, 512)), (512, 0))
     photos = [astronaut, two, stylizer.prepare(astronaut)]
     single = [stylizer(photo, seed=3) for photo in photos]
-    monkeypatch.setattr(FaceStylizer, "_at_once", lambda self, count: count)
+    monkeypatch.setattr(PhotoReader, "at_once", lambda self, count: count)
     drawn = []
     draw = stylizer._synthesis_at(1.0, 0.0, 3)
     handle = draw.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
