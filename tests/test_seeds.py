@@ -13,7 +13,7 @@ from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.encoder import EncoderConfig
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.hair import HairConfig
 from facestyle.training.likeness import LikenessConfig
 from facestyle.training.tiny_diffusion_models import TinyDiffusionConfig

@@ -13,7 +13,8 @@ from facestyle.errors import CheckpointError, ConfigError
 from facestyle.models.checkpoints import load_strict, read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.processes import Processes
-from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.finetune import finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.pipeline import PRESETS
 
 __all__ = ["DEFAULT_STAR", "load_star", "train_star_in"]

@@ -23,7 +23,7 @@ from facestyle.models.bases import encoder_for
 from facestyle.models.encode import encode
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 
 __all__ = ["Toonify", "ToonifyConfig", "own_parameters"]
 

@@ -34,7 +34,7 @@ from facestyle.models.generator import Generator
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.reference import v_basis
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 
 __all__ = ["Ui2i", "Ui2iConfig"]
 

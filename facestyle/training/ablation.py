@@ -34,7 +34,8 @@ from facestyle.evaluation.tables import comparison_table
 from facestyle.files import write_whole
 from facestyle.models.generator import Generator
 from facestyle.processes import Processes
-from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.finetune import finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.pairs import PairStore
 from facestyle.training.pipeline import TrainConfig, find_pairs
 

@@ -42,7 +42,8 @@ from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.styles import HAIR_FILE, StyleConfig
 from facestyle.training.brush import brushed
 from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
-from facestyle.training.finetune import mean_within, per_tensor_groups
+from facestyle.training.finetune import per_tensor_groups
+from facestyle.training.losses import mean_within
 from facestyle.training.pen import flowing, in_tones, outlined, smoothed
 from facestyle.training.people import random_people
 from facestyle.training.state import TrainingState

@@ -44,7 +44,8 @@ from facestyle.processes import Processes
 from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
 from facestyle.training.data import PictureSet
 from facestyle.training.derive import origin_of, place_of
-from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.finetune import finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
 from facestyle.training.hair import HairConfig, learn_hair

@@ -10,7 +10,7 @@ from PIL import Image
 
 from facestyle.baselines.star import train_star_in
 from facestyle.models.mobile import MobileGenerator
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 
 STAR = FinetuneConfig(
     coarse_steps=2, coarse_batch=2, coarse_lr=0.3, full_steps=1, full_batch=2, full_lr=0.3,

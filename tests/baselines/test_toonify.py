@@ -9,7 +9,7 @@ from facestyle.baselines.toonify import Toonify, ToonifyConfig
 from facestyle.errors import CheckpointError, ConfigError
 from facestyle.latents import broadcast
 from facestyle.models.encoder import Encoder
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 
 
 def test_star_is_trained_once_and_comes_back(tiny, star_run, style_folder, star_config):

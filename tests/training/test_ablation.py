@@ -11,7 +11,7 @@ from PIL import Image
 from facestyle.errors import ConfigError
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
 from facestyle.training.ablation import CONSTRAINTS, LEVELS, ablate, variant_config
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.pairs import PairsConfig
 from facestyle.training.pipeline import TrainConfig
 

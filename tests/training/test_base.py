@@ -34,7 +34,8 @@ from facestyle.styles import StyleConfig
 from facestyle.training.ablation import ablate
 from facestyle.training.data import PictureSet
 from facestyle.training.encoder import EncoderConfig, train_encoder
-from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.finetune import finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.pairs import PairsConfig, PairStore
 from facestyle.training.pipeline import TrainConfig, find_pairs, train_style
 from facestyle.training.preview import fit_preview

@@ -11,7 +11,7 @@ from facestyle.models.checkpoints import read_tensors
 from facestyle.processes import Processes
 from facestyle.styles import StyleConfig, style_folder
 from facestyle.training.encoder import EncoderConfig, train_encoder
-from facestyle.training.finetune import FinetuneConfig
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.hair import HairConfig
 from facestyle.training.likeness import LikenessConfig
 from facestyle.training.pairs import PairsConfig

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from facestyle.latents import broadcast
 from facestyle.models.features import LiteFeatures, fold_batch_norm
 from facestyle.training.data import PictureSet
-from facestyle.training.finetune import FinetuneConfig, finetune
+from facestyle.training.finetune import finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.nearest_patches import NearestPatches, darker, nearest_in_window
 
 

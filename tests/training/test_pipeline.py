@@ -28,7 +28,8 @@ from facestyle.styles import StyleConfig, style_folder
 from facestyle.training import pipeline, style_cli
 from facestyle.training.data import PictureSet
 from facestyle.training.derive import place_of
-from facestyle.training.finetune import SHARES, FinetuneConfig, finetune
+from facestyle.training.finetune import SHARES, finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.hair import HairConfig
 from facestyle.training.likeness import LikenessConfig
 from facestyle.training.pairs import PairsConfig, PairStore, given_pairs

@@ -9,7 +9,8 @@ from facestyle.models.checkpoints import read_tensors
 from facestyle.models.features import LiteFeatures
 from facestyle.training import finetune as finetune_module
 from facestyle.training.data import PictureSet
-from facestyle.training.finetune import SHARES, FinetuneConfig, finetune
+from facestyle.training.finetune import SHARES, finetune
+from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.pipeline import PRESETS
 from facestyle.training.selection import HeldOut
 from facestyle.training.style_pictures import StylePictures

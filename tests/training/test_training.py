@@ -28,15 +28,9 @@ from facestyle.training.blend import blend_files
 from facestyle.training.blend import main as blend_main
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
 from facestyle.training.encoder import EncoderConfig, train_encoder
-from facestyle.training.finetune import (
-    FinetuneConfig,
-    SemanticLoss,
-    _Finetuning,
-    _preview,
-    finetune,
-    per_tensor_groups,
-    texture_distance,
-)
+from facestyle.training.finetune import _Finetuning, _preview, finetune, per_tensor_groups
+from facestyle.training.finetune_config import FinetuneConfig
+from facestyle.training.losses import SemanticLoss, texture_distance
 from facestyle.training.preview import fit_preview, preview_error
 from facestyle.training.state import TrainingState
 from facestyle.training.stroke_noise import fill_planes, strokes
