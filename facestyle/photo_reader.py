@@ -22,7 +22,7 @@ from facestyle.errors import ConfigError, FaceTooSmallError, NoFaceError
 from facestyle.faces.align import align, full_image_quad, quad_side_px
 from facestyle.faces.detect import Face, FaceDetector
 from facestyle.image import load_image, to_tensor
-from facestyle.inversion import Inverter
+from facestyle.inversion import Inverter, refiner
 from facestyle.models.bases import encoder_for
 from facestyle.models.checkpoints import weights_sha256
 from facestyle.models.encode import encode
@@ -288,7 +288,7 @@ class PhotoReader:
     @cached_property
     def _inverter(self) -> Inverter:
         with torch.inference_mode(False):  # gradients go through its networks
-            return Inverter(self.base)
+            return refiner(self.base)
 
 
 def _choose(found: Sequence[_T], faces: Faces) -> list[_T]:

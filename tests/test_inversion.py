@@ -5,7 +5,7 @@ import torch
 
 from facestyle import inversion
 from facestyle.errors import FacestyleError
-from facestyle.inversion import Inverter
+from facestyle.inversion import Inverter, ReconstructionLoss
 
 
 @pytest.fixture
@@ -41,6 +41,25 @@ def test_steps_that_lead_astray_leave_the_best_code_met(search, monkeypatch):
     wanted = search(0)
     monkeypatch.setattr(inversion, "adam", astray)
     assert torch.equal(search(2).w_plus, wanted.w_plus)
+
+
+def test_the_mouth_counts_where_mouths_are():
+    loss = ReconstructionLoss(mouth_weight=1.0)
+    rng = torch.Generator().manual_seed(0)
+    photo = torch.rand(1, 3, 256, 256, generator=rng) * 2 - 1
+    spot = torch.rand(1, 3, 32, 48, generator=rng) * 2 - 1
+    target = loss.target(photo)
+
+    def added(top: int) -> float:
+        img = photo.clone()
+        img[:, :, top : top + 32, 104:152] = spot
+        parts = loss.parts(img, target)
+        assert loss.total(parts) > sum(parts[name] for name in parts) > parts["mouth"]
+        return parts["mouth"].item()
+
+    mouth, forehead = added(172), added(30)
+    assert mouth > 20 * forehead and mouth > 0.01
+    assert "mouth" not in ReconstructionLoss().parts(photo, target)
 
 
 def test_steps_are_those_of_torchs_optimizer():

@@ -6,7 +6,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from facestyle import drawing, runtime
 from facestyle.errors import ConfigError, DownloadError, StyleNotFoundError
-from facestyle.inversion import Inverter
+from facestyle.inversion import Inverter, refiner
 from facestyle.latents import broadcast
 from facestyle.models.zoo import load_base_generator
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
@@ -137,6 +137,24 @@ def test_inversion_recovers_a_face_the_generator_drew(base):
     torch.testing.assert_close(same, broadcast(w, base.num_ws))
     with pytest.raises(ConfigError):
         inverter(photo, w, -1)
+
+
+def test_refining_minds_the_mouth(base):
+    rng = torch.Generator().manual_seed(4)
+    w = base.mapping(torch.randn(1, 512, generator=rng))
+    with torch.inference_mode():
+        photo = base.synthesis(broadcast(w, base.num_ws), resolution=256).clamp(-1, 1)
+    minding, plain = refiner(base), Inverter(base)
+    target = minding.loss.target(photo.clone())
+
+    def away(search):
+        found = search(photo.clone(), base.w_avg[None], 8)
+        with torch.inference_mode():
+            return minding.loss.parts(base.synthesis(found, resolution=256), target)
+
+    mine, others = away(minding), away(plain)
+    assert mine["mouth"] < 0.9 * others["mouth"]
+    assert mine["perceptual"] < 1.05 * others["perceptual"]
 
 
 def test_a_search_ends_after_steps_that_are_not_whole(base):

@@ -30,7 +30,7 @@ from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.evaluation.tables import measured_on, metrics_table
 from facestyle.files import write_whole
 from facestyle.image import to_pil, to_tensor
-from facestyle.inversion import Inverter
+from facestyle.inversion import refiner
 from facestyle.latents import broadcast
 from facestyle.models.bases import encoder_for
 from facestyle.models.encode import encode
@@ -105,7 +105,7 @@ def encoder_report(
             first = torch.cat([net(photo) for photo in photos]).clone()
             uncorrected["encoder, uncorrected"] = first, everybody
     mean = generator.w_avg.expand(len(photos), -1)
-    inverter = Inverter(generator)
+    inverter = refiner(generator)
     chosen = torch.cat([F.interpolate(photos[i], size=256, mode="area") for i in subset])
 
     def optimised(start: Tensor, steps: int, label: str) -> Tensor:

@@ -21,7 +21,7 @@ from facestyle.evaluation.report import measures_with
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.evaluation.tables import comparison_table
 from facestyle.files import write_whole
-from facestyle.inversion import Inverter
+from facestyle.inversion import refiner
 from facestyle.latents import truncate
 from facestyle.models.generator import Generator, weights_between
 from facestyle.models.zoo import load_style_generator
@@ -242,7 +242,7 @@ def _refined(base: Generator, people: People, steps: int) -> Tensor:
     if not steps:
         return people.w
     assert people.photos is not None
-    inverter = Inverter(base)
+    inverter = refiner(base)
     parts = list(
         zip(people.photos.split(_FACES_AT_ONCE), people.w.split(_FACES_AT_ONCE), strict=True)
     )

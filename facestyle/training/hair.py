@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from facestyle.errors import ConfigError
 from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
+from facestyle.faces.windows import mean_within
 from facestyle.latents import broadcast
 from facestyle.models.checkpoints import (
     weights_sha256,
@@ -43,7 +44,6 @@ from facestyle.styles import HAIR_FILE, StyleConfig
 from facestyle.training.brush import brushed
 from facestyle.training.derive import check_apart, complete_derived, descend, origin_of
 from facestyle.training.finetune import per_tensor_groups
-from facestyle.training.losses import mean_within
 from facestyle.training.pen import flowing, in_tones, outlined, smoothed
 from facestyle.training.people import random_people
 from facestyle.training.state import TrainingState

@@ -16,14 +16,9 @@ from torch import Tensor
 
 from facestyle.errors import ConfigError
 from facestyle.faces.detect import FaceDetector
+from facestyle.faces.windows import EYES
 
-__all__ = ["EYES", "enlarge_eyes", "find_eyes"]
-
-EYES = ((0.385, 0.475), (0.615, 0.475))
-"""Where aligned faces have their eyes, (x, y) in shares of the side.
-
-The median over 200 FFHQ photos is 0.377, 0.625 and 0.471.
-"""
+__all__ = ["enlarge_eyes", "find_eyes"]
 
 _REACH = 0.62  # of the change around an eye, in distances between the eyes
 _LEAST_REACH, _MOST_REACH = 0.1, 0.155  # in shares of the side

@@ -8,11 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from facestyle.faces.windows import eyes_window, mean_within, mouth_window
 from facestyle.models.features import LiteFeatures, PerceptualLoss
 from facestyle.models.identity import load_identity
-from facestyle.training.larger_eyes import EYES
 
-__all__ = ["SemanticLoss", "mean_within", "texture_distance"]
+__all__ = ["SemanticLoss", "texture_distance"]
 
 
 class SemanticLoss(nn.Module):
@@ -50,9 +50,8 @@ class SemanticLoss(nn.Module):
         self.finest = finest
         self.mouth_weight = mouth_weight
         self.eye_weight = eye_weight
-        self.register_buffer("mouth", _window(64, (0.5, 0.735), (0.13, 0.07)), persistent=False)
-        left, right = (_window(64, at, (0.075, 0.065)) for at in EYES)
-        self.register_buffer("eyes", torch.maximum(left, right), persistent=False)
+        self.register_buffer("mouth", mouth_window(), persistent=False)
+        self.register_buffer("eyes", eyes_window(), persistent=False)
 
     def forward(self, img: Tensor, source: Tensor) -> Tensor:
         """[B], for G'(w) and G(w), both [B, 3, 256, 256] in [-1, 1]."""
@@ -77,22 +76,6 @@ class SemanticLoss(nn.Module):
             total = total + self.color_weight * change.abs().mean((1, 2, 3))
         assert isinstance(total, Tensor)
         return total
-
-
-def _window(side: int, middle: tuple[float, float], reach: tuple[float, float]) -> Tensor:
-    """[1, side, side], 1 at a place (x, y) of an aligned face, falling off behind a reach; in shares of the side."""
-    at = (torch.arange(side) + 0.5) / side
-    across, down = (((at - m) / r).square() for m, r in zip(middle, reach, strict=True))
-    return torch.exp(-0.5 * (across[None, :] + down[:, None]) ** 2)[None]
-
-
-def mean_within(window: Tensor, change: Tensor) -> Tensor:
-    """Mean [B] of maps [B, h, w] weighted by a window [1, S, S]."""
-    if change.shape[-1] > window.shape[-1]:
-        window = F.interpolate(window[None], size=change.shape[-2:], mode="bilinear")[0]
-    else:
-        window = F.adaptive_avg_pool2d(window, (change.shape[-2], change.shape[-1]))
-    return (change * window).sum((1, 2)) / window.sum()
 
 
 def texture_distance(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:

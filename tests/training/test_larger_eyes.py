@@ -10,10 +10,11 @@ from PIL import Image
 from facestyle.errors import ConfigError
 from facestyle.faces.align import align
 from facestyle.faces.detect import FaceDetector
+from facestyle.faces.windows import EYES
 from facestyle.models.features import LiteFeatures
 from facestyle.training.finetune import finetune
 from facestyle.training.finetune_config import FinetuneConfig
-from facestyle.training.larger_eyes import EYES, enlarge_eyes, find_eyes
+from facestyle.training.larger_eyes import enlarge_eyes, find_eyes
 from facestyle.training.losses import SemanticLoss
 
 
