@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim.adam import adam
 
 from facestyle.errors import ConfigError, FacestyleError
-from facestyle.faces.windows import mean_within, mouth_window
+from facestyle.faces.windows import distance_within, mouth_window
 from facestyle.latents import broadcast
 from facestyle.models.features import LiteFeatures, PerceptualLoss, fold_batch_norm
 from facestyle.models.generator import Generator
@@ -104,10 +104,7 @@ class ReconstructionLoss:
             "pixel": (small - target.small).abs().mean((1, 2, 3)),
         }
         if "mouth" in self.weights:
-            changes = [
-                (x - y).square().sum(1) for x, y in zip(maps[1:3], target.maps[1:3], strict=True)
-            ]
-            parts["mouth"] = sum(mean_within(self.mouth, change) for change in changes)
+            parts["mouth"] = distance_within(self.mouth, maps[1:3], target.maps[1:3])
         return parts
 
     def total(self, parts: dict[str, Tensor]) -> Tensor:

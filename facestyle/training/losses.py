@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from facestyle.faces.windows import eyes_window, mean_within, mouth_window
+from facestyle.faces.windows import distance_within, eyes_window, mean_within, mouth_window
 from facestyle.models.features import LiteFeatures, PerceptualLoss
 from facestyle.models.identity import load_identity
 
@@ -61,14 +61,11 @@ class SemanticLoss(nn.Module):
         first = self.finest - min(self.perceptual.taps)
         total = self.perceptual.between(maps[first:], wanted[first:])
         if self.mouth_weight:
-            for x, y in zip(maps[:2], wanted[:2], strict=True):
-                change = mean_within(self.mouth, (x - y).square().sum(1))
-                total = total + self.mouth_weight * change
+            change = distance_within(self.mouth, maps[:2], wanted[:2])
+            total = total + self.mouth_weight * change
         if self.eye_weight:
-            for x, y in zip(maps[:2], wanted[:2], strict=True):
-                change = mean_within(self.eyes, (x - y).square().sum(1))
-                total = total + self.eye_weight * change
-            change = mean_within(self.eyes, (img - source).abs().mean(1))
+            change = distance_within(self.eyes, maps[:2], wanted[:2])
+            change = change + mean_within(self.eyes, (img - source).abs().mean(1))
             total = total + self.eye_weight * change
         total = total + self.identity_weight * (1 - (self.identity(img) * who).sum(1))
         if self.color_weight:
