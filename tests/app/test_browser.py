@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 from same_pixels import same_pixels
 
 from facestyle import FaceStylizer
+from facestyle.photo_reader import PhotoReader
 from space import engine
 from space import panel as panel_module
 from space.engine import Engine
@@ -121,8 +122,8 @@ def test_the_first_picture_of_a_photo_is_not_waited_for(visit, files, stylizers,
         return refined(self, *args, **options)
 
     page = visit()
-    refined = FaceStylizer._refine
-    monkeypatch.setattr(FaceStylizer, "_refine", slow)
+    refined = PhotoReader.refine
+    monkeypatch.setattr(PhotoReader, "refine", slow)
     try:
         bring(page, files / "other.png")
         style = stylizers["cartoon"]
