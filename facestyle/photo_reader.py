@@ -259,21 +259,20 @@ class PhotoReader:
 
     def refine(self, photos: Sequence[ReadPhoto], steps: int, progress: bool) -> None:
         """Replace the codes by those after ``steps`` of optimisation."""
-        with booked([photo.seconds for photo in photos], "refine", self.device):
-            self._refine(photos, steps, progress)
-
-    def _refine(self, photos: Sequence[ReadPhoto], steps: int, progress: bool) -> None:
         at_once = self.at_once(_REFINED_AT_ONCE)
         crops = [crop for photo in photos for crop in photo.crops]
         codes = [code for photo in photos for code in photo.codes]
         refined: list[Tensor] = []
-        bar = tqdm(total=steps * -(-len(crops) // at_once), desc="refine", disable=not progress)
-        for i in range(0, len(crops), at_once):
-            img = torch.cat(crops[i : i + at_once]).to(self.device)
-            start = torch.stack(codes[i : i + at_once]).clone()
-            inverter = self._inverter
-            refined += inverter(img, start, steps, on_step=lambda _: bar.update()).unbind()
-        bar.close()
+        total = steps * -(-len(crops) // at_once)
+        with (
+            booked([photo.seconds for photo in photos], "refine", self.device),
+            tqdm(total=total, desc="refine", disable=not progress) as bar,
+        ):
+            for i in range(0, len(crops), at_once):
+                img = torch.cat(crops[i : i + at_once]).to(self.device)
+                start = torch.stack(codes[i : i + at_once]).clone()
+                found = self._inverter(img, start, steps, on_step=lambda _: bar.update())
+                refined += found.unbind()
         ready = iter(refined)
         for photo in photos:
             photo.codes = [next(ready) for _ in photo.codes]

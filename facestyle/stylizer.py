@@ -23,6 +23,7 @@ from facestyle.allocator import tune_allocator
 from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import ConfigError, memory_named
 from facestyle.faces.align import align
+from facestyle.faces.detect import FaceDetector
 from facestyle.image import to_tensor
 from facestyle.inversion import OnStep
 from facestyle.latents import blend, check_mixing, style_mix, truncate
@@ -98,7 +99,6 @@ class FaceStylizer:
         self.config = config
         self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
         self._reader = PhotoReader(self.base, encoder, config, self.device, self.dtype)
-        self.encoder, self.detector = self._reader.encoder, self._reader.detector
         self.folder: Path | None = None
         self._blend: tuple[tuple[float, float, int], nn.Module] | None = None
 
@@ -511,6 +511,16 @@ class FaceStylizer:
 
         (result,) = self._run([photo], chosen, finish)
         return result
+
+    @property
+    def encoder(self) -> AnyEncoder:
+        """E_w."""
+        return self._reader.encoder
+
+    @property
+    def detector(self) -> FaceDetector:
+        """What finds the faces."""
+        return self._reader.detector
 
     @property
     def encoder_id(self) -> str:
