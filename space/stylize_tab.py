@@ -182,13 +182,19 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return [gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
 
     def begin_anew(
-        photo: str | None, style: str, strength: float, keep_color: float, keep_texture: float, psi: float,
-        seed: float | None, request: gr.Request, progress: gr.Progress = gr.Progress(),  # noqa: B008
+        begun_of: str | None, photo: str | None, style: str, strength: float, keep_color: float,
+        keep_texture: float, psi: float, seed: float | None, request: gr.Request,
+        progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        """A new photo, in which faces are looked for, whatever was said of the last one."""
+        """A new photo, in which faces are looked for, whatever was said of the last one.
+
+        The page may tell of one change several times, and late: what a visitor has chosen by then stays.
+        """
+        if photo is not None and photo == begun_of:
+            return [gr.skip()] * (2 + len(begin_outputs))
         looks = (strength, keep_color, keep_texture, psi, seed)
         begun = begin(photo, style, "find", *looks, request, progress)
-        return ["find", *begun]
+        return [photo, "find", *begun]
 
     def draw_closer(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
@@ -225,10 +231,14 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     }  # fmt: skip
     closer = {**drawing, "show_progress": "hidden"}
     looks = [strength, keep_color, keep_texture, psi, seed]
-    new_photo = [panel.photo, panel.style, *looks]
+    begun_of = gr.State(None)
+    new_photo, anew = (
+        [begun_of, panel.photo, panel.style, *looks],
+        [begun_of, panel.cut, *begin_outputs],
+    )
     for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
         new(
-            begin_anew, new_photo, [panel.cut, *begin_outputs], **{**drawing, "show_progress": shown_as}
+            begin_anew, new_photo, anew, **{**drawing, "show_progress": shown_as}
         ).then(draw_closer, inputs, outputs, **closer)  # fmt: skip
     panel.cut.input(
         begin, [panel.photo, panel.style, panel.cut, *looks], begin_outputs, **drawing

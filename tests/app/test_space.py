@@ -128,6 +128,22 @@ def test_where_no_comparison_was_measured_the_one_shown_says_of_what_it_is(engin
     gc.collect()  # as above
 
 
+def test_a_change_of_photo_told_again_leaves_what_was_chosen_by_then(engine, tmp_path):
+    demo = app.build_app(engine)
+    begin = next(f.fn for f in demo.fns.values() if f.name == "begin_anew")
+    visitor = SimpleNamespace(headers={}, session_hash="ada")
+    photo = str(tmp_path / "grey.png")
+    Image.new("RGB", (300, 300), "grey").save(photo)
+    looks = ("cartoon", 1.0, 0.0, 0.0, 0.7, 0, visitor)
+    begun_of, cut, *others = begin(None, photo, *looks)
+    assert (begun_of, cut) == (photo, "find")
+    again = begin(photo, photo, *looks)
+    assert again == [gr.skip()] * (2 + len(others))
+    assert begin(photo, None, *looks)[:2] == [None, "find"]
+    del demo, begin
+    gc.collect()  # as above
+
+
 def test_without_mcp_the_demo_says_so_before_it_serves_and_serves(monkeypatch, capsys):
     seen = {}
 
