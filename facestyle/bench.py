@@ -69,6 +69,7 @@ def describe() -> dict[str, dict[str, Any]]:
             "share": config.share,
             "likeness": config.likeness,
             "hair": config.hair,
+            "keep_shape": config.keep_shape,
         }
     weights = {
         path.relative_to(root).as_posix(): {

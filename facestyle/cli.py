@@ -228,7 +228,8 @@ def _info(args: argparse.Namespace) -> int:
         print(title)
         for name, value in rows.items():
             if title == "styles":
-                shares = ", ".join(f"{key} {value[key]:g}" for key in ("share", "likeness", "hair"))
+                names = ("share", "likeness", "hair", "keep_shape")
+                shares = ", ".join(f"{key} {value[key]:g}" for key in names)
                 shown = f"{value['title']}  {value['license']}  {shares}"
             elif title == "speed":
                 shown = (

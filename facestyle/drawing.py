@@ -33,6 +33,7 @@ def synthesis_at(
     seed: int = 0,
     *,
     keep_texture: float = 0.0,
+    keep_shape: float = 0.0,
 ) -> nn.Module:
     """A synthesis network of its own, ready to draw and not to be trained.
 
@@ -43,11 +44,14 @@ def synthesis_at(
         dtype: number type of the network.
         seed: see `lay_noise`.
         keep_texture: share of the way back to G in the weights that draw textures, 0 to 1, see ``is_fine``.
+        keep_shape: share of the way back to G in those that draw shapes, see ``weights_between``.
     """
     network = copy.deepcopy(generator.synthesis).requires_grad_(False)
-    if strength != 1 or keep_texture:
+    if strength != 1 or keep_texture or keep_shape:
         fine = strength * (1 - keep_texture)
-        network.load_state_dict(weights_between(base.synthesis, network, strength, fine))
+        network.load_state_dict(
+            weights_between(base.synthesis, network, strength, fine, keep_shape)
+        )
     lay_noise(network, seed)
     if generator.w_avg.device.type == "cpu":
         if isinstance(network, MobileSynthesis):

@@ -28,6 +28,7 @@ class CommonOptions(TypedDict, total=False):
     strength: float
     keep_color: float | bool
     keep_texture: float | bool
+    keep_shape: float | bool
     refine: int
     content_space: Space
     aligned: bool
@@ -55,6 +56,7 @@ class Options:
     strength: float = 1.0
     keep_color: float = 0.0
     keep_texture: float = 0.0
+    keep_shape: float = 0.0
     refine: int = 0
     content_space: Space = "w"
     faces: Faces = "all"
@@ -69,9 +71,9 @@ class Options:
             raise ConfigError(
                 f"strength must be in [0, {MOST_STRENGTH:g}], got {self.strength}; 1 is the full style"
             )
-        for name, share in (("keep_color", self.keep_color), ("keep_texture", self.keep_texture)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{name} must be in [0, 1], got {share}")
+        for name in ("keep_color", "keep_texture", "keep_shape"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         check_steps("refine", self.refine)
         check_faces(self.faces)
         check_seed(self.seed)
@@ -88,7 +90,8 @@ class Options:
         """What a picture was made with, for its metadata."""
         return {
             "style": style, **more, "strength": self.strength, "keep_color": float(self.keep_color),
-            "keep_texture": float(self.keep_texture), "refine": self.refine, "content_space": self.content_space,
+            "keep_texture": float(self.keep_texture), "keep_shape": float(self.keep_shape), "refine": self.refine,
+            "content_space": self.content_space,
         }  # fmt: skip
 
 

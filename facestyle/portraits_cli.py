@@ -132,6 +132,9 @@ def add_stylizing(parser: argparse.ArgumentParser, *, faces: str) -> None:
     parser.add_argument(
         "--keep-texture", type=float, default=0.0, help="0 to 1: hair, beard and skin as they are"
     )
+    parser.add_argument(
+        "--keep-shape", type=float, default=0.0, help="0 to 1: the face's shapes as they are"
+    )
     parser.add_argument("--refine", type=int, default=0, help="optimisation steps for likeness")
     parser.add_argument(
         "--content-space",
@@ -170,7 +173,7 @@ def stylizing_options(args: argparse.Namespace) -> dict[str, Any]:
     """What `add_stylizing` read, as arguments of the stylizer."""
     return {
         "strength": args.strength, "keep_color": args.keep_color, "keep_texture": args.keep_texture,
-        "refine": args.refine, "content_space": args.content_space, "faces": args.faces,
+        "keep_shape": args.keep_shape, "refine": args.refine, "content_space": args.content_space, "faces": args.faces,
         "aligned": args.already_aligned, "on_no_face": args.on_no_face,
     }  # fmt: skip
 

@@ -69,6 +69,8 @@ class StyleConfig:
         likeness: share of the map of codes in `LIKENESS_FILE` (`models.latent_map`) that is worked into the weights
             when the style is loaded; 0 where there is none.
         hair: share of the change of kernels in `HAIR_FILE` (`models.kernel_change`), likewise.
+        keep_shape: how far the weights that draw shapes, all that was learned in them, go back to the base generator's
+            when the style is loaded, as ``FaceStylizer``'s option of that name, which goes on from there.
         license: of the weights, an SPDX id or words; "unknown" where nobody stated it.
         data: what it was trained on: source, count, licence.
         encoder: "base" for the bundled E_w, or `OWN_ENCODER`, a file in the style's folder.
@@ -87,6 +89,7 @@ class StyleConfig:
     share: float = 1.0
     likeness: float = 0.0
     hair: float = 0.0
+    keep_shape: float = 0.0
     license: str = "unknown"
     data: dict[str, Any] = field(default_factory=dict)
     encoder: str = "base"
@@ -103,6 +106,8 @@ class StyleConfig:
         for name in ("likeness", "hair"):
             if not 0 <= getattr(self, name) <= 2:
                 raise ConfigError(f"{name} must be in [0, 2], got {getattr(self, name)}")
+        if not 0 <= self.keep_shape <= 1:
+            raise ConfigError(f"keep_shape must be in [0, 1], got {self.keep_shape}")
         if self.encoder not in ("base", OWN_ENCODER):
             raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
         if self.alignment != "ffhq":
@@ -111,7 +116,7 @@ class StyleConfig:
     @property
     def adjusts(self) -> bool:
         """Whether a style's weights are used otherwise than its ``generator.safetensors`` holds them."""
-        return self.share != 1 or any(self.beside.values())
+        return self.share != 1 or self.keep_shape > 0 or any(self.beside.values())
 
     @property
     def beside(self) -> dict[str, float]:

@@ -100,7 +100,7 @@ class FaceStylizer:
         self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
         self._reader = PhotoReader(self.base, encoder, config, self.device, self.dtype)
         self.folder: Path | None = None
-        self._blend: tuple[tuple[float, float, int], nn.Module] | None = None
+        self._blend: tuple[tuple[float, float, float, int], nn.Module] | None = None
 
     @classmethod
     def from_pretrained(
@@ -239,6 +239,7 @@ class FaceStylizer:
         strength: float = 1.0,
         keep_color: float | bool = 0.0,
         keep_texture: float | bool = 0.0,
+        keep_shape: float | bool = 0.0,
         refine: int = 0,
         content_space: Space = "w",
         faces: Faces = "all",
@@ -258,6 +259,8 @@ class FaceStylizer:
             keep_color: 0 to 1 (or True), how much of the photo's own colours comes back.
             keep_texture: 0 to 1 (or True), how much of a natural texture of hair, beard and skin comes back on the
                 style's shapes: the finest layers are drawn that much more as G does.
+            keep_shape: 0 to 1 (or True), how much of the face's own shapes comes back under the style's lines and
+                paint: the coarsest layers are drawn that much more as G does.
             refine: optimisation steps on the code for a closer likeness: 8 bring most of it, 50 are plenty; 0.15 to
                 0.25 s each on two cores.
             content_space: where the face is encoded (paper section 6.2): "w" balances likeness and style; "z_plus" is
@@ -275,9 +278,9 @@ class FaceStylizer:
             ImageError: a photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         options = Options(
-            psi=psi, strength=strength, keep_color=float(keep_color), keep_texture=float(keep_texture), refine=refine,
-            content_space=content_space, faces=faces, aligned=aligned, on_no_face=on_no_face, seed=seed,
-            progress=progress,
+            psi=psi, strength=strength, keep_color=float(keep_color), keep_texture=float(keep_texture),
+            keep_shape=float(keep_shape), refine=refine, content_space=content_space, faces=faces,
+            aligned=aligned, on_no_face=on_no_face, seed=seed, progress=progress,
         )  # fmt: skip
         settings = self._settings(options, psi=self._psi(psi), seed=seed)
         sources = photos if isinstance(photos, list) else [photos]
@@ -302,8 +305,8 @@ class FaceStylizer:
     ) -> PreparedPhoto:
         """The photo with its faces found and encoded, to be passed in its place as often as wanted.
 
-        Drawing it in another style or with other options (strength, psi, keep_color, keep_texture) skips the first
-        half of the way.
+        Drawing it in another style or with other options (strength, psi, keep_color, keep_texture, keep_shape) skips
+        the first half of the way.
         Later calls number the faces as they were prepared, take ``refine`` and ``content_space`` from here, and do not
         look at ``aligned`` and ``on_no_face`` again.
 
@@ -556,7 +559,7 @@ class FaceStylizer:
         options: Options,
         finish: Callable[[Sequence[ReadPhoto], nn.Module], list[_R]],
     ) -> list[_R]:
-        network = self._synthesis_at(options.strength, float(options.keep_texture), options.seed)
+        network = self._synthesis_at(options)
         reader = self._reader
         reader.make_ready(options.content_space)
 
@@ -644,16 +647,19 @@ class FaceStylizer:
             for job, round_ in zip(jobs, rounds, strict=True)
         ]
 
-    def _synthesis_at(self, strength: float, keep_texture: float, seed: int) -> nn.Module:
-        """Synthesis network of a strength and texture, its noise laid by a seed; the last one asked for is kept."""
+    def _synthesis_at(self, options: Options) -> nn.Module:
+        """Synthesis network of a strength, its noise laid by a seed; the last one asked for is kept."""
+        strength, seed = options.strength, options.seed
+        kept_shares = float(options.keep_texture), float(options.keep_shape)
         if strength == seed == 0:
             return self._reader.base_network
         kept = self._blend  # another thread may ask for another one meanwhile
-        asked = (strength, keep_texture, seed)
+        asked = (strength, *kept_shares, seed)
         if kept is None or kept[0] != asked:
             network = synthesis_at(
-                strength, self.generator, self.base, self.dtype, seed, keep_texture=keep_texture
-            )
+                strength, self.generator, self.base, self.dtype, seed,
+                keep_texture=kept_shares[0], keep_shape=kept_shares[1],
+            )  # fmt: skip
             kept = self._blend = asked, network
         return kept[1]
 

@@ -38,6 +38,7 @@ def build_endpoints(engine: Engine) -> None:
         keep_texture = gr.Number(
             0.0, label="keep_texture: 0 to 1, share of the natural texture of hair, beard and skin"
         )
+        keep_shape = gr.Number(0.0, label="keep_shape: 0 to 1, share of the face's own shapes")
         psi = gr.Number(-1.0, label="psi: truncation, 0 to 1; below 0 the style's own")
         refine = gr.Number(0, precision=0, label="refine: steps of optimisation, at most 60")
         faces = gr.Textbox(
@@ -87,20 +88,21 @@ def build_endpoints(engine: Engine) -> None:
     def stylize(
         photo: str, style: str, strength: float, keep_color: float, psi: float, refine: int,
         faces: str, portrait: bool, seed: int, aligned: bool, on_no_face: OnNoFace,
-        keep_texture: float, request: gr.Request,
+        keep_texture: float, keep_shape: float, request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """A photo in a style: every face is found, drawn anew and put back into the photo."""
         with _as_gradio_errors():
             result = engine.stylize(
                 visitor_of(request), photo, style, refine=_refine(refine), strength=strength,
                 keep_color=keep_color, psi=psi if psi >= 0 else None, faces=_faces(faces), seed=int(seed),
-                aligned=aligned, on_no_face=on_no_face, keep_texture=keep_texture,
+                aligned=aligned, on_no_face=on_no_face, keep_texture=keep_texture, keep_shape=keep_shape,
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
     def variations(
         photo: str, style: str, level: int, seed: int, count: int, strength: float, keep_color: float,
-        faces: str, refine: int, aligned: bool, on_no_face: OnNoFace, keep_texture: float, request: gr.Request,
+        faces: str, refine: int, aligned: bool, on_no_face: OnNoFace, keep_texture: float, keep_shape: float,
+        request: gr.Request,
     ) -> tuple[list[str], dict[str, Any]]:  # fmt: skip
         """Portraits of one photo that differ in hair, clothes or colours; one seed each, counted up."""
         with _as_gradio_errors():
@@ -111,14 +113,14 @@ def build_endpoints(engine: Engine) -> None:
                 visitor_of(request), photo, style, int(count), refine=_refine(refine),
                 mixing_level=int(level), seed=int(seed), strength=strength, keep_color=keep_color,
                 faces="largest" if chosen == "all" else chosen, aligned=aligned, on_no_face=on_no_face,
-                keep_texture=keep_texture,
+                keep_texture=keep_texture, keep_shape=keep_shape,
             )  # fmt: skip
             return [_picture(one, style, True) for one in made], _facts(made[0])
 
     def like_a_reference(
         photo: str, reference: str, style: str, level: int, alpha: float, strength: float, keep_color: float,
         faces: str, portrait: bool, aligned: bool, refine: int, photo_aligned: bool, on_no_face: OnNoFace,
-        keep_texture: float, request: gr.Request,
+        keep_texture: float, keep_shape: float, request: gr.Request,
     ) -> tuple[str, dict[str, Any]]:  # fmt: skip
         """A photo drawn like a reference picture; a new reference is studied first, half a minute on a CPU."""
         visitor = visitor_of(request)
@@ -127,7 +129,7 @@ def build_endpoints(engine: Engine) -> None:
             result = engine.with_code(
                 visitor, photo, style, code, refine=_refine(refine), mixing_level=int(level), alpha=alpha,
                 strength=strength, keep_color=keep_color, faces=_faces(faces), aligned=photo_aligned,
-                on_no_face=on_no_face, keep_texture=keep_texture,
+                on_no_face=on_no_face, keep_texture=keep_texture, keep_shape=keep_shape,
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
@@ -146,7 +148,7 @@ def build_endpoints(engine: Engine) -> None:
         stylize, "stylize",
         [
             photo, style, strength, keep_color, psi, refine, faces, portrait, strokes, square, on_no_face,
-            keep_texture,
+            keep_texture, keep_shape,
         ],
         [picture, facts],
     )  # fmt: skip
@@ -154,7 +156,7 @@ def build_endpoints(engine: Engine) -> None:
         variations, "variations",
         [
             photo, style, level, seed, count, strength, keep_color, faces, refine, square, on_no_face,
-            keep_texture,
+            keep_texture, keep_shape,
         ],
         [pictures, facts],
     )  # fmt: skip
@@ -162,7 +164,7 @@ def build_endpoints(engine: Engine) -> None:
         like_a_reference, "reference",
         [
             photo, reference, style, level, alpha, strength, keep_color, faces, portrait, aligned, refine,
-            photo_square, on_no_face, keep_texture,
+            photo_square, on_no_face, keep_texture, keep_shape,
         ],
         [picture, facts],
     )  # fmt: skip

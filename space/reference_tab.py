@@ -61,16 +61,17 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     with gr.Row():
         keep_color = gr.Slider(0, 1, 0, step=0.05, label=text("keep_color"), buttons=[])
         keep_texture = gr.Slider(0, 1, 0, step=0.05, label=text("keep_texture"), buttons=[])
+        keep_shape = gr.Slider(0, 1, 0, step=0.05, label=text("keep_shape"), buttons=[])
     view.lay_out_codes()
 
-    looks = [shows, level, alpha, strength, keep_color, keep_texture]
+    looks = [shows, level, alpha, strength, keep_color, keep_texture, keep_shape]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, reference, whole, *looks]
     outputs = [message, *view.outputs]
 
     def draw(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
         shows: str, level: int, alpha: float, strength: float, keep_color: float, keep_texture: float,
-        request: gr.Request,
+        keep_shape: float, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None or reference is None:
@@ -91,6 +92,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
             "strength": (strength, 1.0),
             "keep_color": (keep_color, 0.0),
             "keep_texture": (keep_texture, 0.0),
+            "keep_shape": (keep_shape, 0.0),
         }
         options = {name: value for name, (value, usual) in given.items() if value != usual}
         options |= {"mixing_level": level, **CUTS[cut]}
@@ -128,7 +130,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     def redraw_if_studied(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, reference: str | None, whole: bool,
         shows: str, level: int, alpha: float, strength: float, keep_color: float, keep_texture: float,
-        request: gr.Request,
+        keep_shape: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         """The same, where the reference was studied already."""
         nothing = [gr.skip()] * len(outputs)
@@ -152,6 +154,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
             strength,
             keep_color,
             keep_texture,
+            keep_shape,
             request,
         )
 

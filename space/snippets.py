@@ -11,7 +11,8 @@ __all__ = ["Call"]
 
 _FLAGS = {
     "mixing_level": "--mixing-level", "keep_color": "--keep-color", "keep_texture": "--keep-texture",
-    "psi_content": "--psi-content", "aligned": "--already-aligned", "on_no_face": "--on-no-face",
+    "keep_shape": "--keep-shape", "psi_content": "--psi-content", "aligned": "--already-aligned",
+    "on_no_face": "--on-no-face",
 }  # fmt: skip
 
 
@@ -114,6 +115,7 @@ class Call:
         looks = [given.get("strength", 1.0), given.get("keep_color", 0.0)]
         last = [
             given.get("aligned", False), given.get("on_no_face", "error"), given.get("keep_texture", 0.0),
+            given.get("keep_shape", 0.0),
         ]  # fmt: skip
         if self.way == "variations":
             return [

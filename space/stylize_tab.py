@@ -74,6 +74,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             0, 1, 0, step=0.05, label=text("keep_texture"), info=text("keep_texture_info"),
             elem_id="keep-texture", buttons=[],
         )  # fmt: skip
+        keep_shape = gr.Slider(
+            0, 1, 0, step=0.05, label=text("keep_shape"), info=text("keep_shape_info"),
+            elem_id="keep-shape", buttons=[],
+        )  # fmt: skip
     with gr.Row():
         psi = gr.Slider(
             0, 1.2, engine.psi(opening_style), step=0.05, label=text("psi"), info=text("psi_info"),
@@ -87,13 +91,14 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
 
-    settings = [shows, strength, keep_color, keep_texture, psi, refine, seed]
+    settings = [shows, strength, keep_color, keep_texture, keep_shape, psi, refine, seed]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, *settings]
     outputs = [panel.message, *view.outputs]
 
     def draw(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
-        keep_color: float, keep_texture: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        keep_color: float, keep_texture: float, keep_shape: float, psi: float, refine: int, seed: float | None,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
@@ -108,7 +113,13 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             if several and not chosen:
                 return with_message(outputs, say(request, "no_faces_chosen"))
             options = _changed(
-                strength, keep_color, keep_texture, psi, engine.psi(style), int(seed or 0)
+                strength,
+                keep_color,
+                keep_texture,
+                keep_shape,
+                psi,
+                engine.psi(style),
+                int(seed or 0),
             )
             options |= CUTS[cut]
             faces = sorted(chosen) if several and len(chosen) < len(prepared.codes) else None
@@ -137,7 +148,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
 
     def begin(
         photo: str | None, style: str, cut: str, strength: float, keep_color: float, keep_texture: float,
-        psi: float, seed: float | None, request: gr.Request,
+        keep_shape: float, psi: float, seed: float | None, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """A photo cut out in a new way: its faces, and a first picture of it, as encoded."""
@@ -171,6 +182,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             strength,
             keep_color,
             keep_texture,
+            keep_shape,
             psi,
             0,
             seed,
@@ -183,7 +195,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
 
     def begin_anew(
         begun_of: str | None, photo: str | None, style: str, strength: float, keep_color: float,
-        keep_texture: float, psi: float, seed: float | None, request: gr.Request,
+        keep_texture: float, keep_shape: float, psi: float, seed: float | None, request: gr.Request,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """A new photo, in which faces are looked for, whatever was said of the last one.
@@ -192,13 +204,14 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         """
         if photo is not None and photo == begun_of:
             return [gr.skip()] * (2 + len(begin_outputs))
-        looks = (strength, keep_color, keep_texture, psi, seed)
+        looks = (strength, keep_color, keep_texture, keep_shape, psi, seed)
         begun = begin(photo, style, "find", *looks, request, progress)
         return [photo, "find", *begun]
 
     def draw_closer(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
-        keep_color: float, keep_texture: float, psi: float, refine: int, seed: float | None, request: gr.Request,
+        keep_color: float, keep_texture: float, keep_shape: float, psi: float, refine: int, seed: float | None,
+        request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         """After the first picture: one that is more like the person."""
@@ -217,6 +230,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             strength,
             keep_color,
             keep_texture,
+            keep_shape,
             psi,
             refine,
             seed,
@@ -230,7 +244,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
     }  # fmt: skip
     closer = {**drawing, "show_progress": "hidden"}
-    looks = [strength, keep_color, keep_texture, psi, seed]
+    looks = [strength, keep_color, keep_texture, keep_shape, psi, seed]
     begun_of = gr.State(None)
     new_photo, anew = (
         [begun_of, panel.photo, panel.style, *looks],
@@ -245,8 +259,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     ).then(draw_closer, inputs, outputs, **closer)
     gr.on(
         [
-            shows.input, strength.input, keep_color.input, keep_texture.input, psi.input, refine.release,
-            seed.input, panel.chosen.input,
+            shows.input, strength.input, keep_color.input, keep_texture.input, keep_shape.input, psi.input,
+            refine.release, seed.input, panel.chosen.input,
         ],
         draw, inputs, outputs, **drawing,
     )  # fmt: skip
@@ -262,8 +276,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         draw, inputs, outputs, **drawing
     )
     reset.click(
-        lambda style: (1.0, 0.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
-        [strength, keep_color, keep_texture, psi, refine, seed], **light,
+        lambda style: (1.0, 0.0, 0.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
+        [strength, keep_color, keep_texture, keep_shape, psi, refine, seed], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
     def faces_after(
@@ -304,11 +318,18 @@ def with_message(outputs: Sequence[Any], message: str) -> list[Any]:
 
 
 def _changed(
-    strength: float, keep_color: float, keep_texture: float, psi: float, usual_psi: float, seed: int
+    strength: float,
+    keep_color: float,
+    keep_texture: float,
+    keep_shape: float,
+    psi: float,
+    usual_psi: float,
+    seed: int,
 ) -> dict[str, Any]:
     """Options that are not the defaults."""
     given = {
         "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "keep_texture": (keep_texture, 0.0),
+        "keep_shape": (keep_shape, 0.0),
         "psi": (psi, usual_psi), "seed": (seed, 0),
     }  # fmt: skip
     return {name: value for name, (value, usual) in given.items() if abs(value - usual) > 1e-6}

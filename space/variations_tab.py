@@ -79,9 +79,12 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
                 info=text("keep_texture_info"),
                 buttons=[],
             )
+            keep_shape = gr.Slider(
+                0, 1, 0, step=0.05, label=text("keep_shape"), info=text("keep_shape_info"), buttons=[],
+            )  # fmt: skip
         view.lay_out_codes()
 
-    looks = [level, strength, keep_color, keep_texture]
+    looks = [level, strength, keep_color, keep_texture, keep_shape]
     outputs = [panel.message, *view.outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
 
@@ -112,12 +115,13 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
 
     def draw_one(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, seed: int | None, level: int,
-        strength: float, keep_color: float, keep_texture: float, request: gr.Request,
+        strength: float, keep_color: float, keep_texture: float, keep_shape: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
         if photo is None or seed is None:
             return [gr.skip()] * len(outputs)
         given = {
             "strength": (strength, 1.0), "keep_color": (keep_color, 0.0), "keep_texture": (keep_texture, 0.0),
+            "keep_shape": (keep_shape, 0.0),
         }  # fmt: skip
         options = {name: value for name, (value, usual) in given.items() if value != usual}
         options |= {"mixing_level": level, "seed": seed, **CUTS[cut]}

@@ -44,7 +44,7 @@ def difference(first, second) -> float:
     [
         ({}, 0.5),
         ({"strength": 0.5, "seed": 3}, 0.5),
-        ({"keep_color": 0.7, "keep_texture": 0.5}, 0.5),
+        ({"keep_color": 0.7, "keep_texture": 0.5, "keep_shape": 0.5}, 0.5),
         ({"content_space": "z_plus"}, 1.0),
         ({"refine": 4}, 4.0),  # whose steps part ways by rounding
     ],

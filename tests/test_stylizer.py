@@ -28,7 +28,7 @@ from facestyle.errors import (
 )
 from facestyle.latents import broadcast, truncate
 from facestyle.models.checkpoints import read_tensors
-from facestyle.models.generator import is_fine, weights_between
+from facestyle.models.generator import is_fine, shape_stage, weights_between
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.photo_reader import PhotoReader
@@ -173,6 +173,62 @@ def test_keep_texture_goes_back_to_g_in_what_draws_textures(stylizer):
     assert is_fine("b128.conv0.weight") and is_fine("b1024.torgb.bias")
     assert is_fine("b8.conv1.noise_strength") and not is_fine("b64.conv1.weight")
     assert not is_fine("b4.const") and not is_fine("stem.weight")
+
+
+def test_keep_shape_goes_back_to_g_in_what_draws_shapes_coarsest_first(stylizer):
+    g, styled = stylizer.base.synthesis, stylizer.generator.synthesis
+    base, style = g.state_dict(), styled.state_dict()
+    up_to_16, at_32 = ("const", "stem.", "blocks.0.", "blocks.1."), ("blocks.2.",)
+    for strength, kept, early, late in ((1.5, 0.25, 0.5, 0), (1.0, 0.5, 1, 0), (1.0, 0.75, 1, 0.5)):
+        mixed = weights_between(g, styled, strength, keep_shape=kept)
+        for name, tensor in mixed.items():
+            noise = name.endswith("noise")
+            back = 0 if noise else early if name.startswith(up_to_16) else 0
+            back = late if name.startswith(at_32) and not noise else back
+            share = strength * (1 - back)
+            wanted = base[name].double() + share * (style[name].double() - base[name].double())
+            torch.testing.assert_close(tensor, wanted.float(), atol=1e-6, rtol=1e-6)
+    half = copy.deepcopy(styled)
+    half.load_state_dict(mixed | weights_between(g, styled, 1, keep_shape=0.5))
+    assert_same_tensors(
+        weights_between(g, half, 1, keep_shape=0.5), weights_between(g, styled, 1, keep_shape=0.75)
+    )
+    assert shape_stage("b4.const") == 16 and shape_stage("b32.conv1.weight") == 32
+    assert shape_stage("b64.conv0.weight") is shape_stage("b8.conv1.noise_strength") is None
+
+
+def assert_same_tensors(given, wanted):
+    assert given.keys() == wanted.keys()
+    for name in given:
+        torch.testing.assert_close(given[name], wanted[name], atol=1e-6, rtol=1e-6)
+
+
+def test_a_style_that_keeps_shapes_draws_as_the_option_does(stylizer, astronaut, tmp_path):
+    stylizer.save_pretrained(tmp_path)
+    card = StyleConfig.from_file(tmp_path / "config.json")
+    dataclasses.replace(card, keep_shape=0.75).save(tmp_path / "config.json")
+    keeps = FaceStylizer.from_pretrained(tmp_path, device="cpu", dtype="float32")
+    ours, wanted = (
+        keeps(astronaut).faces[0].portrait,
+        stylizer(astronaut, keep_shape=0.75).faces[0].portrait,
+    )
+    assert difference(ours, wanted) < 0.3, "float16 rounds"
+    assert difference(wanted, stylizer(astronaut).faces[0].portrait) > 1
+    assert keeps.config.keep_shape == 0, "saved again, it is not taken twice"
+
+
+def test_keep_shape_brings_shapes_back_and_leaves_lines(stylizer, astronaut):
+    prepared = stylizer.prepare(astronaut)
+
+    def drawn(**options):
+        image = stylizer(prepared, **options).faces[0].portrait.convert("L")
+        small = np.asarray(image.resize((64, 64), Image.Resampling.BOX), np.float32)
+        return np.abs(np.diff(np.asarray(image, np.float32), axis=1)).mean(), small
+
+    plain, kept, photo = (drawn(**o) for o in ({}, {"keep_shape": True}, {"strength": 0}))
+    assert np.abs(kept[1] - photo[1]).mean() < 0.8 * np.abs(plain[1] - photo[1]).mean()
+    assert abs(kept[0] - plain[0]) < 0.5 * abs(photo[0] - plain[0]), "the style's smoothness"
+    assert (drawn(keep_shape=0.0)[1] == plain[1]).all()
 
 
 def test_keep_texture_brings_detail_back_and_leaves_shapes(stylizer, astronaut):
@@ -416,6 +472,7 @@ def test_memory_that_runs_out_has_a_name(stylizer, astronaut, monkeypatch):
         {"strength": 2.1},
         {"keep_color": 2},
         {"keep_texture": 1.2},
+        {"keep_shape": -0.1},
         {"refine": -1},
         {"seed": -1},
         {"on_no_face": "cry"},

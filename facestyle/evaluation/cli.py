@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_SWEPT = ("psi", "strength", "keep_texture", "likeness", "hair", "refine")
+_SWEPT = ("psi", "strength", "keep_texture", "keep_shape", "likeness", "hair", "refine")
 """Settings that are swept."""
 _REFINED = _SWEPT[:-1]
 """Those of them whose codes ``--refine`` goes before."""

@@ -33,13 +33,14 @@ if TYPE_CHECKING:
 
 __all__ = ["SETTINGS", "Setting", "sweep_report"]
 
-Setting = Literal["psi", "strength", "refine", "keep_texture", "likeness", "hair"]
+Setting = Literal["psi", "strength", "refine", "keep_texture", "keep_shape", "likeness", "hair"]
 
 SETTINGS: dict[Setting, tuple[float, ...]] = {
     "psi": (0.7, 0.8, 0.9, 1.0, 1.15),
     "strength": (0.6, 0.8, 1.0, 1.2, 1.4, 1.6),
     "refine": (0, 4, 8, 16, 50),
     "keep_texture": (0.0, 0.25, 0.5, 0.75, 1.0),
+    "keep_shape": (0.0, 0.25, 0.5, 0.75, 1.0),
     "likeness": (0.0, 0.5, 1.0, 1.5),
     "hair": (0.0, 0.5, 0.75, 1.0),
 }
@@ -51,6 +52,7 @@ _LARGEST = {
     "strength": MOST_STRENGTH,
     "refine": 1000,
     "keep_texture": 1.0,
+    "keep_shape": 1.0,
     "likeness": 2.0,
     "hair": 2.0,
 }
@@ -81,9 +83,9 @@ def sweep_report(
     Args:
         stylizer: of the style.
         setting: "psi" truncates the codes; "strength" is the share of the way from G's weights to G''s, or beyond;
-            "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does; "likeness"
-            is the share of the style's map of codes, see ``training.likeness``, and "hair" of its change of kernels,
-            see ``training.hair``.
+            "refine" optimises the codes by so many steps; "keep_texture" draws the finest layers as G does,
+            "keep_shape" the coarsest, in place of what the style's ``config.json`` has; "likeness" is the share of the
+            style's map of codes, see ``training.likeness``, and "hair" of its change of kernels, see ``training.hair``.
         pictures: the style's own pictures: a folder or zip, or several.
         photos: aligned test photos, likewise.
         folder: where the files go.
@@ -109,7 +111,7 @@ def sweep_report(
         )
     if setting == "refine" and any(value != int(value) for value in values):
         raise ConfigError(f"refine is a number of steps, got {list(values)}")
-    if setting in _LEARNED and not _learned(stylizer, setting):
+    if setting in _LEARNED and not _carded(stylizer, setting):
         raise ConfigError(
             f"the style {stylizer.config.name} has no {_LEARNED[setting]}; facestyle {setting} learns one"
         )
@@ -143,8 +145,8 @@ def sweep_report(
         rows.append(row)
         save_metrics(row, folder / f"{setting}_{value:g}.json")
     save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
-    if setting in _LEARNED:
-        usual = _learned(stylizer, setting)
+    if setting in _LEARNED or setting == "keep_shape":
+        usual = _carded(stylizer, setting)
     else:
         usual = {"psi": config.psi, "strength": 1.0}.get(setting, 0.0)
     others = f" All codes went through {refine} steps of refine." if refine else ""
@@ -195,8 +197,8 @@ def _looks_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
 
 
-def _learned(stylizer: FaceStylizer, setting: str) -> float:
-    """The share of what a style has in a file of its own, as it is worked in; 0 where it has none."""
+def _carded(stylizer: FaceStylizer, setting: str) -> float:
+    """A share with which a style is loaded; 0 where it is no style's folder."""
     path = None if stylizer.folder is None else stylizer.folder / "config.json"
     if path is None or not path.is_file():
         return 0.0
@@ -213,13 +215,15 @@ def _portraits(
     def drawn(codes: Tensor, psi: float, generator: Generator = stylizer.generator) -> Tensor:
         return draw(generator, truncate(codes, base.w_avg, psi), side_px=side_px)
 
-    def with_shares(share: float, fine_share: float) -> Tensor:
+    def with_shares(share: float, fine_share: float | None = None, keep_shape: float = 0) -> Tensor:
         generator = copy.deepcopy(stylizer.generator)
-        weights = weights_between(base.synthesis, generator.synthesis, share, fine_share)
+        weights = weights_between(
+            base.synthesis, generator.synthesis, share, fine_share, keep_shape
+        )
         generator.synthesis.load_state_dict(weights)
         return drawn(codes, config.psi, generator)
 
-    def with_learned(share: float) -> Tensor:
+    def with_card(share: float) -> Tensor:
         folder = stylizer.folder
         assert folder is not None
         changed: dict[str, Any] = {setting: share}
@@ -228,10 +232,13 @@ def _portraits(
 
     ways: dict[Setting, Callable[[float], Tensor]] = {
         "psi": lambda value: drawn(codes, value),
-        "strength": lambda value: with_shares(value, value),
+        "strength": with_shares,
         "keep_texture": lambda value: with_shares(1, 1 - value),
-        "likeness": with_learned,
-        "hair": with_learned,
+        "keep_shape": lambda value: (
+            with_card(value) if stylizer.folder else with_shares(1, keep_shape=value)
+        ),
+        "likeness": with_card,
+        "hair": with_card,
         "refine": lambda value: drawn(_refined(base, people, int(value)), config.psi),
     }
     return ways[setting]

@@ -10,13 +10,16 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Generator", "Noise", "Source", "is_fine", "same_w", "sample_z", "weights_between"]
+__all__ = [
+    "Generator", "Noise", "Source", "is_fine", "same_w", "sample_z", "shape_stage", "weights_between",
+]  # fmt: skip
 
 Noise = Literal["const", "none"]
 
 _BLOCK = re.compile(r"blocks\.(\d+)\.|b(\d+)\.")
 """A block of "mobile", by its place from a grid of 8 on, or of "stylegan2", by the side of its grid."""
 _FINE_PX = 128
+_SHAPES_PX = (16, 32)
 _SAME_W = 0.05
 
 
@@ -89,7 +92,11 @@ def same_w(w: Tensor, other: Tensor) -> bool:
 
 
 def weights_between(
-    base: nn.Module, styled: nn.Module, share: float, fine_share: float | None = None
+    base: nn.Module,
+    styled: nn.Module,
+    share: float,
+    fine_share: float | None = None,
+    keep_shape: float = 0.0,
 ) -> dict[str, Tensor]:
     """Weights on the line from G's synthesis network (share 0) through that of a style finetuned from it (1).
 
@@ -101,14 +108,24 @@ def weights_between(
         styled: the style's.
         share: of the change in its weights.
         fine_share: of the change in those that draw textures, see `is_fine`; ``share`` when None.
+        keep_shape: how far those that draw shapes go back to G, 0 to 1: first all on grids up to 16, then those on 32.
+            What has gone back before is left out, so that each share of the way does something.
     """
-    start = base.state_dict()
+    start, end = base.state_dict(), styled.state_dict()
     fine_share = share if fine_share is None else fine_share
+    back: dict[str, float] = {}
+    if keep_shape:
+        stages = [[name for name in end if shape_stage(name) == stage] for stage in _SHAPES_PX]
+        left = [names for names in stages if any(_differ(start[name], end[name]) for name in names)]
+        for index, names in enumerate(left):
+            back |= dict.fromkeys(names, min(1.0, max(0.0, keep_shape * len(left) - index)))
     return {
         name: torch.lerp(
-            _exact(start[name]), _exact(tensor), fine_share if is_fine(name) else share
+            _exact(start[name]),
+            _exact(tensor),
+            fine_share if is_fine(name) else share * (1 - back.get(name, 0.0)),
         ).to(tensor)
-        for name, tensor in styled.state_dict().items()
+        for name, tensor in end.items()
     }
 
 
@@ -120,13 +137,34 @@ def is_fine(name: str) -> bool:
     Args:
         name: of the weight, in the architecture "mobile" or "stylegan2".
     """
-    if "noise" in name or name.startswith("to_"):
-        return True
+    return "noise" in name or name.startswith("to_") or _grid_px(name) >= _FINE_PX
+
+
+def shape_stage(name: str) -> int | None:
+    """Of a weight that draws shapes 16 or 32, the largest grid of its kind; None of all others.
+
+    How large a head is and how its hair lies is drawn up to 16, smiles, brows and eyes at 32; lines and paint later.
+
+    Args:
+        name: of the weight, in the architecture "mobile" or "stylegan2".
+    """
+    if is_fine(name):
+        return None
+    return next((most for most in _SHAPES_PX if _grid_px(name) <= most), None)
+
+
+def _grid_px(name: str) -> int:
+    """Side of the grid that a weight works on; 4 of what stands before all blocks."""
     block = _BLOCK.match(name)
     if block is None:
-        return False
+        return 4
     index, side = block.groups()
-    return (8 << int(index) if index else int(side)) >= _FINE_PX
+    return 8 << int(index) if index else int(side)
+
+
+def _differ(a: Tensor, b: Tensor) -> bool:
+    """By more than a file of float16 rounds."""
+    return not torch.allclose(a.float(), b.float(), rtol=2e-3, atol=1e-6)
 
 
 def _exact(tensor: Tensor) -> Tensor:

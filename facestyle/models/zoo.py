@@ -147,8 +147,9 @@ def load_style(folder: str | Path) -> Style:
         generator = load_style_generator(folder, base)
         # The generator has its shares of everything by now; saved again, they must not be taken twice.
         return Style(
-            replace(config, share=1.0, likeness=0.0, hair=0.0), generator, base, load_encoder(own)
-        )
+            replace(config, share=1.0, likeness=0.0, hair=0.0, keep_shape=0.0), generator, base,
+            load_encoder(own),
+        )  # fmt: skip
     base = load_base_generator(folder)
     own_files = own_encoders(folder)
     config = StyleConfig(
@@ -226,7 +227,7 @@ def load_style_generator(
     """G' of a style's folder: its own synthesis network on the mapping network of ``base``.
 
     ``config.share``, the map of codes (``config.likeness``) and the change of kernels (``config.hair``) that lie there
-    are worked into it.
+    are worked into it; then shapes go back as far as ``config.keep_shape``.
 
     Args:
         folder: the style's.
@@ -258,6 +259,9 @@ def load_style_generator(
         LatentMap.from_file(folder / LIKENESS_FILE).work_into(synthesis, config.likeness)
     if config.hair:
         KernelChange.from_file(folder / HAIR_FILE).work_into(synthesis, config.hair)
+    if config.keep_shape:
+        kept = weights_between(base.synthesis, synthesis, 1.0, keep_shape=config.keep_shape)
+        synthesis.load_state_dict(kept)
     if config.adjusts:
         synthesis.half().float()  # as a file would store them
     generator.mapping = base.mapping

@@ -359,7 +359,7 @@ def give_hair(
     check_apart(folder, target)
     card = replace(StyleConfig.from_file(folder / "config.json"), hair=0.0)
     base = load_style_base(folder)
-    styled = load_style_generator(folder, base, card)
+    styled = load_style_generator(folder, base, replace(card, keep_shape=0.0))
     change = learn_hair(base, styled, out / "hair", config, processes=processes, progress=progress)
     if processes.is_main:
         change.save(target / HAIR_FILE)

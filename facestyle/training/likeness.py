@@ -272,7 +272,7 @@ def liken_style(
     check_apart(folder, target)
     card = replace(StyleConfig.from_file(folder / "config.json"), likeness=0.0)
     base = load_style_base(folder)
-    styled = load_style_generator(folder, base, card)
+    styled = load_style_generator(folder, base, replace(card, keep_shape=0.0))
     learned = learn_likeness(
         base, styled, out / _STAGE, config, processes=processes, progress=progress
     )

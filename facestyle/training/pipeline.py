@@ -376,7 +376,8 @@ def train_style(
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
         before = _weights(folder / "style") if known else {}
-        card = replace(card, share=known.get("share", card.share))
+        shares = {name: known.get(name, getattr(card, name)) for name in ("share", "keep_shape")}
+        card = replace(card, **shares)
         if learned is not None:
             learned.save(folder / "style" / LIKENESS_FILE)
             card = replace(card, likeness=known.get("likeness", 0.0) or 1.0)
@@ -497,7 +498,7 @@ def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
     except (OSError, ValueError, CheckpointError):
         return {}
     kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
-    shares = {"share": config.share, "likeness": config.likeness, "hair": config.hair}
+    shares = {name: getattr(config, name) for name in ("share", "likeness", "hair", "keep_shape")}
     return {name: origin[name] for name in kept if name in origin} | shares
 
 

@@ -154,7 +154,7 @@ CALLS = [
         style="illustration",
         photo="my photo.png",
         way="variations",
-        options={"mixing_level": 3, "seed": 5, "refine": 1, "keep_texture": 1.0},
+        options={"mixing_level": 3, "seed": 5, "refine": 1, "keep_texture": 1.0, "keep_shape": 0.5},
     ),
     Call(style="illustration", photo="my photo.png", options={"seed": 7, "aligned": True}),
     Call(
@@ -203,8 +203,8 @@ def test_the_call_over_http_gives_every_argument_in_its_place(client, way):
     call = Call(
         style="cartoon", photo="me.png", reference="like.png", way=way, faces=[1],
         options={
-            "strength": 0.8, "keep_color": 0.3, "keep_texture": 0.6, "psi": 0.4, "refine": 2, "seed": 5, "alpha": 0.7,
-            "mixing_level": 9, "on_no_face": "center",
+            "strength": 0.8, "keep_color": 0.3, "keep_texture": 0.6, "keep_shape": 0.5, "psi": 0.4, "refine": 2,
+            "seed": 5, "alpha": 0.7, "mixing_level": 9, "on_no_face": "center",
         },
     )  # fmt: skip
     described = client.view_api(return_format="dict", print_info=False)["named_endpoints"][
@@ -216,7 +216,7 @@ def test_the_call_over_http_gives_every_argument_in_its_place(client, way):
     for name in set(wanted) & set(names):
         assert given[name] == wanted[name], name
     assert {"on_no_face", "refine", "strength", "keep_color"} <= set(names)
-    assert names[-1] == "keep_texture"
+    assert names[-2:] == ["keep_texture", "keep_shape"]
     assert all(given[name] is False for name in names if name.endswith("aligned"))
 
 

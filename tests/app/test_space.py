@@ -134,7 +134,7 @@ def test_a_change_of_photo_told_again_leaves_what_was_chosen_by_then(engine, tmp
     visitor = SimpleNamespace(headers={}, session_hash="ada")
     photo = str(tmp_path / "grey.png")
     Image.new("RGB", (300, 300), "grey").save(photo)
-    looks = ("cartoon", 1.0, 0.0, 0.0, 0.7, 0, visitor)
+    looks = ("cartoon", 1.0, 0.0, 0.0, 0.0, 0.7, 0, visitor)
     begun_of, cut, *others = begin(None, photo, *looks)
     assert (begun_of, cut) == (photo, "find")
     again = begin(photo, photo, *looks)

@@ -501,6 +501,7 @@ def test_a_style_report_has_table_numbers_and_sheet(
         ("strength", (0.0, 1.0)),
         ("refine", (0, 2)),
         ("keep_texture", (0.0, 1.0)),
+        ("keep_shape", (0.0, 1.0)),
     ],
 )
 def test_a_sweep_shows_every_value(
@@ -516,6 +517,7 @@ def test_a_sweep_shows_every_value(
         generator=styled,
         encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
         config=SimpleNamespace(name="toy", title="Toy", psi=0.7),
+        folder=None,
         device=torch.device("cpu"),
     )
     style, photos = (list(pil_pictures(faces(5, seed))) for seed in (0, 3))
@@ -599,5 +601,7 @@ def test_reports_are_judged_where_comparisons_are(
 
 def test_a_sweep_of_something_else_is_refused(tmp_path: Path) -> None:
     stylizer: Any = SimpleNamespace()
-    with pytest.raises(ConfigError, match="psi, strength, refine, keep_texture, likeness"):
+    with pytest.raises(
+        ConfigError, match="psi, strength, refine, keep_texture, keep_shape, likeness"
+    ):
         sweep_report(stylizer, "speed", [], [], tmp_path)  # type: ignore[arg-type]
