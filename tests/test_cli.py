@@ -305,7 +305,8 @@ def test_info_names_styles_weights_and_licences(capsys):
     }  # fmt: skip
     assert main(["info"]) == 0
     shown = capsys.readouterr().out
-    assert "share 1.2, likeness 1, hair 0.6" in shown
+    assert "share 1.2, likeness 1, hair 0.6, keep_shape 0" in shown
+    assert facts["styles"]["fantasy"]["keep_shape"] == 0.5
     assert all(0 < row["photo_s"] < row["refined_s"] for row in facts["speed"].values())
     assert shown.count("facestyle bench measures this machine") == len(facts["speed"]) > 1
     assert facts["weights"]["styles/anime/hair.safetensors"]["sha256"] in shown

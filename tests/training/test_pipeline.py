@@ -303,14 +303,15 @@ def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
     assert "scores" not in first
     card = StyleConfig.from_file(style / "config.json")
     assert (card.likeness, card.hair) == (1, 1)
-    dataclasses.replace(card, share=1.3, likeness=0.7, hair=0.6).save(style / "config.json")
+    shares = {"share": 1.3, "likeness": 0.7, "hair": 0.6, "keep_shape": 0.5}
+    dataclasses.replace(card, **shares).save(style / "config.json")
     measured = first | {"scores": {"kid": 1.0}, "seconds": {name: 1e4 for name in first["seconds"]}}
     (style / "training.json").write_text(json.dumps(measured))
     train(tiny, large_folder, files, tmp_path / "out")
     again = json.loads((style / "training.json").read_text())
     assert again["scores"] == {"kid": 1.0} and set(again["seconds"].values()) == {1e4}
     card = StyleConfig.from_file(style / "config.json")
-    assert (card.share, card.likeness, card.hair) == (1.3, 0.7, 0.6)
+    assert {name: getattr(card, name) for name in shares} == shares
     train(tiny, large_folder, files, tmp_path / "out", psi=0.5)
     assert "scores" not in json.loads((style / "training.json").read_text()), "of another psi"
 
