@@ -18,7 +18,7 @@ from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
 from space.texts import explain, say, text
 
-__all__ = ["DRAWING", "Redrawing", "build_stylize_tab", "with_message"]
+__all__ = ["DRAWING", "Redrawing", "build_stylize_tab", "keeping", "with_message"]
 
 DRAWING = "drawing"
 """Queue of all that draws: one picture at a time, which uses all cores by itself."""
@@ -66,27 +66,18 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             elem_id="refine", buttons=[],
         )  # fmt: skip
     with gr.Row():
-        keep_color = gr.Slider(
-            0, 1, 0, step=0.05, label=text("keep_color"), info=text("keep_color_info"),
-            elem_id="keep-color", buttons=[],
-        )  # fmt: skip
-        keep_texture = gr.Slider(
-            0, 1, 0, step=0.05, label=text("keep_texture"), info=text("keep_texture_info"),
-            elem_id="keep-texture", buttons=[],
-        )  # fmt: skip
-        keep_shape = gr.Slider(
-            0, 1, 0, step=0.05, label=text("keep_shape"), info=text("keep_shape_info"),
-            elem_id="keep-shape", buttons=[],
-        )  # fmt: skip
+        keep_shape = keeping("keep_shape", elem_id="keep-shape")
+        keep_texture = keeping("keep_texture", elem_id="keep-texture")
     with gr.Row():
+        keep_color = keeping("keep_color", elem_id="keep-color")
         psi = gr.Slider(
             0, 1.2, engine.psi(opening_style), step=0.05, label=text("psi"), info=text("psi_info"),
             elem_id="psi", buttons=[],
         )  # fmt: skip
-        seed = gr.Number(
-            0, label=text("strokes"), info=text("strokes_info"), precision=0, minimum=0,
-            maximum=2**31, elem_id="strokes",
-        )  # fmt: skip
+    seed = gr.Number(
+        0, label=text("strokes"), info=text("strokes_info"), precision=0, minimum=0,
+        maximum=2**31, elem_id="strokes",
+    )  # fmt: skip
     with gr.Row(elem_classes="under-sliders"):
         reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
@@ -310,6 +301,13 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         draw, inputs, outputs, **drawing
     )
     return Redrawing(psi, shows, draw, inputs, outputs, drawing)
+
+
+def keeping(name: str, elem_id: str | None = None) -> gr.Slider:
+    """A slider for how much of the photo's own is kept, 0 to 1."""
+    return gr.Slider(
+        0, 1, 0, step=0.05, label=text(name), info=text(f"{name}_info"), elem_id=elem_id, buttons=[]
+    )
 
 
 def with_message(outputs: Sequence[Any], message: str) -> list[Any]:

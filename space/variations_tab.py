@@ -17,7 +17,7 @@ from space.outputs import save
 from space.panel import CUTS, Panel, visitor_of
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
-from space.stylize_tab import DRAWING, with_message
+from space.stylize_tab import DRAWING, keeping, with_message
 from space.texts import explain, say, text
 
 __all__ = ["build_variations_tab", "level_choices"]
@@ -56,32 +56,14 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     first, picked, drawn_of = gr.State(0), gr.State(None), gr.State(None)
     with gr.Column(visible=False, elem_id="picked") as block:
         view = ResultView("variation")
-        strength = gr.Slider(
-            0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), info=text("strength_info"),
-            buttons=[],
-        )  # fmt: skip
         with gr.Row():
-            keep_color = gr.Slider(
-                0,
-                1,
-                0,
-                step=0.05,
-                label=text("keep_color"),
-                info=text("keep_color_info"),
+            strength = gr.Slider(
+                0, MOST_STRENGTH, 1, step=0.05, label=text("strength"), info=text("strength_info"),
                 buttons=[],
-            )
-            keep_texture = gr.Slider(
-                0,
-                1,
-                0,
-                step=0.05,
-                label=text("keep_texture"),
-                info=text("keep_texture_info"),
-                buttons=[],
-            )
-            keep_shape = gr.Slider(
-                0, 1, 0, step=0.05, label=text("keep_shape"), info=text("keep_shape_info"), buttons=[],
             )  # fmt: skip
+            keep_shape = keeping("keep_shape")
+        with gr.Row():
+            keep_color, keep_texture = keeping("keep_color"), keeping("keep_texture")
         view.lay_out_codes()
 
     looks = [level, strength, keep_color, keep_texture, keep_shape]
