@@ -31,6 +31,7 @@ from facestyle.models.checkpoints import read_tensors
 from facestyle.models.generator import is_fine, shape_stage, weights_between
 from facestyle.models.mobile import MobileGenerator
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
+from facestyle.options import Options
 from facestyle.photo_reader import PhotoReader
 from facestyle.styles import StyleConfig, bundled_style
 
@@ -417,7 +418,7 @@ def test_a_list_is_drawn_in_batches_where_that_is_faster(stylizer, astronaut, mo
     single = [stylizer(photo, seed=3) for photo in photos]
     monkeypatch.setattr(PhotoReader, "at_once", lambda self, count: count)
     drawn = []
-    draw = stylizer._synthesis_at(1.0, 0.0, 3)
+    draw = stylizer._synthesis_at(Options(seed=3))
     handle = draw.register_forward_pre_hook(lambda _, args: drawn.append(len(args[0])))
     together = stylizer(photos, seed=3)
     handle.remove()

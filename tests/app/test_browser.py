@@ -110,6 +110,10 @@ def test_an_uploaded_photo_follows_its_sliders_to_the_librarys_pixels(visit, fil
     kept = portrait(style, files / ONE_FACE, strength=1.5, refine=0, keep_texture=1)
     assert not same_pixels(kept, portrait(style, files / ONE_FACE, strength=1.5, refine=0))
     wait_for_pixels(page, kept)
+    slide(page, "keep-shape", 1)
+    shaped = portrait(style, files / ONE_FACE, strength=1.5, refine=0, keep_texture=1, keep_shape=1)
+    assert not same_pixels(shaped, kept)
+    wait_for_pixels(page, shaped)
     page.locator("#reset").click()
     wait_for_pixels(page, like)
 
