@@ -66,10 +66,7 @@ def describe() -> dict[str, dict[str, Any]]:
         styles[name] = {
             "title": config.title,
             "license": config.license,
-            "share": config.share,
-            "likeness": config.likeness,
-            "hair": config.hair,
-            "keep_shape": config.keep_shape,
+            **config.adjustments,
         }
     weights = {
         path.relative_to(root).as_posix(): {

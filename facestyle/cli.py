@@ -219,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _info(args: argparse.Namespace) -> int:
     from facestyle.bench import describe
+    from facestyle.styles import ADJUSTMENTS
 
     facts = describe()
     if args.json:
@@ -228,8 +229,7 @@ def _info(args: argparse.Namespace) -> int:
         print(title)
         for name, value in rows.items():
             if title == "styles":
-                names = ("share", "likeness", "hair", "keep_shape")
-                shares = ", ".join(f"{key} {value[key]:g}" for key in names)
+                shares = ", ".join(f"{key} {value[key]:g}" for key in ADJUSTMENTS)
                 shown = f"{value['title']}  {value['license']}  {shares}"
             elif title == "speed":
                 shown = (

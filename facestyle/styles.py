@@ -48,6 +48,9 @@ HAIR_FILE = "hair.safetensors"
 LIKENESS_FILE = "likeness.safetensors"
 """A style's map of codes, see ``StyleConfig.likeness``."""
 
+ADJUSTMENTS: dict[str, float] = {"share": 1.0, "likeness": 0.0, "hair": 0.0, "keep_shape": 0.0}
+"""Numbers of a `StyleConfig` by which weights change when they are loaded, as they are where nothing changes."""
+
 HUB_ALIASES: dict[str, tuple[str, str]] = {}
 """Short name to (Hub repository, revision) of styles that are not bundled."""
 
@@ -103,11 +106,9 @@ class StyleConfig:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
         if not 0 < self.share <= 2:
             raise ConfigError(f"share must be above 0 and at most 2, got {self.share}")
-        for name in ("likeness", "hair"):
-            if not 0 <= getattr(self, name) <= 2:
-                raise ConfigError(f"{name} must be in [0, 2], got {getattr(self, name)}")
-        if not 0 <= self.keep_shape <= 1:
-            raise ConfigError(f"keep_shape must be in [0, 1], got {self.keep_shape}")
+        for name, most in (("likeness", 2), ("hair", 2), ("keep_shape", 1)):
+            if not 0 <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be in [0, {most}], got {getattr(self, name)}")
         if self.encoder not in ("base", OWN_ENCODER):
             raise ConfigError(f'encoder must be "base" or "{OWN_ENCODER}", got {self.encoder!r}')
         if self.alignment != "ffhq":
@@ -116,7 +117,12 @@ class StyleConfig:
     @property
     def adjusts(self) -> bool:
         """Whether a style's weights are used otherwise than its ``generator.safetensors`` holds them."""
-        return self.share != 1 or self.keep_shape > 0 or any(self.beside.values())
+        return self.adjustments != ADJUSTMENTS
+
+    @property
+    def adjustments(self) -> dict[str, float]:
+        """This style's `ADJUSTMENTS`."""
+        return {name: getattr(self, name) for name in ADJUSTMENTS}
 
     @property
     def beside(self) -> dict[str, float]:

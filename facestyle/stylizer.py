@@ -100,7 +100,7 @@ class FaceStylizer:
         self.dtype = parse_dtype(dtype) or choose_dtype(self.device)
         self._reader = PhotoReader(self.base, encoder, config, self.device, self.dtype)
         self.folder: Path | None = None
-        self._blend: tuple[tuple[float, float, float, int], nn.Module] | None = None
+        self._blend: tuple[tuple[float, ...], nn.Module] | None = None
 
     @classmethod
     def from_pretrained(
@@ -650,16 +650,16 @@ class FaceStylizer:
     def _synthesis_at(self, options: Options) -> nn.Module:
         """Synthesis network of a strength, its noise laid by a seed; the last one asked for is kept."""
         strength, seed = options.strength, options.seed
-        kept_shares = float(options.keep_texture), float(options.keep_shape)
+        keeps = {
+            "keep_texture": float(options.keep_texture),
+            "keep_shape": float(options.keep_shape),
+        }
         if strength == seed == 0:
             return self._reader.base_network
         kept = self._blend  # another thread may ask for another one meanwhile
-        asked = (strength, *kept_shares, seed)
+        asked = (strength, seed, *keeps.values())
         if kept is None or kept[0] != asked:
-            network = synthesis_at(
-                strength, self.generator, self.base, self.dtype, seed,
-                keep_texture=kept_shares[0], keep_shape=kept_shares[1],
-            )  # fmt: skip
+            network = synthesis_at(strength, self.generator, self.base, self.dtype, seed, **keeps)
             kept = self._blend = asked, network
         return kept[1]
 

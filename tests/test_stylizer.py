@@ -190,18 +190,13 @@ def test_keep_shape_goes_back_to_g_in_what_draws_shapes_coarsest_first(stylizer)
             wanted = base[name].double() + share * (style[name].double() - base[name].double())
             torch.testing.assert_close(tensor, wanted.float(), atol=1e-6, rtol=1e-6)
     half = copy.deepcopy(styled)
-    half.load_state_dict(mixed | weights_between(g, styled, 1, keep_shape=0.5))
-    assert_same_tensors(
-        weights_between(g, half, 1, keep_shape=0.5), weights_between(g, styled, 1, keep_shape=0.75)
+    half.load_state_dict(weights_between(g, styled, 1, keep_shape=0.5))
+    further, wanted = (
+        weights_between(g, net, 1, keep_shape=kept) for net, kept in ((half, 0.5), (styled, 0.75))
     )
+    torch.testing.assert_close(further, wanted, atol=1e-6, rtol=1e-6)
     assert shape_stage("b4.const") == 16 and shape_stage("b32.conv1.weight") == 32
     assert shape_stage("b64.conv0.weight") is shape_stage("b8.conv1.noise_strength") is None
-
-
-def assert_same_tensors(given, wanted):
-    assert given.keys() == wanted.keys()
-    for name in given:
-        torch.testing.assert_close(given[name], wanted[name], atol=1e-6, rtol=1e-6)
 
 
 def test_a_style_that_keeps_shapes_draws_as_the_option_does(stylizer, astronaut, tmp_path):

@@ -26,7 +26,7 @@ from facestyle.latents import truncate
 from facestyle.models.generator import Generator, weights_between
 from facestyle.models.zoo import load_style_generator
 from facestyle.options import MOST_STRENGTH
-from facestyle.styles import StyleConfig
+from facestyle.styles import ADJUSTMENTS, StyleConfig
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -145,7 +145,7 @@ def sweep_report(
         rows.append(row)
         save_metrics(row, folder / f"{setting}_{value:g}.json")
     save_sheet(contact_sheet(sheet, cell_px=200), folder / "sheet.jpg")
-    if setting in _LEARNED or setting == "keep_shape":
+    if setting in ADJUSTMENTS:
         usual = _carded(stylizer, setting)
     else:
         usual = {"psi": config.psi, "strength": 1.0}.get(setting, 0.0)

@@ -143,7 +143,8 @@ def is_fine(name: str) -> bool:
 def shape_stage(name: str) -> int | None:
     """Of a weight that draws shapes 16 or 32, the largest grid of its kind; None of all others.
 
-    How large a head is and how its hair lies is drawn up to 16, smiles, brows and eyes at 32; lines and paint later.
+    Most of a head's size, its hairline and its expression lies up to 16, more of its features at 32; lines and paint
+    later.
 
     Args:
         name: of the weight, in the architecture "mobile" or "stylegan2".

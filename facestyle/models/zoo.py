@@ -31,7 +31,15 @@ from facestyle.models.mobile import MobileGenerator
 from facestyle.models.psp_encoder import AnyEncoder, PspEncoder, first_row
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
-from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_BASE, OWN_ENCODER, VERSION, StyleConfig
+from facestyle.styles import (
+    ADJUSTMENTS,
+    HAIR_FILE,
+    LIKENESS_FILE,
+    OWN_BASE,
+    OWN_ENCODER,
+    VERSION,
+    StyleConfig,
+)
 
 __all__ = [
     "BASE_FILE",
@@ -146,10 +154,8 @@ def load_style(folder: str | Path) -> Style:
         own = None if config.encoder == "base" else folder / config.encoder
         generator = load_style_generator(folder, base)
         # The generator has its shares of everything by now; saved again, they must not be taken twice.
-        return Style(
-            replace(config, share=1.0, likeness=0.0, hair=0.0, keep_shape=0.0), generator, base,
-            load_encoder(own),
-        )  # fmt: skip
+        plain: dict[str, Any] = dict(ADJUSTMENTS)
+        return Style(replace(config, **plain), generator, base, load_encoder(own))
     base = load_base_generator(folder)
     own_files = own_encoders(folder)
     config = StyleConfig(

@@ -498,8 +498,7 @@ def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
     except (OSError, ValueError, CheckpointError):
         return {}
     kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
-    shares = {name: getattr(config, name) for name in ("share", "likeness", "hair", "keep_shape")}
-    return {name: origin[name] for name in kept if name in origin} | shares
+    return {name: origin[name] for name in kept if name in origin} | config.adjustments
 
 
 def _origin(

@@ -16,6 +16,7 @@ from facestyle.evaluation.people import SAMPLE_PSI, draw, pil_pictures, sample_w
 from facestyle.hub.package import write_style
 from facestyle.latents import broadcast
 from facestyle.models import zoo
+from facestyle.models.checkpoints import read_tensors
 from facestyle.models.kernel_change import KernelChange
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
@@ -240,6 +241,16 @@ def test_a_style_gets_its_hair_and_keeps_the_rest(style, tiny, tmp_path):
     (target / HAIR_FILE).unlink()
     with pytest.raises(CheckpointError, match=r"hair\.safetensors"):
         zoo.load_style_generator(target, tiny)
+
+
+def test_hair_is_learned_before_shapes_go_back(style, tmp_path):
+    plain = give_hair(style, tmp_path / "plain", CONFIG, progress=False)
+    card = StyleConfig.from_file(style / "config.json")
+    dataclasses.replace(card, keep_shape=0.5).save(style / "config.json")
+    keeps = give_hair(style, tmp_path / "keeps", CONFIG, progress=False)
+    one, two = (read_tensors(folder / HAIR_FILE) for folder in (plain, keeps))
+    torch.testing.assert_close(two, one, atol=0, rtol=0)
+    assert StyleConfig.from_file(keeps / "config.json").keep_shape == 0.5
 
 
 def test_what_cannot_be_done_is_said(style, tiny, styled, tmp_path):

@@ -178,6 +178,16 @@ def test_a_map_is_replaced_by_a_new_one_of_the_style_without(style, tmp_path):
     assert all(torch.equal(one[name], two[name]) for name in one)
 
 
+def test_the_map_is_learned_before_shapes_go_back(style, tmp_path):
+    plain = liken_style(style, tmp_path / "plain", CONFIG, progress=False)
+    card = StyleConfig.from_file(style / "config.json")
+    dataclasses.replace(card, keep_shape=0.5).save(style / "config.json")
+    keeps = liken_style(style, tmp_path / "keeps", CONFIG, progress=False)
+    one, two = (read_tensors(folder / LIKENESS_FILE) for folder in (plain, keeps))
+    torch.testing.assert_close(two, one, atol=0, rtol=0)
+    assert StyleConfig.from_file(keeps / "config.json").keep_shape == 0.5
+
+
 def test_what_cannot_be_done_is_said(style, tmp_path):
     with pytest.raises(ConfigError, match="nothing is learned"):
         liken_style(style, tmp_path / "run", LikenessConfig(steps=0))
