@@ -70,7 +70,7 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     if name == "FaceStylizer":
-        from facestyle.allocator import tune_allocator
+        from facestyle.tuning import tune_process
 
-        tune_allocator()  # before torch is there
+        tune_process()  # before torch is there
     return getattr(importlib.import_module(_HOME[name]), name)

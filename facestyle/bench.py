@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import platform
 import statistics
 import subprocess
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from facestyle import __version__
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.files import file_sha256
+from facestyle.tuning import usable_cores
 
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
@@ -263,7 +263,7 @@ def _cold_run(style: str, device: str | None, dtype: str | None) -> tuple[float,
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores and system, for reports."""
+    """Processor, cores that may be used, and system, for reports."""
     name = platform.processor() or platform.machine()
     try:
         with open("/proc/cpuinfo") as file:
@@ -272,4 +272,4 @@ def machine() -> dict[str, Any]:
             )
     except (OSError, StopIteration):
         pass
-    return {"processor": name, "cores": os.cpu_count(), "system": platform.system()}
+    return {"processor": name, "cores": usable_cores(), "system": platform.system()}

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from facestyle.allocator import tune_allocator
 from facestyle.cli_common import add_style, load_stylizer
 from facestyle.errors import (
     CheckpointError,
@@ -36,6 +35,7 @@ from facestyle.errors import (
     ran_out,
     too_little_memory,
 )
+from facestyle.tuning import tune_process
 
 __all__ = ["main"]
 
@@ -45,7 +45,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
-    tune_allocator()
+    tune_process()
     args = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
@@ -255,7 +255,12 @@ def _bench(args: argparse.Namespace) -> int:
         from facestyle.baselines.bench import bench_baselines, format_baselines
 
         timed = bench_baselines(
-            size=args.size, device=args.device, dtype=args.dtype, runs=args.runs, style=args.style
+            size=args.size,
+            device=args.device,
+            dtype=args.dtype,
+            runs=args.runs,
+            style=args.style,
+            progress=True,
         )
         print(json.dumps(timed, indent=2) if args.json else format_baselines(timed))
         return 0

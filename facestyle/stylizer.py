@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from typing_extensions import Unpack
 
-from facestyle.allocator import tune_allocator
 from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import ConfigError, memory_named
 from facestyle.faces.align import align
@@ -55,6 +54,7 @@ from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
 from facestyle.styles import StyleConfig, find_style
 from facestyle.timing import booked
+from facestyle.tuning import tune_process
 from facestyle.workers import side_by_side
 
 __all__ = ["FaceStylizer", "StylizeResult", "StylizedFace"]
@@ -92,7 +92,7 @@ class FaceStylizer:
         device: str | torch.device | None = None,
         dtype: str | torch.dtype | None = None,
     ) -> None:
-        tune_allocator()
+        tune_process()
         self.device = choose_device(device)
         self.generator = generator.to(self.device)
         self.base = base.to(self.device)

@@ -13,6 +13,9 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from facestyle.tuning import tune_threads
+
+tune_threads()  # before torch is there
 settings.register_profile("facestyle", derandomize=True, deadline=None)
 settings.load_profile("facestyle")
 

@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -35,7 +35,11 @@ if TYPE_CHECKING:
 
 __all__ = ["bench_baselines", "format_baselines"]
 
-_WARM_UP = 3
+_R = TypeVar("_R")
+
+_WARM_UP, _WARM_UP_S = 3, 20.0
+"""Calls ahead of those that are timed, and seconds after which no further one is begun."""
+
 _TIMED = ("steps", "strength", "disturbance_time", "features", "inversion", "refine")
 
 
@@ -48,6 +52,7 @@ def bench_baselines(
     style: str = "cartoon",
     ours: FaceStylizer | None = None,
     configs: Mapping[str, Any] | None = None,
+    progress: bool = False,
 ) -> dict[str, Any]:
     """Seconds and memory of NTC, InST and StyleID on one photo, and of ours, in one run.
 
@@ -62,10 +67,11 @@ def bench_baselines(
         style: of ours.
         ours: the stylizer itself, instead.
         configs: settings by method's name, where not the defaults.
+        progress: show a bar for each picture of a diffusion model; full size takes minutes a picture on a CPU.
 
     Returns:
         "model" (what was run, in words), "rows" (a mapping for each method: "method", "parameters", "resolution",
-        "seconds" in the median behind three calls of warm-up, "peak_memory_mb",
+        "seconds" in the median behind three calls of warm-up, fewer where they take 20 s, "peak_memory_mb",
         "style_seconds" of learning a style, of ours what its training is known to have taken, "finite", "dtype",
         "settings"), "memory_of" ("device", or "whole process" on a CPU), "parts" (seconds of single calls),
         "inst_training_step" (seconds), "device", "dtype" of the diffusion model, "runs", "machine", "versions", "date".
@@ -87,7 +93,7 @@ def bench_baselines(
         training_step = _training_step(model, runs)
         for method, style_seconds in _methods(model, dict(configs or {}), training_step):
             photo = _photo(method.resolution, place)
-            row = _row(method.name, partial(method.stylize, photo), place, runs)
+            row = _row(method.name, partial(method.stylize, photo, progress=progress), place, runs)
             rows.append(
                 row | {
                     "parameters": method.parameters, "style_seconds": style_seconds,
@@ -114,7 +120,7 @@ def format_baselines(report: dict[str, Any]) -> str:
     """The report for people."""
     lines = [
         f"{report['model']}; {report['device']}, one aligned photo, the median of {report['runs']} behind "
-        f"{_WARM_UP}; memory of the {report['memory_of']}",
+        f"{_WARM_UP}, or what {_WARM_UP_S:g} s take, of warm-up; memory of the {report['memory_of']}",
         f"  {'':<10}{'parameters':>12}{'pixels':>8}{'seconds':>9}{'memory':>10}{'once a style':>14}  settings",
     ]
     for row in report["rows"]:
@@ -190,8 +196,7 @@ def _row(
 ) -> dict[str, Any]:
     """What drawing one picture costs."""
     with PeakMemory(device) as memory:
-        for _ in range(_WARM_UP):
-            img = draw()
+        img = _warm_up(draw, device)
         seconds = seconds_of(draw, device, runs)
     return {
         "method": method,
@@ -218,8 +223,7 @@ def _parts(model: LatentDiffusion, runs: int) -> dict[str, float]:
         calls["text"] = partial(model.text, ["a photo of a face"])
         found = {}
         for name, call in calls.items():
-            for _ in range(_WARM_UP):
-                call()
+            _warm_up(call, model.device)
             found[name] = round(seconds_of(call, model.device, runs), 5)
     return found
 
@@ -238,9 +242,20 @@ def _training_step(model: LatentDiffusion, runs: int) -> float:
         loss.backward()
         optimizer.step()
 
-    for _ in range(_WARM_UP):
-        step()
+    _warm_up(step, model.device)
     return round(seconds_of(step, model.device, runs), 5)
+
+
+def _warm_up(call: Callable[[], _R], device: torch.device) -> _R:
+    """What the last of the calls gives that make it warm."""
+    began = time.perf_counter()
+    found = call()
+    for _ in range(_WARM_UP - 1):
+        wait_for(device)
+        if time.perf_counter() - began > _WARM_UP_S:
+            break
+        found = call()
+    return found
 
 
 def _photo(side_px: int, device: torch.device) -> Tensor:
