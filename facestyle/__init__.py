@@ -69,8 +69,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'facestyle' has no attribute {name!r}")
     import importlib
 
-    if name == "FaceStylizer":
-        from facestyle.tuning import tune_process
+    from facestyle.tuning import tune_process
 
-        tune_process()  # before torch is there
+    tune_process()  # before torch is there
     return getattr(importlib.import_module(_HOME[name]), name)

@@ -37,6 +37,7 @@ _FIRSTS = pytest.mark.parametrize(
     "first",
     [
         "from facestyle import FaceStylizer",
+        "from facestyle import PreparedPhoto, FaceStylizer",
         "import facestyle.cli as c; c.tune_process()",
         "from facestyle.training.pipeline import train_style",
     ],
