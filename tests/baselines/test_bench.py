@@ -5,6 +5,7 @@ import torch
 
 pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
+from facestyle.baselines import bench
 from facestyle.baselines.bench import bench_baselines, format_baselines
 from facestyle.baselines.inst import InstConfig
 from facestyle.baselines.ntc import NtcConfig
@@ -36,6 +37,14 @@ def test_every_method_is_timed_in_one_run(tiny_stylizer):
     assert "steps=2, features=replay" in text and "refine=0" in text
     assert "tiny Stable Diffusion 1.x, random weights" in text
     assert all(name in text for name in rows)
+
+
+@pytest.mark.parametrize(("limit_s", "times"), [(20.0, 3), (0.0, 1)])
+def test_what_takes_long_is_warm_sooner(limit_s, times, monkeypatch):
+    monkeypatch.setattr(bench, "_WARM_UP_S", limit_s)
+    calls = iter(range(9))
+    assert bench._warm_up(lambda: next(calls), torch.device("cpu")) == times - 1
+    assert next(calls) == times
 
 
 def test_the_full_size_is_stable_diffusions():
