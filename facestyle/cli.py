@@ -260,7 +260,7 @@ def _bench(args: argparse.Namespace) -> int:
             dtype=args.dtype,
             runs=args.runs,
             style=args.style,
-            progress=True,
+            progress=not args.json,
         )
         print(json.dumps(timed, indent=2) if args.json else format_baselines(timed))
         return 0
