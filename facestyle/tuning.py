@@ -17,7 +17,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -2, -4, -8
 """Options of glibc's mallopt, from malloc.h."""
 
 _SPINS = 20_000
-"""Rounds of a thread that waits: as few as cost a program that is alone next to nothing."""
+"""Rounds of a thread that waits; with fewer a program that is alone is slower (docs/reports/generator_speed.md)."""
 
 
 def tune_process() -> None:
