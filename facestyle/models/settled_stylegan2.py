@@ -4,8 +4,8 @@ Nothing is approximated; what differs from `facestyle.models.stylegan2_generator
 
 - A sample's style, demodulation and the activation's gain are worked into the weights, which are small, instead of
   into the features, which are not.
-- The transposed convolution runs as four small convolutions, one for each place in a square of 2 x 2 pixels, that
-  multiply no zeros.
+- The transposed convolution runs as small convolutions for the places in a square of 2 x 2 pixels: four that multiply
+  no zeros, or two whose results need less moving.
 - Blocks with large maps are drawn in strips of rows, so that what lies between two layers stays in the cache; a strip
   takes along the rows around it that its convolutions reach.
 - Features are stored channels last, and changed in place.
@@ -15,7 +15,6 @@ Weights are copied when the module is made and cannot be trained. Samples of a b
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any
 
@@ -30,6 +29,8 @@ __all__ = ["SettledStyleGAN2"]
 
 _STRIP_FLOATS = 1 << 22
 """Numbers in a strip of features, 16 MiB of them in float32."""
+_PAIRED = 64
+"""Channels up to which the places of a transposed convolution are computed two at a time."""
 _REACH = 2
 """Rows of a block's input around a strip that its two convolutions and the filter between them reach."""
 
@@ -118,14 +119,12 @@ class _Settled(nn.Module):
 
     affine_weight: Tensor
     affine_bias: Tensor
-    weight: Tensor
     bias: Tensor
 
-    def __init__(self, affine: EqualLinear, weight: Tensor, bias: Tensor) -> None:
+    def __init__(self, affine: EqualLinear, bias: Tensor) -> None:
         super().__init__()
         self.register_buffer("affine_weight", affine.weight.detach() * affine.gain)
         self.register_buffer("affine_bias", affine.bias.detach() * affine.rate)
-        self.register_buffer("weight", _channels_last(weight))
         self.register_buffer("bias", bias.detach().clone())
 
     def style(self, w: Tensor) -> Tensor:
@@ -141,23 +140,34 @@ class _SettledLayer(_Settled):
 
     def __init__(self, layer: Any) -> None:
         gain = math.sqrt(2.0)  # of the activation, which is the same before it
-        super().__init__(layer.affine, layer.weight, layer.bias * gain)
+        super().__init__(layer.affine, layer.bias * gain)
         self.register_buffer("power", layer.weight.detach().square().sum((2, 3)))
         self.register_buffer("noise", layer.noise_const * layer.noise_strength.detach() * gain)
+        self._has_noise = bool(self.noise.any())
 
-    def settle(self, w: Tensor) -> Tensor:
-        """The weights of one sample, [after, before, 3, 3]."""
+    def factors(self, w: Tensor) -> Tensor:
+        """[after, before, 1, 1], what one sample multiplies the weights with."""
         style = self.style(w)
         scale = math.sqrt(2.0) * torch.rsqrt(self.power.float() @ style.square() + 1e-8)
-        return self.weight * torch.outer(scale, style)[:, :, None, None].to(self.weight.dtype)
+        return torch.outer(scale, style)[:, :, None, None].to(self.bias.dtype)
 
     def noise_at(self, is_noisy: bool) -> Tensor | None:
         """[H, W], what is added to every channel; None for nothing."""
-        return self.noise if is_noisy and self.noise.any() else None
+        return self.noise if is_noisy and self._has_noise else None
 
 
 class _SettledConv(_SettledLayer):
     """The layer at the side of its input."""
+
+    weight: Tensor
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__(layer)
+        self.register_buffer("weight", _channels_last(layer.weight))
+
+    def settle(self, w: Tensor) -> Tensor:
+        """The weights of one sample, [after, before, 3, 3]."""
+        return self.weight * self.factors(w)
 
     def forward(self, x: Tensor, weight: Tensor, noise: Tensor | None) -> Tensor:
         """[1, before, H, W] -> [1, after, H, W]."""
@@ -165,47 +175,78 @@ class _SettledConv(_SettledLayer):
 
 
 class _SettledUp(_SettledLayer):
-    """The layer to twice the side, with the filter behind the convolution."""
+    """The layer to twice the side, with the filter behind the convolution.
+
+    The transposed convolution is a convolution for each place in a square of 2 x 2 pixels; or, where there are few
+    channels, for each row of it: the two places side by side as twice the channels lie in memory as the pixels of a row
+    do, so that none has to be moved by itself, which is worth some multiplications by zero.
+    """
 
     fir: Tensor
 
     def __init__(self, layer: Any) -> None:
         super().__init__(layer)
         self.register_buffer("fir", layer.fir.expand(len(self.bias), 1, 4, 4).contiguous())
+        weight = layer.weight.detach()
+        taps = (
+            weight[:, :, [2, 0]],
+            weight[:, :, [1]],
+        )  # of even and odd rows, in the order of the input's
+        self._is_paired = len(weight) <= _PAIRED
+        for i, rows in enumerate(taps):
+            even, odd = rows[..., [2, 0]], rows[..., [1]]
+            side_by_side = torch.cat([even, F.pad(odd, (1, 0))])
+            places = [side_by_side] if self._is_paired else [even, odd]
+            for j, place in enumerate(places):
+                self.register_buffer(f"place{i}{j}", _channels_last(place))
+
+    def settle(self, w: Tensor) -> list[list[Tensor]]:
+        """The weights of one sample for each row and place, [after or twice that, before, 1 or 2, 1 or 2]."""
+        factors = self.factors(w)
+        if self._is_paired:
+            factors = factors.repeat(2, 1, 1, 1)
+        places = (0,) if self._is_paired else (0, 1)
+        return [[self.get_buffer(f"place{i}{j}") * factors for j in places] for i in (0, 1)]
 
     def forward(
-        self, x: Tensor, weight: Tensor, noise: Tensor | None, seen: slice, first: int
+        self, x: Tensor, weights: list[list[Tensor]], noise: Tensor | None, seen: slice, first: int
     ) -> Tensor:
         """Rows ``seen`` of the layer's output, from rows of its input [1, before, h, W] that reach around them.
 
         Args:
             x: part of the input.
-            weight: [after, before, 3, 3] of one sample.
+            weights: of one sample.
             noise: of the whole output.
             seen: rows of the output that are right, given these rows of the input.
             first: which row of the output the first one made here is.
         """
         _, _, height, width = x.shape
+        channels = len(self.bias)
         # What the transposed convolution gives, within a border of zeros for the filter.
-        spread = _empty(x, len(self.bias), 2 * height + 3, 2 * width + 3)
+        spread = _empty(x, channels, 2 * height + 3, 2 * width + 3)
         for border in (spread[:, :, 0], spread[:, :, -1], spread[..., 0], spread[..., -1]):
             border.zero_()
-        taps = (slice(0, 3, 2), slice(1, 2))
-        for i, j in itertools.product((0, 1), repeat=2):
-            place = _channels_last(weight[:, :, taps[i], taps[j]].flip(2, 3))
-            spread[:, :, 1 + i : -1 : 2, 1 + j : -1 : 2] = F.conv2d(
-                x, place, padding=(1 - i, 1 - j)
-            )
-        rows = slice(seen.start - first, seen.stop - first + 3)
-        x = F.conv2d(spread[:, :, rows], self.fir, self.bias, groups=len(self.bias))
+        for i, places in enumerate(weights):
+            rows = spread[:, :, 1 + i : -1 : 2]
+            if self._is_paired:
+                pairs = F.conv2d(x, places[0], padding=(1 - i, 1)).permute(0, 2, 3, 1)
+                rows[..., 1:] = pairs.reshape(1, -1, 2 * width + 2, channels).permute(0, 3, 1, 2)
+                continue
+            for j, place in enumerate(places):
+                rows[..., 1 + j : -1 : 2] = F.conv2d(x, place, padding=(1 - i, 1 - j))
+        rows = spread[:, :, seen.start - first : seen.stop - first + 3]
+        x = F.conv2d(rows, self.fir, self.bias, groups=channels)
         return _activated(x, _rows(noise, seen))
 
 
 class _SettledHead(_Settled):
     """Modulated 1x1 convolution to colours, which are float32 whatever the features are."""
 
+    weight: Tensor
+
     def __init__(self, layer: Any) -> None:
-        super().__init__(layer.affine, layer.weight, layer.bias)
+        super().__init__(layer.affine, layer.bias)
+        self.register_buffer("weight", _channels_last(layer.weight))
         self.gain: float = layer.gain
 
     def settle(self, w: Tensor) -> Tensor:

@@ -38,9 +38,13 @@ def test_the_network_draws_what_the_plain_arithmetic_does(generator, w_plus, pla
     torch.testing.assert_close(generator.synthesis(w_plus), plain, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("paired", [0, 16, 64])  # in no layer, in some, in all
 @pytest.mark.parametrize("floats", [1, 20_000, 60_000, 1 << 22])
-def test_strips_of_any_height_give_the_same_picture(generator, w_plus, plain, floats, monkeypatch):
+def test_strips_of_any_height_give_the_same_picture(
+    generator, w_plus, plain, floats, paired, monkeypatch
+):
     monkeypatch.setattr(settled_stylegan2, "_STRIP_FLOATS", floats)
+    monkeypatch.setattr(settled_stylegan2, "_PAIRED", paired)
     drawn = SettledStyleGAN2(generator.synthesis)(w_plus)
     torch.testing.assert_close(drawn, plain, rtol=1e-4, atol=1e-4)
 
