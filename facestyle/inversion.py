@@ -19,6 +19,7 @@ from facestyle.models.identity import load_identity
 
 __all__ = [
     "QUICK_STEPS",
+    "SEARCH",
     "Found",
     "Inverter",
     "OnStep",
@@ -29,6 +30,9 @@ __all__ = [
 
 OnStep = Callable[[int], object]
 """Called with the number of steps done; ``False`` ends the search there, an exception goes through."""
+
+SEARCH = 2
+"""Which way codes are searched for, by optimisation of any kind here: another number, other codes of the same photo."""
 
 QUICK_STEPS = 8
 """Steps of ``refine`` from the encoder's code that bring most of the likeness that 50 bring, in a second or two."""

@@ -115,7 +115,8 @@ def train_ugatit(
         progress: show a progress bar.
 
     Raises:
-        ConfigError: ``out`` holds a run of another config, ``minutes`` is not above 0, or training diverged.
+        ConfigError: ``out`` holds a run of another config or other pictures, ``minutes`` is not above 0, or training
+            diverged.
         DatasetError: the pictures cannot be used.
         OutputError: ``out`` cannot be written.
     """
@@ -126,12 +127,14 @@ def train_ugatit(
     described = dataclasses.asdict(config) | {"has_photos": faces is not None}
     if faces is None and base is not None:
         described |= base_entry(base)
-    state = TrainingState(folder, described)
     style = PictureSet(pictures, _padded_px(config))
-    photos: PictureSet | _Samples
+    photos: PictureSet | _Samples | None = None
+    seen = {"pictures": style.digest()}
     if faces is not None:
         photos = PictureSet(faces, _padded_px(config))
-    else:
+        seen["faces"] = photos.digest()
+    state = TrainingState(folder, described | seen, defaults=seen)  # older runs do not know theirs
+    if photos is None:
         photos = _Samples(sample_faces(folder, config, base, progress=progress))
     run = _Training(config, state, photos, style, choose_device(device))
     run.train(60 * minutes if minutes is not None else None, progress)

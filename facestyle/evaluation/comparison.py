@@ -66,12 +66,14 @@ from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import file_sha256, write_whole
 from facestyle.hub.scores import read_training, training_seconds
 from facestyle.image import load_image, save_png, to_tensor
+from facestyle.inversion import SEARCH
 from facestyle.models.bases import base_entry, find_encoder
 from facestyle.models.checkpoints import bundled, read_metadata, read_tensors, save_tensors
 from facestyle.models.generator import Generator
 from facestyle.models.zoo import ENCODER_FILES, sha256_of
 from facestyle.runtime import choose_device
 from facestyle.styles import find_style
+from facestyle.timing import device_name
 from facestyle.training.state import TrainingState, logged_seconds
 
 __all__ = ["compare"]
@@ -142,6 +144,17 @@ class _Judges:
             "pictures": self._digests[style],
         }
 
+    def stand_by(self, style: str, row: Mapping[str, Any]) -> bool:
+        """Whether they would measure a row no better: what it lacks cannot be had today either, and see `agree`."""
+        lacks = set(row["missing"])
+        return (not lacks or lacks <= set(self.of(style).missing)) and self.agree(row)
+
+    def agree(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row's identity network is the one that judges the others; True as long as none is loaded."""
+        mine = next((judge.identity_name for judge in self._known.values()), None)
+        theirs = row["photos"].get("identity_distance", {}).get("by")
+        return mine is None or theirs in (mine, None)
+
 
 def compare(
     styles: Mapping[str, PictureSources],
@@ -193,19 +206,24 @@ def compare(
     state = TrainingState(out, described | base_entry(base))  # held to the end: it keeps others out
     folder = state.folder
     check_judge(judge_name)
-    judges = _Judges(styles, folder, measures, judge_name, judging_device(choose_device(device)))
+    place = choose_device(device)
+    judges = _Judges(styles, folder, measures, judge_name, judging_device(place))
 
     def row_of(style: str, name: str, diffusion: SharedDiffusion) -> dict[str, Any]:
         here = folder / style / name
         asked = judges.asked(style) | {
-            "weights": _weights(name, style, runs, base, config.diffusion.model)
+            "weights": _weights(name, style, runs, base, config.diffusion.model),
+            "search": SEARCH,
+            "device": device_name(place),
         }
         if (here / "metrics.json").is_file():
             standing = read_metrics(here / "metrics.json")
-            if standing.get("asked") == asked:
+            if standing.get("asked") == asked and judges.stand_by(style, standing):
                 return standing
             _log.warning(
-                "%s in %s is measured anew: judge, pictures or weights changed", name, style
+                "%s in %s is measured anew: judges, pictures, weights, device or the search for codes changed",
+                name,
+                style,
             )
         try:
             with memory_named(name):
@@ -213,7 +231,8 @@ def compare(
                     name, style, styles[style], runs, config, base, device=device,
                     diffusion=diffusion,
                 )  # fmt: skip
-                portraits, seconds = _portraits(method, name, photos, folder, config, progress)
+                codes = folder / "codes" / _codes_name(method, name, base, place)
+                portraits, seconds = _portraits(method, name, photos, codes, config, progress)
         except OutputError:
             raise
         except FacestyleError as error:
@@ -229,6 +248,7 @@ def compare(
             "seconds_per_photo": seconds,
             "training_seconds": _training_seconds(name, style, runs),
             "settings": _described(settings_of(name, config)),
+            "device": asked["device"],
             "asked": asked,
         }
         shown = pil_pictures(portraits[_shown(len(portraits), config)])
@@ -241,8 +261,12 @@ def compare(
     with SharedDiffusion(config.diffusion, device) as diffusion:
         in_turn = sorted(pairs, key=lambda pair: pair[1] in DIFFUSION)
         found = {pair: row_of(*pair, diffusion) for pair in in_turn}
+        for pair in in_turn:  # a judge that was loaded after a row had been found standing
+            if "why" not in found[pair] and not judges.agree(found[pair]):
+                found[pair] = row_of(*pair, diffusion)
     for style in styles:
-        _sheet(photos, folder, style, methods, config)
+        drawn = [name for name in methods if "why" not in found[style, name]]
+        _sheet(photos, folder, style, drawn, config)
     text = comparison_report([found[pair] for pair in pairs], list(styles), photos.who)
     write_whole(text.encode(), folder / "report.md")
     return folder / "report.md"
@@ -269,21 +293,23 @@ def _portraits(
     method: Method,
     name: str,
     photos: _Photos,
-    folder: Path,
+    kept: Path,
     config: ComparisonConfig,
     progress: bool,
 ) -> tuple[Tensor, float]:
-    """uint8 [N, 3, S, S] of all photos, and the seconds that one photo takes from end to end."""
+    """uint8 [N, 3, S, S] of all photos, and the seconds that one photo takes from end to end.
+
+    Codes are kept in files whose names begin with ``kept``.
+    """
     side = photos.levels.shape[-1]
     batches = photos.batches(config.batch)
-    shared = method.shared_codes if isinstance(method, Ours) else name
     searched = 0.0
     codes: list[Tensor] = []
     if not isinstance(method, ProjectingBaseline):
         method.stylize(batches[0][1][:1])  # what is built at the first call is not a photo's time
     if isinstance(method, ProjectingBaseline | Ours):
         for start, crops in tqdm(batches, desc=f"{name}: codes", disable=not progress):
-            path = folder / "codes" / f"{shared}_{start:05d}.safetensors"
+            path = kept.with_name(f"{kept.name}_{start:05d}.safetensors")
             found, seconds = _codes(method, crops, path)
             codes.append(found)
             searched += seconds
@@ -300,6 +326,13 @@ def _portraits(
             drawn.append(to_levels(resize(img.float(), side)))
     total = searched + time.monotonic() - began
     return torch.cat(drawn), total / len(photos.levels)
+
+
+def _codes_name(method: Method, name: str, base: Generator, device: torch.device) -> str:
+    """How files of codes begin: another method, search, encoder or device finds others, or in another time."""
+    shared = method.shared_codes if isinstance(method, Ours) else name
+    by = f"{SEARCH} {_encoder_sha256(base)} {device_name(device)}"
+    return f"{shared}_{hashlib.sha256(by.encode()).hexdigest()[:8]}"
 
 
 def _codes(method: ProjectingBaseline | Ours, crops: Tensor, path: Path) -> tuple[Tensor, float]:
@@ -334,14 +367,20 @@ def _weights(name: str, style: str, runs: str | Path | None, base: Generator, mo
     A repository's files are known by its name and revision, which the settings hold.
     """
     total = hashlib.sha256(sha256_of(base).encode())
-    with contextlib.suppress(CheckpointError):  # only some methods need one
-        total.update(_known_sha256(find_encoder(base, "w") or bundled(ENCODER_FILES["w"])).encode())
+    total.update(_encoder_sha256(base).encode())
     for folder in (_source(name, style, runs), Path(model) if name in DIFFUSION else None):
         if folder is None or not folder.is_dir():
             continue
         for path in sorted([*folder.rglob("*.safetensors"), *folder.glob("config.json")]):
             total.update(f"{path.relative_to(folder).as_posix()} {_known_sha256(path)}".encode())
     return total.hexdigest()
+
+
+def _encoder_sha256(base: Generator) -> str:
+    """Of the E_w that goes with G; empty where there is none, as only some methods need one."""
+    with contextlib.suppress(CheckpointError):
+        return _known_sha256(find_encoder(base, "w") or bundled(ENCODER_FILES["w"]))
+    return ""
 
 
 def _known_sha256(path: Path) -> str:
@@ -384,12 +423,10 @@ def _shown(count: int, config: ComparisonConfig) -> list[int]:
 def _sheet(
     photos: _Photos, folder: Path, style: str, methods: Sequence[str], config: ComparisonConfig
 ) -> None:
-    """Photos above the portraits of every method that could run."""
+    """Photos above the portraits of the methods, which were drawn."""
     chosen = _shown(len(photos.levels), config)
     rows = {"photo": list(pil_pictures(photos.levels[chosen]))}
     for name in methods:
-        here = folder / style / name
-        if (here / "metrics.json").is_file():
-            rows[name] = [load_image(here / f"{i}.png") for i in range(len(chosen))]
+        rows[name] = [load_image(folder / style / name / f"{i}.png") for i in range(len(chosen))]
     sheet = contact_sheet(list(rows.values()), cell_px=200, row_labels=list(rows))
     save_sheet(sheet, folder / f"{style}.jpg")

@@ -107,7 +107,7 @@ class ComparisonConfig:
     diffusion: DiffusionModel = field(default_factory=DiffusionModel)
 
     def __post_init__(self) -> None:
-        for name in ("photos", "batch", "references", "sheet_faces"):
+        for name in ("photos", "side_px", "batch", "references", "sheet_faces"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
 
@@ -344,8 +344,8 @@ def _ours(
     if pictures is None:
         raise ConfigError("it follows pictures of the style; give some with --pictures")
     known = list(iter_pictures(pictures))
-    step = max(1, len(known) // config.references)
-    chosen = known[::step][: config.references]
+    count = min(config.references, len(known))
+    chosen = [known[i * len(known) // count] for i in range(count)]
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in chosen]
     return _OursLikeReferences(stylizer, config.ours.refine, codes, config.mixing_level)
 

@@ -7,20 +7,13 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from facestyle.evaluation.tables import comparison_table, measured_on
+from facestyle.evaluation.tables import chosen_entry, comparison_table, measured_on
 
 __all__ = ["comparison_report", "cost_table", "ratio_table"]
 
 Row = Mapping[str, Any]
 
 _QUALITY = ("FID", "KID", "Perc.", "Person")
-
-_MEASURED = {
-    "FID": ("fid",),
-    "KID": ("kid_x1000",),
-    "Perc.": ("lpips", "perceptual"),
-    "Person": ("identity_distance",),
-}
 _COSTS = {
     "parameters": "parameters",
     "test time": "seconds_per_photo",
@@ -87,11 +80,16 @@ def ratio_table(rows: Sequence[Row]) -> str:
     """Ours divided by each peer's, geometric means over the styles both have: below 1 ours is lower, so better."""
     methods = _by_method(rows)
     ours = {row["style"]: row for row in methods.pop(_OURS) if "why" not in row}
-    heads = [*_MEASURED, *_COSTS]
+    heads = [*_QUALITY, *_COSTS]
+    measured = [row for row in rows if "why" not in row]
+    entries = {head: chosen_entry(measured, head, "photos") for head in _QUALITY}
     lines = [f"| ours / | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, theirs in methods.items():
         pairs = [(ours[r["style"]], r) for r in theirs if "why" not in r and r["style"] in ours]
-        cells = [_ratio([(_value(a, head), _value(b, head)) for a, b in pairs]) for head in heads]
+        cells = [
+            _ratio([(_value(a, head, entries), _value(b, head, entries)) for a, b in pairs])
+            for head in heads
+        ]
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "Below 1 ours is lower, which is better in every column."]
     return "\n".join(lines) + "\n"
@@ -104,12 +102,9 @@ def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:
     return grouped
 
 
-def _value(row: Row, head: str) -> float | None:
-    if head in _COSTS:
-        value = row.get(_COSTS[head])
-    else:
-        entries = (row["photos"].get(key, {}).get("value") for key in _MEASURED[head])
-        value = next((value for value in entries if value is not None), None)
+def _value(row: Row, head: str, entries: Mapping[str, str]) -> float | None:
+    entry = row if head in _COSTS else row["photos"].get(entries[head], {})
+    value = entry.get(_COSTS.get(head, "value"))
     return None if value is None else float(value)
 
 

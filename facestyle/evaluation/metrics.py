@@ -117,6 +117,11 @@ class StyleJudge:
         self._identity = identity
         self._appearance = appearance
 
+    @property
+    def identity_name(self) -> str | None:
+        """Of the identity network; None where there is none."""
+        return None if self._identity is None else self._identity.name
+
     @classmethod
     def load(
         cls,

@@ -177,7 +177,9 @@ def sweep_report(
 def _looks_table(rows: Sequence[dict[str, Any]]) -> list[str]:
     """Lines: of how many women and men the portraits still look so, and how many years the groups gain."""
     looks = [(row["variant"], row["photos"].get("by_appearance", {})) for row in rows]
-    names = [name for name in looks[0][1] if name != "all"]
+    names = [
+        name for name, group in looks[0][1].items() if name != "all" and isinstance(group, dict)
+    ]
     if not names:
         return []
     heads = " | ".join(f"{name} ({looks[0][1][name]['n']})" for name in names)

@@ -90,7 +90,7 @@ def comparison_table(
     if lacking := [_called(row) for row in rows if people not in row]:
         raise ConfigError(f"{', '.join(lacking)}: not measured on {people}")
     styles, variants = (_once(row[key] for row in rows) for key in ("style", "variant"))
-    entries = {column: _chosen(rows, column, people) for column in columns}
+    entries = {column: chosen_entry(rows, column, people) for column in columns}
     for style in styles:
         _check_alike([row for row in rows if row["style"] == style], entries.values(), people)
     _check_networks(rows, entries.values(), people)
@@ -127,7 +127,7 @@ def comparison_table(
     return "\n".join(lines) + "\n"
 
 
-def _chosen(rows: Sequence[Metrics], column: str, people: str) -> str:
+def chosen_entry(rows: Sequence[Metrics], column: str, people: str) -> str:
     """The first of the column's entries that every row has a value of; else the one that most have."""
     keys = COLUMNS[column][0]
     counts = [
@@ -195,7 +195,11 @@ def _notes(rows: Sequence[Metrics], entries: Mapping[str, str], people: str) -> 
 def measured_on(rows: Sequence[Metrics]) -> str:
     """The sentence that names machine and date of metrics and reports; of several, all."""
     rows = [row for row in rows if "machine" in row]
-    machines = _once(f"{r['machine']['processor']}, {r['machine']['cores']} cores" for r in rows)
+    machines = _once(
+        ("" if r.get("device", "cpu") == "cpu" else f"{r['device']}, ")
+        + f"{r['machine']['processor']}, {r['machine']['cores']} cores"
+        for r in rows
+    )
     dates = sorted({row["date"] for row in rows})
     when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
     return f"Measured on {' and '.join(machines)}, {when}."

@@ -15,7 +15,7 @@ import facestyle.evaluation.comparison
 import facestyle.reference
 from facestyle.baselines import diffusion
 from facestyle.baselines.registry import DiffusionModel
-from facestyle.baselines.toonify import ToonifyConfig
+from facestyle.baselines.toonify import Toonify, ToonifyConfig
 from facestyle.baselines.ugatit import Ugatit
 from facestyle.baselines.ugatit_networks import UgatitGenerator
 from facestyle.baselines.ugatit_training import save_generator
@@ -32,6 +32,7 @@ from facestyle.evaluation.comparison_methods import (
 )
 from facestyle.evaluation.comparison_report import comparison_report, cost_table, ratio_table
 from facestyle.evaluation.features import iter_pictures
+from facestyle.evaluation.judges import IdentityJudge, Preprocess
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
 from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
 from facestyle.image import load_image, to_pil, to_tensor
@@ -242,11 +243,94 @@ def test_codes_are_searched_once_for_all_styles(
         methods=("toonify",), runs=runs, progress=False,
     )  # fmt: skip
     files = sorted((tmp_path / "out" / "codes").iterdir())
-    assert [f.name for f in files] == ["toonify_00000.safetensors", "toonify_00002.safetensors"]
+    assert [f.name.split("_")[::2] for f in files] == [
+        ["toonify", "00000.safetensors"], ["toonify", "00002.safetensors"]
+    ]  # fmt: skip
     rows = [
         read_metrics(tmp_path / "out" / s / "toonify" / "metrics.json") for s in ("red", "rouge")
     ]
     assert rows[0]["photos"] == rows[1]["photos"]
+
+
+@pytest.mark.parametrize("changed", ["SEARCH", "_encoder_sha256", "device_name"])
+def test_another_search_is_neither_a_standing_row_nor_its_codes(
+    changed, tiny, style_folder, runs, judged, tmp_path, monkeypatch
+):
+    searched = []
+    project = Toonify.project
+    monkeypatch.setattr(
+        Toonify, "project", lambda own, crops: searched.append(1) or project(own, crops)
+    )
+
+    def run():
+        compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=("toonify",), runs=runs,
+            progress=False,
+        )  # fmt: skip
+        return len(searched)
+
+    assert (run(), run()) == (2, 2)
+    value = 99 if changed == "SEARCH" else lambda *_: "another"
+    monkeypatch.setattr(facestyle.evaluation.comparison, changed, value)
+    assert (run(), run()) == (4, 4)
+
+
+def test_what_a_row_lacks_is_measured_when_it_can_be(
+    tiny, style_folder, runs, tmp_path, monkeypatch
+):
+    drawn = []
+    draw = facestyle.evaluation.comparison._portraits
+    monkeypatch.setattr(
+        facestyle.evaluation.comparison,
+        "_portraits",
+        lambda *args: drawn.append(args[1]) or draw(*args),
+    )
+    style = Grid()(list(iter_pictures(style_folder)))
+
+    def run(by, methods=("ugatit",)):
+        """With an identity network of a name, or none."""
+        preprocess = Preprocess(
+            frame_px=(16, 16), top=0, left=0, size_px=16, mean=(127.5,) * 3, scale=64.0
+        )
+        judge = by and IdentityJudge(by, torch.nn.Flatten(), preprocess)
+        monkeypatch.setattr(IdentityJudge, "embed", lambda own, img: img.mean((2, 3)))
+        missing = {} if by else {"identity": "the network is away"}
+        monkeypatch.setattr(
+            StyleJudge, "load",
+            lambda *_, **__: StyleJudge(
+                {"inception": style}, inception=Grid(), identity=judge, measures=("kid", "identity"),
+                missing=missing,
+            ),
+        )  # fmt: skip
+        text = compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=methods, runs=runs,
+            progress=False,
+        ).read_text()  # fmt: skip
+        return len(drawn), text
+
+    assert "the network is away" in run(None)[1] and len(drawn) == 1
+    assert run(None)[0] == 1, "nor can it be had now"
+    count, text = run("one")
+    assert count == 2 and "the network is away" not in text
+    assert run("two")[0] == 2, "no network is loaded to find that out"
+    count, text = run("two", ("ugatit", "toonify"))
+    assert count == 4 and "by two" in text, "judged alike"
+
+
+def test_a_method_that_cannot_run_any_more_is_not_on_the_sheet(
+    tiny, style_folder, runs, judged, tmp_path
+):
+    def height(methods=("ugatit", "toonify")):
+        compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=methods, runs=runs,
+            progress=False,
+        )  # fmt: skip
+        with Image.open(tmp_path / "out" / "red.jpg") as sheet:
+            return sheet.height
+
+    both = height()
+    shutil.rmtree(runs / "ugatit")
+    assert height() < both
 
 
 def test_our_styles_share_their_codes(tiny, style_folder, judged, tmp_path, monkeypatch):
@@ -282,6 +366,8 @@ def test_bad_input_is_refused(tiny, style_folder, tmp_path):
                 faces=[Image.new("RGB", (200, 100))])  # fmt: skip
     with pytest.raises(ConfigError, match="photos must be 1"):
         ComparisonConfig(photos=0)
+    with pytest.raises(ConfigError, match="side_px must be 1"):
+        ComparisonConfig(side_px=0)
 
 
 def row(method, style="red", **facts):
@@ -312,6 +398,12 @@ def test_ratios_are_geometric_means_of_ours_to_the_peer():
     # fid: sqrt(50/100 * 50/12.5) = sqrt(2); KID is not above 0; training is not known
     assert "| peer | 1.41 | – | 0.25 | 0.50 | 0.25 | 0.0010 | – |" in table
     assert "| ours |" not in table
+
+
+def test_a_ratio_is_of_the_same_measure_in_both():
+    ours, peer = row("ours", **OURS), row("peer", **OURS)
+    ours["photos"]["lpips"] = {"value": 0.125, "n": 2, "by": "LPIPS"}
+    assert "| peer | 1.00 | 1.00 | 1.00 |" in ratio_table([ours, peer])
 
 
 def test_costs_are_means_over_styles():

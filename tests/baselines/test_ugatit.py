@@ -171,6 +171,25 @@ def test_a_killed_run_ends_in_the_same_weights(faces, style_folder, tmp_path, on
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
 
 
+def test_a_run_of_other_pictures_is_not_gone_on_with(faces, style_folder, tmp_path):
+    config = dataclasses.replace(TINY, steps=1)
+
+    def train(pictures, photos):
+        train_ugatit(pictures, tmp_path, config, faces=photos, device="cpu", progress=False)
+
+    train(style_folder, faces)
+    for pictures, photos, what in (
+        (faces, faces, "pictures"),
+        (style_folder, style_folder, "faces"),
+    ):
+        with pytest.raises(ConfigError, match=f"other settings .{what}"):
+            train(pictures, photos)
+    known = json.loads((tmp_path / "config.json").read_text())
+    del known["pictures"], known["faces"]
+    (tmp_path / "config.json").write_text(json.dumps(known))
+    train(style_folder, faces)  # a run of before they were written down
+
+
 def test_diverged_training_is_named_and_leaves_no_generator(faces, style_folder, tmp_path):
     config = dataclasses.replace(TINY, lr=float("inf"), steps=1)
     with pytest.raises(ConfigError, match="diverged in stage training, step 1"):

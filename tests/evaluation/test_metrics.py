@@ -544,6 +544,14 @@ def test_a_sweep_shows_every_value(
             sweep_report(stylizer, setting, style, photos, tmp_path, values=wrong)
 
 
+def test_a_sweep_does_without_the_network_of_appearance() -> None:
+    row = {"variant": "psi 1", "photos": {"by_appearance": {"value": None, "why": "away"}}}
+    assert sweep._looks_table([row]) == []
+    group = {"n": 2, "kept": 1.0, "delta_years": 1.0}
+    row["photos"] = {"by_appearance": {"all": group, "women": group}}
+    assert "| psi 1 | 100%, +1.0 |" in sweep._looks_table([row])
+
+
 @pytest.mark.parametrize("setting", ["likeness", "hair"])
 def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
     setting: Any,
