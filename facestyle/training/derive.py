@@ -95,14 +95,26 @@ def descend(
     processes.wait()
 
 
-def check_apart(folder: Path, target: Path) -> None:
-    """Refuse to write a style over the one that it is made from.
+def check_apart(folder: Path, target: Path, part: str) -> None:
+    """Refuse to write a style over the one that it is made from, or over one that another run made.
+
+    Args:
+        folder: of the style.
+        target: where the changed one goes, beside the run's own folder, which is called as ``part``.
+        part: what is learned.
 
     Raises:
-        OutputError: both are the same folder.
+        OutputError: there is one.
     """
     if target.resolve() == folder.resolve():
         raise OutputError("is the style's own folder; name another one for the run", path=target)
+    run = target.parent
+    if (target / "config.json").is_file() and ((run / "run").is_dir() or not (run / part).is_dir()):
+        raise OutputError(
+            f"holds a style that another run made; name another folder for this one, and to go on from that style name "
+            f"{target} as the style",
+            path=target,
+        )
 
 
 def complete_derived(

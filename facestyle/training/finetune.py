@@ -28,7 +28,7 @@ from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from facestyle.errors import DatasetError
+from facestyle.errors import ConfigError, DatasetError
 from facestyle.evaluation.people import pil_pictures, to_levels
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
 from facestyle.files import file_sha256
@@ -55,7 +55,7 @@ from facestyle.training.state import TrainingState, check_finite, write_json
 from facestyle.training.stroke_noise import fill_planes, planes_beside
 from facestyle.training.style_pictures import StylePictures, augment
 
-__all__ = ["SHARES", "finetune", "per_tensor_groups"]
+__all__ = ["SHARES", "check_trains", "finetune", "per_tensor_groups"]
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Of the last snapshot in averages of weights with the first (arXiv:2203.05482), scored beside the snapshots."""
@@ -75,6 +75,21 @@ def per_tensor_groups(
         {"params": [p], "lr": lr * max(p.detach().square().mean().sqrt().item(), 1e-4)}
         for _, p in named
     ]
+
+
+def check_trains(generator: Generator, config: FinetuneConfig) -> None:
+    """Whether every stage that has steps has something to train.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    stages = ((config.coarse_steps, None), (config.full_steps, config.late_blocks))
+    for steps, late_blocks in stages:
+        if steps and not _trained(generator, config.early_blocks, late_blocks):
+            raise ConfigError(
+                f"early_blocks {config.early_blocks} leaves nothing to train in this generator; take fewer"
+                + ("" if late_blocks is None else ", or more late_blocks")
+            )
 
 
 def finetune(
@@ -140,6 +155,7 @@ class _Finetuning:
         processes: Processes,
         progress: bool,
     ) -> None:
+        check_trains(generator, config)
         self.config = config
         self.folder = folder
         self.processes = processes
@@ -246,6 +262,8 @@ class _Finetuning:
             self.pairs = _PairBatches(self.base, shown, self.known_pairs, config, self.device)
         self.patches = self._patches(shown, soften) if config.patch_weight else None
         named = _trained(self.target, config.early_blocks, config.late_blocks if is_full else None)
+        if not named:  # nor any steps, see `check_trains`
+            return
         if config.noise_share:
             named += planes_beside(self.target, [name for name, _ in named])
         self.target.requires_grad_(False)

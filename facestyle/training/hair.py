@@ -356,7 +356,7 @@ def give_hair(
     if not config.learns:
         raise ConfigError("with steps 0 and full_steps 0 nothing is learned; ask for 1 or more")
     target = out / "style"
-    check_apart(folder, target)
+    check_apart(folder, target, "hair")
     card = replace(StyleConfig.from_file(folder / "config.json"), hair=0.0)
     base = load_style_base(folder)
     styled = load_style_generator(folder, base, replace(card, keep_shape=0.0))

@@ -269,7 +269,7 @@ def liken_style(
     if not config.steps:
         raise ConfigError("with steps 0 nothing is learned; ask for 1 or more")
     target = out / "style"
-    check_apart(folder, target)
+    check_apart(folder, target, "likeness")
     card = replace(StyleConfig.from_file(folder / "config.json"), likeness=0.0)
     base = load_style_base(folder)
     styled = load_style_generator(folder, base, replace(card, keep_shape=0.0))

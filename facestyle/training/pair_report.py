@@ -26,6 +26,7 @@ from facestyle.latents import broadcast, truncate
 from facestyle.models.features import LiteFeatures, fold_batch_norm
 from facestyle.models.generator import Generator, sample_z
 from facestyle.training.data import PictureSet
+from facestyle.training.prepare import plain_stem
 from facestyle.training.state import write_json
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def draw_pairs(
         for part in codes.split(8):
             faces[level] += [to_pil(one) for one in _drawn(generator, part.to(device)).cpu()]
         for i, face in enumerate(faces[level]):
-            save_png(face, folder / f"p{level}" / f"{i:04d}_{Path(store.names[i]).stem}.png")
+            save_png(face, folder / f"p{level}" / f"{i:04d}_{plain_stem(store.names[i])}.png")
     shown = [round(i * len(store) / min(24, len(store))) for i in range(min(24, len(store)))]
     styles = [to_pil(pictures[store.indices[i]].float() / 127.5 - 1) for i in shown]
     sheet = pair_sheet(

@@ -41,10 +41,17 @@ from facestyle.models.generator import Generator
 from facestyle.models.latent_map import LatentMap
 from facestyle.models.zoo import GENERATOR_FILE, load_style_generator, sha256_of
 from facestyle.processes import Processes
-from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_ENCODER, StyleConfig, style_folder
+from facestyle.styles import (
+    HAIR_FILE,
+    LIKENESS_FILE,
+    OWN_ENCODER,
+    StyleConfig,
+    check_style_name,
+    style_folder,
+)
 from facestyle.training.data import PictureSet
 from facestyle.training.derive import origin_of, place_of
-from facestyle.training.finetune import finetune
+from facestyle.training.finetune import check_trains, finetune
 from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.folder import check_folder
 from facestyle.training.folder_report import LEAST_PX, Aligned
@@ -52,7 +59,14 @@ from facestyle.training.hair import HairConfig, learn_hair
 from facestyle.training.likeness import LikenessConfig, learn_likeness
 from facestyle.training.pairs import PairsConfig, PairStore, make_pairs
 from facestyle.training.prepare import folder_sheet, prepare_pictures, recall_report
-from facestyle.training.state import TrainingState, filled, logged_seconds, write_json
+from facestyle.training.state import (
+    TrainingState,
+    check_settings,
+    filled,
+    hold,
+    logged_seconds,
+    write_json,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -199,7 +213,7 @@ def find_pairs(
         out: folder of the pairs; unfinished ones found there go on.
         config: how pairs are made.
         star: folder of the run of G*, the generator finetuned by the adversarial loss alone; it too goes on.
-        star_config: how G* is finetuned.
+        star_config: how G* is finetuned; None goes on as a run that is there was begun.
         encoder_z: file of E_z+; the one that goes with G when None, see ``models.bases.find_encoder``.
         encoder_w_plus: file of E_w+, which level 3 needs; likewise.
         processes: who shares the work; when None this one, on the best device there is.
@@ -212,7 +226,7 @@ def find_pairs(
         CheckpointError: an encoder is absent, damaged or of another kind.
         OutputError: a folder cannot be written.
     """
-    star_config = star_config or TrainConfig().star
+    star_config = star_config or _settings_of(Path(star)) or TrainConfig().star
     TrainConfig(star=star_config)
     e_z = encoder_for(generator, "z_plus", encoder_z)
     e_w_plus = encoder_for(generator, "w_plus", encoder_w_plus) if config.level >= 3 else None
@@ -232,6 +246,16 @@ def find_pairs(
     return pairs
 
 
+def _settings_of(star: Path) -> FinetuneConfig | None:
+    """How a run of G* was begun; None where there is none."""
+    path = star / "config.json"
+    if not path.is_file():
+        return None
+    usual = dataclasses.asdict(FinetuneConfig())
+    begun = filled(json.loads(path.read_text()), usual)
+    return FinetuneConfig(**{name: begun[name] for name in usual})
+
+
 def train_style(
     generator: Generator,
     pictures: str | Path | Sequence[str | Path],
@@ -242,6 +266,7 @@ def train_style(
     data_license: str,
     license: str | None = None,
     psi: float = 1.0,
+    keep_shape: float | None = None,
     title: str | None = None,
     description: str | None = None,
     aligned: Aligned = "auto",
@@ -267,6 +292,8 @@ def train_style(
         data_license: licence of the pictures, kept with the style.
         license: licence of the weights, an SPDX id or words; where it is None the card says that it is not stated.
         psi: its default truncation.
+        keep_shape: how far the weights that draw shapes go back to G's when the style is loaded, 0 to 1, see
+            ``StyleConfig``; where it is None 0, or what a style that was finished in ``out`` before has.
         title: shown to people; made from ``name`` when None.
         description: one line.
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
@@ -292,6 +319,14 @@ def train_style(
     config.check_pairs(are_known=pairs is not None)
     processes = processes or Processes()
     folder = Path(out)
+    check_style_name(name)
+    for settings in (config.star, config.style):
+        check_trains(generator, settings)
+    described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
+    usual = dataclasses.asdict(TrainConfig())
+    held = hold(folder) if processes.is_main else None  # before anything in there changes
+    _choose_level(folder, described)
+    check_settings(folder, described, usual)
     if init is not None:
         init = _as_used(Path(init), folder, generator) if Path(init).is_dir() else Path(init)
         made_from = read_metadata(init).get("base_sha256", sha256_of(generator))
@@ -318,6 +353,7 @@ def train_style(
         generator=generator.config(),
         base_sha256=sha256_of(generator),
         psi=psi,
+        keep_shape=keep_shape or 0.0,
         license=license or "unknown",
         data={
             "sources": names,
@@ -326,11 +362,10 @@ def train_style(
         },
         encoder="base" if own_encoder is None else OWN_ENCODER,
     )
-    described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
-    _choose_level(folder, described)
     run = TrainingState(  # held to the end: it keeps others out
-        folder, described, defaults=dataclasses.asdict(TrainConfig()), is_main=processes.is_main
+        folder, described, defaults=usual, is_main=processes.is_main
     )
+    del held
     seconds: dict[str, float] = {}
 
     def timed(stage: str, began: float) -> None:
@@ -370,21 +405,22 @@ def train_style(
         )
         timed("likeness", began)
     if processes.is_main:
-        known = _known(folder / "style", card)
+        known = _known(folder / "style", card, keep_shape)
         if own_encoder is not None:
             own = encoder_for(generator, "w", own_encoder)
             save_encoder(own, folder / "style" / OWN_ENCODER)
         write_base(generator, folder / "style")
         before = _weights(folder / "style") if known else {}
-        shares = {name: known.get(name, getattr(card, name)) for name in ("share", "keep_shape")}
-        card = replace(card, **shares)
+        shares = {"share": card.share, "keep_shape": card.keep_shape}
+        shares |= {} if learned is None else {"likeness": 1.0}
+        shares |= {} if change is None else {"hair": 1.0}
+        card = replace(card, **{name: known.get(name, share) for name, share in shares.items()})
+        write_style(net.cpu(), card, folder / "style", generator.cpu())
+        # After it, which takes away what is not used: a share of 0 may be another one some day.
         if learned is not None:
             learned.save(folder / "style" / LIKENESS_FILE)
-            card = replace(card, likeness=known.get("likeness", 0.0) or 1.0)
         if change is not None:
             change.save(folder / "style" / HAIR_FILE)
-            card = replace(card, hair=known.get("hair", 0.0) or 1.0)
-        write_style(net.cpu(), card, folder / "style", generator.cpu())
         measured = known.get("scores") if _same(_weights(folder / "style"), before) else None
         origin = _origin(config, card, folder, seconds, processes, known.get("seconds", {}))
         origin |= {} if measured is None else {"scores": measured}
@@ -490,15 +526,22 @@ def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-def _known(folder: Path, card: StyleConfig) -> dict[str, Any]:
-    """What a style that was finished before keeps: seconds, shares set by hand, scores measured at the same psi."""
+def _known(folder: Path, card: StyleConfig, keep_shape: float | None) -> dict[str, Any]:
+    """What a style that was finished before keeps: seconds, shares, scores of the same portraits.
+
+    Shares may have been set by hand; how much of people's shapes it keeps is as asked for now, if it is.
+    """
     try:
         config = StyleConfig.from_file(folder / "config.json")
         origin: dict[str, Any] = json.loads((folder / "training.json").read_text())
     except (OSError, ValueError, CheckpointError):
         return {}
-    kept = ["seconds", "scores"] if config.psi == card.psi else ["seconds"]
-    return {name: origin[name] for name in kept if name in origin} | config.adjustments
+    adjustments = config.adjustments
+    if keep_shape is not None:
+        adjustments["keep_shape"] = keep_shape
+    is_same = config.psi == card.psi and adjustments == config.adjustments
+    kept = ["seconds", "scores"] if is_same else ["seconds"]
+    return {name: origin[name] for name in kept if name in origin} | adjustments
 
 
 def _origin(

@@ -21,7 +21,7 @@ from facestyle.picture_files import iter_picture_files
 from facestyle.training.folder_report import Aligned, CheckedPicture, FolderReport
 from facestyle.training.state import write_json
 
-__all__ = ["folder_sheet", "prepare_pictures", "recall_report"]
+__all__ = ["folder_sheet", "plain_stem", "prepare_pictures", "recall_report"]
 
 _MANIFEST = "manifest.json"
 _FORMAT = 1  # goes up when a check or a cut comes out differently
@@ -159,9 +159,14 @@ def folder_sheet(
     return contact_sheet(rows, cell_px=cell_px)
 
 
+def plain_stem(name: str) -> str:
+    """What any disk takes of a picture's name, to be known by beside its number."""
+    return re.sub(r"[^A-Za-z0-9-]+", "_", Path(name).stem)[:60]
+
+
 def _file_name(position: int, name: str) -> str:
     """A plain name that sorts as the report does."""
-    return f"{position:05d}_{re.sub(r'[^A-Za-z0-9-]+', '_', Path(name).stem)[:60]}.png"
+    return f"{position:05d}_{plain_stem(name)}.png"
 
 
 def _origin(picture: CheckedPicture, side_px: int) -> dict[str, Any]:

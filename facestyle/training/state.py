@@ -26,8 +26,11 @@ __all__ = [
     "TrainingClock",
     "TrainingState",
     "check_finite",
+    "check_settings",
     "filled",
+    "hold",
     "logged_seconds",
+    "read_rows",
     "write_json",
 ]
 
@@ -62,7 +65,7 @@ class TrainingState:
         is_main: bool = True,
     ) -> None:
         self.folder = Path(folder)
-        self._board: Any = None
+        self._boards: dict[str, Any] = {}
         path = self.folder / "config.json"
         wanted = json.loads(json.dumps(dict(config)))
         try:
@@ -70,13 +73,8 @@ class TrainingState:
             self._lock = _locked(self.folder) if is_main else None
             if not path.is_file():
                 write_json(path, wanted)
-            elif (before := filled(json.loads(path.read_text()), defaults or {})) != wanted:
-                keys = sorted(before.keys() | wanted.keys())
-                differing = [key for key in keys if before.get(key) != wanted.get(key)]
-                raise ConfigError(
-                    f"{self.folder} holds a run with other settings ({', '.join(differing)}); give another folder or "
-                    "delete it"
-                )
+            else:
+                check_settings(self.folder, wanted, defaults)
         except OutputError:
             raise
         except OSError as error:
@@ -92,7 +90,7 @@ class TrainingState:
 
     def rows(self) -> list[dict[str, Any]]:
         """Every line of ``log.jsonl``."""
-        return _rows(self.folder)
+        return read_rows(self.folder)
 
     def forget_after(self, stage: str, step: int) -> None:
         """Drop a stage's lines beyond ``step``: they are of steps that will be run again."""
@@ -118,17 +116,19 @@ class TrainingState:
             self._show(row)
         except OSError as error:
             _log.warning("%s: no TensorBoard log from here on: %s", self.folder, error)
-            self._board = _NoBoard()
+            self._boards[row.get("stage", "run")] = _NoBoard()
 
     def _show(self, row: Mapping[str, Any]) -> None:
-        """A row's numbers in TensorBoard's files."""
-        if self._board is None:
-            self._board = _open_board(self.folder / "tensorboard", row.get("step", 0))
+        """A row's numbers in TensorBoard's files; a stage has its own, as a resumed one hides what is beyond it."""
+        stage = row.get("stage", "run")
+        if stage not in self._boards:
+            board = _open_board(self.folder / "tensorboard" / stage, row.get("step", 0))
+            self._boards[stage] = board
             # Else its thread goes on writing when the run is over, and fails where the folder is gone by then.
-            weakref.finalize(self, _close_board, self._board)
+            weakref.finalize(self, _close_board, board)
         for key, value in row.items():
             if isinstance(value, float):
-                self._board.add_scalar(f"{row.get('stage', 'run')}/{key}", value, row.get("step"))
+                self._boards[stage].add_scalar(f"{stage}/{key}", value, row.get("step"))
 
     def save(self, stage: str, step: int, parts: Mapping[str, Any]) -> None:
         """Keep ``state_dict()`` of every part and the number of steps done.
@@ -173,6 +173,42 @@ class TrainingState:
             raise CheckpointError(
                 f"cannot be resumed from ({error}); delete it to start the stage anew", path=path
             ) from error
+
+
+def hold(folder: Path) -> FileLock:
+    """Keep other processes out of a run's folder, which is made, for as long as this is held.
+
+    Raises:
+        OutputError: another process is at work there, or it cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _locked(folder)
+    except OutputError:
+        raise
+    except OSError as error:
+        raise OutputError(f"cannot be written ({error})", path=folder) from error
+
+
+def check_settings(
+    folder: Path, wanted: Mapping[str, Any], defaults: Mapping[str, Any] | None = None
+) -> None:
+    """Whether a run that may be in a folder has these settings.
+
+    Raises:
+        ConfigError: it has others.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        return
+    wanted = json.loads(json.dumps(dict(wanted)))
+    before = filled(json.loads(path.read_text()), defaults or {})
+    if before != wanted:
+        keys = sorted(before.keys() | wanted.keys())
+        differing = [key for key in keys if before.get(key) != wanted.get(key)]
+        raise ConfigError(
+            f"{folder} holds a run with other settings ({', '.join(differing)}); give another folder or delete it"
+        )
 
 
 def check_finite(
@@ -226,7 +262,7 @@ def logged_seconds(folder: str | Path) -> float:
     A sitting's clock starts anew, or goes on where the one before stopped.
     """
     total = last = 0.0
-    for row in _rows(Path(folder)):
+    for row in read_rows(Path(folder)):
         seconds = float(row.get("seconds", 0.0))
         if seconds < last:
             total += last
@@ -266,7 +302,8 @@ def _locked(folder: Path) -> FileLock:
     return lock
 
 
-def _rows(folder: Path) -> list[dict[str, Any]]:
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """Every whole line of a run's ``log.jsonl``."""
     path = folder / "log.jsonl"
     lines = path.read_text().splitlines() if path.is_file() else []
     return [json.loads(line) for line in lines if line.endswith("}")]

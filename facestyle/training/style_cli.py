@@ -85,6 +85,11 @@ def add_parsers(commands: Any) -> None:
     )
     train.add_argument("--psi", type=float, default=1.0, help="default truncation of the style")
     train.add_argument(
+        "--keep-shape", type=float, metavar="SHARE",
+        help="how much of people's own shapes and expression the finished style keeps, 0 to 1; default: 0, or what it "
+        "had; a finished one takes another when the command is run again",
+    )  # fmt: skip
+    train.add_argument(
         "--preset",
         choices=["fast", "default", "quality", "faithful", "patches", "portrait"],
         default="default",
@@ -238,7 +243,8 @@ def _train(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     processes = Processes(args.device)
     folder = train_style(
         load_base(args), args.pictures, args.output, config,
-        name=args.name, psi=args.psi, data_license=args.data_license, license=args.license, aligned=args.aligned,
+        name=args.name, psi=args.psi, keep_shape=args.keep_shape, data_license=args.data_license,
+        license=args.license, aligned=args.aligned,
         min_side_px=args.min_side, pairs=known, init=args.init, encoder=args.encoder, encoder_z=args.encoder_z,
         encoder_w_plus=args.encoder_w_plus, processes=processes,
     )  # fmt: skip

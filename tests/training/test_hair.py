@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import pytest
@@ -257,13 +258,18 @@ def test_what_cannot_be_done_is_said(style, tiny, styled, tmp_path):
     with pytest.raises(ConfigError, match="nothing is learned"):
         give_hair(style, tmp_path / "run", HairConfig(steps=0, full_steps=0))
     inside = style.rename(style.with_name("style"))
+    for part in ("run", "likeness"):  # of a training, of another part
+        shutil.copytree(inside, tmp_path / part / "style")
+        (tmp_path / part / part).mkdir()
+        with pytest.raises(OutputError, match="another run made"):
+            give_hair(inside, tmp_path / part, CONFIG, progress=False)
     with pytest.raises(OutputError, match="own folder"):
         give_hair(inside, tmp_path, CONFIG)
     (tmp_path / "taken").write_text("")
     with pytest.raises(OutputError):
         give_hair(inside, tmp_path / "taken", CONFIG, progress=False)
     with pytest.raises(CheckpointError):
-        give_hair(tmp_path, tmp_path / "run", CONFIG)
+        give_hair(tmp_path, tmp_path / "fresh", CONFIG)
     learn_hair(tiny, styled, tmp_path / "once", CONFIG, progress=False)
     with pytest.raises(ConfigError, match="style_sha256"):
         learn_hair(tiny, tiny, tmp_path / "once", CONFIG, progress=False)

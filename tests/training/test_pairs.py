@@ -107,6 +107,18 @@ def test_a_killed_run_goes_on_to_the_same_pairs(make, tmp_path, monkeypatch):
         assert torch.equal(resumed.codes(level), whole.codes(level))
 
 
+def test_pictures_may_have_the_longest_names(tiny, folder, tiny_encoders, tmp_path):
+    shutil.copytree(folder, tmp_path / "set")
+    for i, path in enumerate(sorted((tmp_path / "set").iterdir())):
+        path.rename(path.with_name(f"{i:02d}" + "x" * 249 + ".png"))
+    config = dataclasses.replace(CONFIG, level=1)
+    make_pairs(
+        tiny, PictureSet(tmp_path / "set", 32), tmp_path / "out", config,
+        encoder_z=tiny_encoders["z_plus"], progress=False,
+    )  # fmt: skip
+    assert len(list((tmp_path / "out" / "p1").iterdir())) == config.count
+
+
 def test_pairs_of_other_settings_are_not_mixed(make, tmp_path):
     make(tmp_path)
     with pytest.raises(ConfigError, match="other settings"):

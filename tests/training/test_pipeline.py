@@ -18,14 +18,14 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file
 
 from facestyle.cli import main
-from facestyle.errors import CheckpointError, ConfigError, DatasetError
+from facestyle.errors import CheckpointError, ConfigError, DatasetError, OutputError
 from facestyle.hub.package import write_style
 from facestyle.image import load_image
 from facestyle.models.checkpoints import read_tensors
 from facestyle.models.zoo import sha256_of
 from facestyle.processes import Processes
 from facestyle.styles import StyleConfig, style_folder
-from facestyle.training import pipeline, style_cli
+from facestyle.training import pipeline, state, style_cli
 from facestyle.training.data import PictureSet
 from facestyle.training.derive import place_of
 from facestyle.training.finetune import SHARES, finetune
@@ -211,7 +211,8 @@ def test_the_best_scored_snapshot_is_packaged_with_its_origin(tiny, large_folder
     assert origin["hair"]["settings"]["full_batch"] == 2
     assert (tmp_path / "pairs" / "sheet.png").is_file()
     assert (tmp_path / "pictures.png").is_file()
-    assert list((tmp_path / "run" / "tensorboard").glob("events*"))
+    for stage in ("coarse", "full"):
+        assert list((tmp_path / "run" / "tensorboard" / stage).glob("events*"))
 
 
 def test_the_paired_loss_teaches_what_the_pairs_show(tiny, tmp_path):
@@ -312,11 +313,93 @@ def test_a_finished_run_that_is_run_again_keeps_what_was_added_to_its_style(
     assert again["scores"] == {"kid": 1.0} and set(again["seconds"].values()) == {1e4}
     card = StyleConfig.from_file(style / "config.json")
     assert {name: getattr(card, name) for name in shares} == shares
+    for more, is_same in (({"keep_shape": 0.5}, True), ({"keep_shape": 0.0}, False)):
+        train(tiny, large_folder, files, tmp_path / "out", **more)
+        card = StyleConfig.from_file(style / "config.json")
+        assert {name: getattr(card, name) for name in shares} == shares | more
+        assert ("scores" in json.loads((style / "training.json").read_text())) == is_same
+    (style / "training.json").write_text(json.dumps(measured))
     train(tiny, large_folder, files, tmp_path / "out", psi=0.5)
     assert "scores" not in json.loads((style / "training.json").read_text()), "of another psi"
 
 
-def test_the_command_passes_licence_and_least_side_on(large_folder, tmp_path, monkeypatch, capsys):
+def test_what_was_turned_off_by_hand_stays_off_and_can_be_turned_on(
+    tiny, large_folder, files, tmp_path
+):
+    style = train(tiny, large_folder, files, tmp_path / "out")
+    for shares in ({"likeness": 0.0, "hair": 0.0}, {"likeness": 0.4, "hair": 0.5}):
+        card = StyleConfig.from_file(style / "config.json")
+        dataclasses.replace(card, **shares).save(style / "config.json")
+        train(tiny, large_folder, files, tmp_path / "out")
+        card = StyleConfig.from_file(style / "config.json")
+        assert {name: getattr(card, name) for name in shares} == shares
+        assert (style / "hair.safetensors").is_file() and (style / "likeness.safetensors").is_file()
+
+
+def test_a_command_that_is_refused_changes_nothing_of_the_run_there(
+    tiny, large_folder, files, tmp_path, monkeypatch
+):
+    out, other = tmp_path / "out", tmp_path / "other"
+    shutil.copytree(large_folder, other)
+    (other / "00.png").unlink()
+    plain = dataclasses.replace(
+        CONFIG, hair=HairConfig(steps=0, full_steps=0), likeness=LikenessConfig(steps=0)
+    )
+    train(tiny, large_folder, files, out, plain)
+
+    def there():
+        return {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+
+    before = there()
+    longer = dataclasses.replace(plain, star=dataclasses.replace(plain.star, coarse_steps=4))
+    with pytest.raises(ConfigError, match=r"other settings \(star\)"):
+        train(tiny, other, files, out, longer)
+    monkeypatch.setattr(state, "_locked", locked)
+    with pytest.raises(OutputError, match="another process"):
+        train(tiny, other, files, out, plain)
+    level = dataclasses.replace(plain, style=dataclasses.replace(plain.style, pair_level=1))
+    with pytest.raises(OutputError, match="another process"):
+        train(tiny, large_folder, files, out, level)
+    assert there() == before
+
+
+def locked(folder):
+    raise OutputError("another process is at work there", path=folder)
+
+
+def test_blocks_that_leave_nothing_to_train_are_refused_at_once(
+    tiny, large_folder, files, tmp_path
+):
+    blocks = tiny.synthesis.preview_blocks
+    config = dataclasses.replace(
+        CONFIG, style=dataclasses.replace(CONFIG.style, early_blocks=blocks, coarse_steps=0)
+    )
+    with pytest.raises(ConfigError, match=f"early_blocks {blocks} leaves nothing to train"):
+        train(tiny, large_folder, files, tmp_path / "out", config)
+    assert not (tmp_path / "out").exists()
+    # No steps of a stage that has nothing to train is no mistake.
+    style = dataclasses.replace(config.style, coarse_steps=2, full_steps=0, early_blocks=0)
+    finetune(tiny, large_folder, tmp_path / "run", style, progress=False)
+
+
+def test_pairs_take_a_g_star_of_any_settings(tiny, large_folder, files, tmp_path):
+    short = dataclasses.replace(CONFIG.star, coarse_steps=2, coarse_batch=3)
+    for name, config in (("made", short), ("found", None)):
+        pipeline.find_pairs(
+            tiny, large_folder, tmp_path / name, CONFIG.pairs, star=tmp_path / "star",
+            star_config=config, encoder_z=files / "z_plus.safetensors", progress=False,
+        )  # fmt: skip
+
+
+def test_a_style_keeps_as_much_of_shapes_as_was_asked_for(tiny, large_folder, files, tmp_path):
+    style = train(tiny, large_folder, files, tmp_path / "out", keep_shape=0.25)
+    assert StyleConfig.from_file(style / "config.json").keep_shape == 0.25
+    with pytest.raises(ConfigError, match="keep_shape must be in"):
+        train(tiny, large_folder, files, tmp_path / "other", keep_shape=1.5)
+    assert not (tmp_path / "other" / "run").exists(), "refused before hours of work"
+
+
+def test_the_command_passes_its_options_on(large_folder, tmp_path, monkeypatch, capsys):
     asked = {}
 
     def trained(generator, pictures, out, config, **options):
@@ -329,11 +412,13 @@ def test_the_command_passes_licence_and_least_side_on(large_folder, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     named = ["--name", "red", "--data-license", "ours", "--device", "cpu"]
     assert main(["train", str(large_folder), "-o", "out", *named]) == 0
-    assert (asked["license"], asked["min_side_px"]) == (None, 192)
+    usual = (asked["license"], asked["min_side_px"], asked["keep_shape"])
+    assert usual == (None, 192, None)
     assert capsys.readouterr().out.endswith('FaceStylizer.from_pretrained("./out")\n')
-    more = ["--license", "CC-BY-4.0", "--min-side", "64"]
+    more = ["--license", "CC-BY-4.0", "--min-side", "64", "--keep-shape", "0.5"]
     assert main(["train", str(large_folder), "-o", "other", *named, *more]) == 0
-    assert (asked["license"], asked["min_side_px"]) == ("CC-BY-4.0", 64)
+    given = (asked["license"], asked["min_side_px"], asked["keep_shape"])
+    assert given == ("CC-BY-4.0", 64, 0.5)
 
 
 def test_a_dry_run_checks_with_the_least_side(large_folder, tmp_path, capsys):

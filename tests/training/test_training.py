@@ -390,6 +390,19 @@ def test_a_tensorboard_log_that_cannot_be_written_is_warned_of_once(tmp_path, mo
     del state  # closes it, which fails likewise
 
 
+def test_tensorboard_shows_a_stage_also_when_the_next_one_is_resumed(tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.plugin_event_multiplexer")
+    for stage, steps in (("coarse", (1, 2, 3)), ("full", (1,)), ("full", (2,))):
+        state = TrainingState(tmp_path, {})
+        for step in steps:
+            state.log({"stage": stage, "step": step, "loss": 0.5})
+        del state
+    shown = events.EventMultiplexer().AddRunsFromDirectory(str(tmp_path / "tensorboard"))
+    shown.Reload()
+    for stage, steps in (("coarse", [1, 2, 3]), ("full", [1, 2])):
+        assert [event.step for event in shown.Tensors(stage, f"{stage}/loss")] == steps
+
+
 def test_previews_that_cannot_be_written_are_named(tiny, tmp_path):
     (tmp_path / "previews").write_text("")
     w = tiny.w_avg[None].repeat(2, 1)
