@@ -1,4 +1,4 @@
-"""Writing a file in one piece, and knowing it again."""
+"""Writing a file in one piece, finding it, and knowing it again."""
 
 from __future__ import annotations
 
@@ -6,13 +6,34 @@ import contextlib
 import errno
 import hashlib
 import os
-import tempfile
+import secrets
+import stat
 from functools import partial
 from pathlib import Path
 
 from facestyle.errors import OutputError
 
-__all__ = ["file_sha256", "write_whole"]
+__all__ = ["at_home", "beside", "file_sha256", "keep_mode", "write_whole"]
+
+
+def at_home(path: Path) -> Path:
+    """The path, with the user's folder for a leading ``~``; ``~name`` is a file's name, not another user's folder."""
+    return Path(os.path.expanduser(path)) if path.parts[:1] == ("~",) else path
+
+
+def beside(path: Path, suffix: str) -> Path:
+    """A path that nobody else has in the same folder, for what is to become ``path``."""
+    # 40 characters are 160 bytes at most; a name may have 255.
+    return path.with_name(f".{path.name[:40]}.{secrets.token_hex(6)}{suffix}")
+
+
+def keep_mode(temporary: Path, path: Path, mode: int | None = None) -> None:
+    """Give a file the permissions of the one that it is to replace; where there is none, ``mode``, if that is given."""
+    with contextlib.suppress(OSError):
+        if path.exists():
+            mode = path.stat().st_mode
+        if mode is not None:
+            temporary.chmod(stat.S_IMODE(mode))
 
 
 def write_whole(data: bytes | memoryview, path: Path) -> Path:
@@ -29,16 +50,14 @@ def write_whole(data: bytes | memoryview, path: Path) -> Path:
         if path.is_dir():
             raise OSError(errno.EISDIR, "it is a folder; name a file in it")
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name[:100]}.", suffix=".tmp", delete=False
-        ) as file:
-            temporary = Path(file.name)
+        temporary = beside(path, ".tmp")
+        with temporary.open("xb") as file:
             file.write(data)
-        temporary.chmod(0o644)
+        keep_mode(temporary, path)
         os.replace(temporary, path)
     except BaseException as error:
         if temporary is not None:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 temporary.unlink()
         if isinstance(error, OSError | ValueError):  # ValueError: a null byte in the name
             reason = getattr(error, "strerror", None) or error

@@ -114,13 +114,13 @@ class Kept(Generic[_T]):
         with self._lock:
             making = self._making.setdefault(key, threading.Lock())
         with making:
-            self.sweep()
-            with self._lock:
-                if key in self._entries:
-                    self._entries.move_to_end(key)
-                    self._entries[key].used = self._clock()
-                    return self._entries[key].value
             try:
+                self.sweep()
+                with self._lock:
+                    if key in self._entries:
+                        self._entries.move_to_end(key)
+                        self._entries[key].used = self._clock()
+                        return self._entries[key].value
                 value = make()
                 self.put(key, value, file=file)
                 return value

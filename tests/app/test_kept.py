@@ -65,6 +65,18 @@ def test_the_oldest_goes_and_a_value_is_made_once_for_all_who_wait():
     assert len(made) == 1
 
 
+def test_nothing_of_what_a_value_was_asked_for_by_outlives_it():
+    kept: Kept[int] = Kept()
+    key = Value()
+    ref = weakref.ref(key)
+    for _ in range(2):
+        assert kept.get(key, lambda: 7) == 7
+    kept.drop(lambda one: one is ref())
+    del key
+    gc.collect()
+    assert ref() is None
+
+
 def test_a_value_that_nobody_asks_for_goes_and_one_in_use_goes_in_the_end(clock):
     kept: Kept[int] = Kept(idle_s=30, whole_s=50, clock=clock)
     kept.put("idle", 1)
