@@ -14,7 +14,7 @@ from typing import Any
 
 from facestyle import __version__
 from facestyle.errors import OutputError
-from facestyle.files import write_whole
+from facestyle.files import at_home, write_whole
 
 __all__ = ["REPORT_FILE", "Report", "Row", "photo_state"]
 
@@ -44,7 +44,7 @@ class Report:
 
     def __init__(self, folder: Path | None, rank: int = 0) -> None:
         self.rows: dict[str, Row] = {}
-        self._folder = None if folder is None else folder.expanduser()
+        self._folder = None if folder is None else at_home(folder)
         self._rank = rank
         self._lock = threading.Lock()
 
@@ -145,7 +145,7 @@ class Report:
 def photo_state(photo: Path) -> Row:
     """What tells whether a photo's file has changed: its "bytes" and "mtime_ns", None where it cannot be seen."""
     try:
-        found = photo.expanduser().stat()
+        found = at_home(photo).stat()
     except OSError:
         return {"bytes": None, "mtime_ns": None}
     return {"bytes": found.st_size, "mtime_ns": found.st_mtime_ns}

@@ -29,7 +29,7 @@ from facestyle.errors import (
     NotAnImageError,
     OutputError,
 )
-from facestyle.files import write_whole
+from facestyle.files import at_home, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -121,7 +121,7 @@ def load_image(
         raise ImageError(
             f"{name[:80]}: addresses are not fetched; download the picture and pass the file or its bytes"
         )
-    path = Path(name).expanduser()
+    path = at_home(Path(name))
     return _from_bytes(_read(path), path=path)
 
 
@@ -182,7 +182,7 @@ def save_png(
         OutputError: it cannot be written there; a file that was there before is untouched.
         ConfigError: a metadata name PNG does not allow.
     """
-    target = Path(path).expanduser()
+    target = at_home(Path(path))
     if target.suffix.lower() in IMAGE_SUFFIXES and target.suffix.lower() != ".png":
         raise OutputError(f"pictures are written as PNG; name it {target.stem}.png", path=target)
     info = PngImagePlugin.PngInfo()
@@ -203,7 +203,7 @@ def iter_image_files(folder: str | os.PathLike[str]) -> list[Path]:
     Raises:
         ImageError: there is no such folder.
     """
-    path = Path(folder).expanduser()
+    path = at_home(Path(folder))
     try:
         return sorted(
             entry
@@ -361,7 +361,7 @@ def _to_srgb(image: Image.Image) -> Image.Image:
 
 def _on_white(image: Image.Image) -> Image.Image:
     """Palette and transparency resolved: what is clear becomes white."""
-    if image.mode == "P" and "transparency" not in image.info:
+    if image.mode == "P" and not image.has_transparency_data:
         return image.convert("RGB")
     if image.mode == "La":  # which Pillow turns into nothing else
         image = image.convert("LA")
@@ -415,9 +415,13 @@ def _profile_transform(profile: bytes, mode: str) -> Any:
     if {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}.get(space) != mode:
         _LOG.warning("colour profile for %s ignored in a picture of mode %s", space, mode)
         return None
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
     if mode == "RGB" and "srgb" in ImageCms.getProfileDescription(source).lower():
-        return None
-    return ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), mode, "RGB")
+        # Linear ones are called sRGB too; a dark grey, moved by 3 levels at a gamma of 2.2, tells them.
+        grey = ImageCms.applyTransform(Image.new("RGB", (1, 1), (55, 55, 55)), transform)
+        if np.abs(np.asarray(grey, np.int16) - 55).max() <= 3:
+            return None
+    return transform
 
 
 def _from_array(array: NDArray[Any]) -> Image.Image:
@@ -434,7 +438,7 @@ def _from_array(array: NDArray[Any]) -> Image.Image:
     _check_size(array.shape[1], array.shape[0], None)
     if array.dtype == np.uint8:
         pixels = array
-    elif array.dtype == np.uint16:
+    elif array.dtype.newbyteorder("=") == np.uint16:
         pixels = ((array.astype(np.uint32) + 128) // 257).astype(np.uint8)
     elif array.dtype.kind == "f":
         pixels = _from_floats(array)

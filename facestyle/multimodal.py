@@ -42,12 +42,11 @@ def sample_styles(
         psi: truncation; 0 is the mean of W.
 
     Raises:
-        ConfigError: ``latent`` is unknown, or the seed is negative or above 2^63 - 1.
+        ConfigError: ``latent`` is unknown, or the seed is not a whole number from 0 to 2^63 - 1.
     """
     if latent not in get_args(Latent):
         raise ConfigError(f'latent must be "z+" or "z", got {latent!r}')
-    check_seed(seed)
-    rng = torch.Generator().manual_seed(seed)
+    rng = torch.Generator().manual_seed(check_seed(seed))
     rows = generator.num_ws if latent == "z+" else 1
     codes = []
     for _ in range(count):
@@ -64,7 +63,7 @@ class Variation:
 
     Attributes:
         photo: the photo as it was read, upright, RGB.
-        faces: largest first; empty when there was none and ``on_no_face="skip"``.
+        faces: largest first, or in the order asked for; empty when there was none and ``on_no_face="skip"``.
         settings: what it was made with, its own seed among them; goes into the PNG's metadata.
         is_aligned: the photo was passed as an aligned square.
     """

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypedDict
 
 from facestyle.errors import ConfigError
 from facestyle.models.encoder import SPACES, Space
-from facestyle.seeds import check_seed
+from facestyle.seeds import check_seed, whole
 
 __all__ = [
     "MOST_STRENGTH", "CommonOptions", "Faces", "OnNoFace", "Options", "StylizeOptions", "check_faces",
@@ -75,8 +75,8 @@ class Options:
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in [0, 1], got {getattr(self, name)}")
         check_steps("refine", self.refine)
-        check_faces(self.faces)
-        check_seed(self.seed)
+        object.__setattr__(self, "faces", check_faces(self.faces))
+        object.__setattr__(self, "seed", check_seed(self.seed))
         if self.content_space not in SPACES:
             raise ConfigError(
                 f"content_space must be one of {', '.join(SPACES)}, got {self.content_space!r}"
@@ -95,23 +95,28 @@ class Options:
         }  # fmt: skip
 
 
-def check_faces(faces: Faces) -> None:
-    """Refuse what names no faces, whatever the photo holds.
+def check_faces(faces: Faces) -> Faces:
+    """The word, or the faces' numbers as Python's; what names no faces is refused, whatever the photo holds.
 
     Raises:
-        ConfigError: it is empty, or neither a word nor a list of numbers.
+        ConfigError: it is empty, neither a word nor a list of numbers, or names a face twice.
     """
     if isinstance(faces, str) and faces in ("all", "largest"):
-        return
+        return faces
     if isinstance(faces, str) or not isinstance(faces, Collection):
-        hint = f"; that one face is faces=[{faces}]" if isinstance(faces, int) else ""
+        number = whole(faces)
+        hint = "" if number is None else f"; that one face is faces=[{number}]"
         raise ConfigError(
             f'faces must be "all", "largest" or a list of numbers, got {faces!r}{hint}'
         )
     if not len(faces):
         raise ConfigError('faces is an empty list; name one at least, or "all"')
-    if not all(isinstance(i, int) for i in faces):
+    numbers = [number for number in map(whole, faces) if number is not None]
+    if len(numbers) < len(faces):
         raise ConfigError(f'faces must be "all", "largest" or a list of numbers, got {faces!r}')
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"faces names a face twice: {numbers}")
+    return tuple(numbers)
 
 
 def check_steps(name: str, steps: int) -> None:

@@ -220,11 +220,18 @@ class PhotoReader:
         if not usable and on_no_face == "center":
             read.quads, read.found = [_centre_quad(read.photo.size)], [None]
             return read
-        if not usable and on_no_face == "error":
+        is_numbered = not isinstance(faces, str)
+        if on_no_face == "error" and (not usable or (is_numbered and len(usable) < len(chosen))):
+            i, side = next(
+                (i, side)
+                for i, face in enumerate(chosen)
+                if (side := quad_side_px(face.quad)) < _SMALLEST_FACE_PX
+            )
+            which = f"face {faces[i]}" if is_numbered else "the face"
             raise FaceTooSmallError(
-                f"the face covers only {quad_side_px(chosen[0].quad):.0f} px; {_SMALLEST_FACE_PX} px is the least, "
-                "200 px and more look good; use a larger photo",
-                face_px=quad_side_px(chosen[0].quad),
+                f"{which} covers only {side:.0f} px; {_SMALLEST_FACE_PX} px is the least, 200 px and more look good; "
+                "use a larger photo",
+                face_px=side,
                 path=path,
             )
         read.quads, read.found = [face.quad for face in usable], list(usable)

@@ -19,6 +19,7 @@ from facestyle.cli_common import (
     usual_of,
 )
 from facestyle.errors import ConfigError
+from facestyle.files import at_home
 
 if TYPE_CHECKING:
     from facestyle.reference import ReferenceCode
@@ -212,7 +213,7 @@ def refuse_overwriting(
     pictures = {path.stem.lower(): path for path in portraits_of}
     portraits = []
     for source in sources.values():
-        named = re.fullmatch(r"(.+)(_face\d+)", Path(os.path.realpath(source.expanduser())).stem)
+        named = re.fullmatch(r"(.+)(_face\d+)", Path(os.path.realpath(at_home(source))).stem)
         if named and (picture := pictures.get(named[1].lower())):
             portraits.append(picture.with_stem(picture.stem + named[2]))
     for path in (*written, *portraits):
@@ -222,7 +223,7 @@ def refuse_overwriting(
 
 def _identity(path: Path) -> tuple[int, int] | str:
     """The same for all paths of a file, there or not."""
-    path = path.expanduser()
+    path = at_home(path)
     try:
         found = path.stat()
     except OSError:

@@ -26,6 +26,7 @@ from facestyle.models.mobile import MobileSynthesis
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.stylegan2_generator import StyleGAN2Synthesis
 from facestyle.options import check_steps
+from facestyle.seeds import check_seed
 from facestyle.styles import StyleConfig
 
 __all__ = [
@@ -226,10 +227,11 @@ def encode_reference(
         loss: built when None.
 
     Raises:
-        ConfigError: ``space`` is unknown, or ``steps`` negative.
+        ConfigError: ``space`` is unknown, ``steps`` negative, or ``seed`` is none.
     """
     init: Init = "mean" if encoder is None else "encoder"
     check_search(space, init, steps)
+    seed = check_seed(seed)
     steps = STEPS[init] if steps is None else steps
     start = generator.w_avg[None]
     with torch.no_grad():

@@ -65,7 +65,7 @@ class StylizeResult:
     Attributes:
         image: the full photo with every chosen face stylized; the portrait itself for an aligned input.
         photo: the photo as it was read, upright, RGB.
-        faces: largest first; empty when there was none and ``on_no_face="skip"``.
+        faces: largest first, or in the order asked for; empty when there was none and ``on_no_face="skip"``.
         seconds: by stage: "load", "detect", "align", "encode", "refine", "synthesize", "paste".
         settings: what it was made with; goes into the PNG's metadata.
     """

@@ -23,6 +23,7 @@ from facestyle.drawing import draw_portraits, synthesis_at
 from facestyle.errors import ConfigError, memory_named
 from facestyle.faces.align import align
 from facestyle.faces.detect import FaceDetector
+from facestyle.files import at_home
 from facestyle.image import to_tensor
 from facestyle.inversion import OnStep
 from facestyle.latents import blend, check_mixing, style_mix, truncate
@@ -52,6 +53,7 @@ from facestyle.reference import (
 )
 from facestyle.results import StylizedFace, StylizeResult, paste_all
 from facestyle.runtime import choose_device, choose_dtype, parse_dtype
+from facestyle.seeds import check_seed
 from facestyle.styles import StyleConfig, find_style
 from facestyle.timing import booked
 from facestyle.tuning import tune_process
@@ -172,7 +174,7 @@ class FaceStylizer:
         """
         from facestyle.hub.package import write_package
 
-        write_package(self, folder, include_encoder=include_encoder, samples=samples)
+        write_package(self, at_home(Path(folder)), include_encoder=include_encoder, samples=samples)
 
     def push_to_hub(
         self,
@@ -282,7 +284,7 @@ class FaceStylizer:
             keep_shape=float(keep_shape), refine=refine, content_space=content_space, faces=faces,
             aligned=aligned, on_no_face=on_no_face, seed=seed, progress=progress,
         )  # fmt: skip
-        settings = self._settings(options, psi=self._psi(psi), seed=seed)
+        settings = self._settings(options, psi=self._psi(psi), seed=options.seed)
         sources = photos if isinstance(photos, list) else [photos]
 
         def finish(jobs: Sequence[ReadPhoto], network: nn.Module) -> list[StylizeResult]:
@@ -292,6 +294,7 @@ class FaceStylizer:
         results = self._run(sources, options, finish)
         return results if isinstance(photos, list) else results[0]
 
+    @memory_named("preparing the photo")
     def prepare(
         self,
         photo: PhotoSource,
@@ -382,6 +385,7 @@ class FaceStylizer:
         if n < 1:
             raise ConfigError(f"n must be 1 or more portraits, got {n}")
         psi = min(self.config.psi, RANDOM_PSI) if psi_style is None else psi_style
+        seed = check_seed(seed)
 
         def styles(i: int, count: int) -> list[Tensor]:
             return sample_styles(self.base, count, seed + i, latent=latent, psi=psi)
@@ -390,7 +394,8 @@ class FaceStylizer:
             styles(i, 0)  # refuses a wrong seed or latent before any work
         settings = self._settings(
             chosen, psi_content=self._psi(psi_content), psi_style=psi, latent=latent,
-            mixing_level=mixing_level, faces=faces if isinstance(faces, str) else " ".join(map(str, faces)),
+            mixing_level=mixing_level,
+            faces=chosen.faces if isinstance(chosen.faces, str) else " ".join(map(str, chosen.faces)),
         )  # fmt: skip
 
         def finish(jobs: Sequence[ReadPhoto], network: nn.Module) -> list[Variations]:
@@ -410,6 +415,7 @@ class FaceStylizer:
         (variations,) = self._run([photo], chosen, finish)
         return variations
 
+    @memory_named("encoding the reference")
     def encode_reference(
         self,
         image: ImageSource,
@@ -443,6 +449,7 @@ class FaceStylizer:
             ImageError: the picture cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         check_search(space, init, steps)
+        seed = check_seed(seed)
         job = self._reader.find(image, "largest", aligned, "error")
         picture = to_tensor(align(job.photo, job.quads[0], self.generator.preview_resolution))
         encoder = None

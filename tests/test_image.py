@@ -56,6 +56,38 @@ def png_header(width: int, height: int) -> bytes:
     )
 
 
+def named_profile(name: str, gamma: float) -> bytes:
+    """An ICC profile of that description, with sRGB's primaries and a gamma."""
+
+    def xyz(*values: float) -> bytes:
+        return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(v * 65536) for v in values))
+
+    text = name.encode() + b"\0"
+    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+    tags = {
+        b"desc": b"desc\0\0\0\0" + struct.pack(">I", len(text)) + text + bytes(78),
+        b"cprt": b"text\0\0\0\0-\0",
+        b"wtpt": xyz(0.9642, 1, 0.8249),
+        b"rXYZ": xyz(0.4360, 0.2225, 0.0139),
+        b"gXYZ": xyz(0.3851, 0.7169, 0.0971),
+        b"bXYZ": xyz(0.1431, 0.0606, 0.7141),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
+    table, body = struct.pack(">I", len(tags)), b""
+    for tag, value in tags.items():
+        at = 128 + 4 + 12 * len(tags) + len(body)
+        table += tag + struct.pack(">II", at, len(value))
+        body += value + bytes(-len(value) % 4)
+    header = bytearray(128)
+    header[:4] = struct.pack(">I", 128 + len(table) + len(body))
+    header[8:24] = b"\x02\x40\0\0mntrRGB XYZ "
+    header[36:40] = b"acsp"
+    header[68:80] = xyz(0.9642, 1, 0.8249)[8:]
+    return bytes(header) + table + body
+
+
 # What comes in
 
 
@@ -109,6 +141,11 @@ def test_grey_with_alpha_and_palettes():
     pixels = np.asarray(load_image(encoded(palette)))
     assert pixels[0, 0].tolist() == [10, 20, 30] and pixels[0, 63].tolist() == [200, 100, 50]
     pixels = np.asarray(load_image(encoded(palette, transparency=0)))
+    assert pixels[0, 0].tolist() == [255] * 3 and pixels[0, 63].tolist() == [200, 100, 50]
+
+    rgba = Image.new("RGBA", (64, 48), (0, 0, 0, 0))
+    rgba.paste((200, 100, 50, 255), (32, 0, 64, 48))
+    pixels = np.asarray(load_image(rgba.quantize()))  # transparency in the palette itself
     assert pixels[0, 0].tolist() == [255] * 3 and pixels[0, 63].tolist() == [200, 100, 50]
 
 
@@ -180,7 +217,17 @@ def test_an_embedded_profile_is_converted_to_srgb():
     assert np.abs(pixel - [50, 100, 200]).max() <= 2
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("name", ["GIMP built-in Linear sRGB", "sRGB-elle-V2-g10.icc"])
+def test_a_profile_is_not_srgb_for_its_name_alone(name):
+    dark = Image.new("RGB", (64, 48), (55, 55, 55))
+    for gamma, level in ((1.0, 128), (1.8, 71), (2.2, 55)):  # the last is left as it is
+        pixel = load_image(encoded(dark, icc_profile=named_profile(name, gamma))).getpixel((0, 0))
+        assert np.abs(np.subtract(pixel, level)).max() <= 1, gamma
+
+
+@pytest.mark.parametrize(
+    "dtype", [np.uint8, np.uint16, ">u2", np.float16, np.float32, np.float64, ">f8"]
+)
 @pytest.mark.parametrize("channels", [None, 1, 3, 4])
 def test_arrays_of_every_kind(dtype, channels):
     top = {"u": np.iinfo(dtype).max if np.dtype(dtype).kind == "u" else 0, "f": 1}[

@@ -54,10 +54,18 @@ def test_a_seed_means_the_same_codes_and_z_is_one_code_for_all_rows(tiny_stylize
     torch.testing.assert_close(mean, base.w_avg.expand(ROWS, -1))
 
 
-@pytest.mark.parametrize("options", [{"latent": "w"}, {"seed": -1}, {"seed": 2**63}])
+@pytest.mark.parametrize("options", [{"latent": "w"}, {"seed": -1}, {"seed": 2**63}, {"seed": 1.0}])
 def test_unknown_latents_and_seeds_are_refused(tiny_stylizer, options):
     with pytest.raises(ConfigError):
         sample_styles(tiny_stylizer.base, 1, **{"seed": 0, **options})
+
+
+def test_seeds_of_numpy_are_taken_as_pythons(tiny_stylizer, astronaut):
+    plain = tiny_stylizer.variations(astronaut, 2, seed=100, aligned=True)
+    made = tiny_stylizer.variations(astronaut, 2, seed=np.int8(100), aligned=True)
+    assert [one.metadata() for one in made] == [one.metadata() for one in plain]
+    assert all(same(a.image, b.image) for a, b in zip(made, plain, strict=True))
+    assert [type(one.seed) for one in made] == [int, int]
 
 
 def test_content_rows_are_untouched_and_the_others_are_the_seeds(tiny_stylizer, astronaut, general):
@@ -174,6 +182,7 @@ def test_a_batch_draws_what_one_by_one_draws(tiny_stylizer):
         {"latent": "w"},
         {"seed": -1},
         {"seed": 2**63 - 1, "n": 2},
+        {"seed": 0.5},
         {"strength": 9},
         {"content_space": "v"},
     ],

@@ -185,7 +185,8 @@ def test_a_search_can_be_ended_and_keeps_the_best(tiny_stylizer, picture):
 
 
 @pytest.mark.parametrize(
-    "options", [{"space": "u"}, {"init": "zero"}, {"steps": -1}, {"steps": 8.5}]
+    "options",
+    [{"space": "u"}, {"init": "zero"}, {"steps": -1}, {"steps": 8.5}, {"seed": -1}, {"seed": 1.0}],
 )
 def test_searches_that_cannot_be_are_refused_before_any_work(tiny_stylizer, tmp_path, options):
     with pytest.raises(ConfigError, match=next(iter(options))):
@@ -208,6 +209,26 @@ def test_a_saved_code_is_read_exactly(code, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["code.safetensors"]
     with pytest.raises(OutputError):
         code.save(path / "below.safetensors")
+
+
+def test_a_seed_of_numpy_is_kept_as_pythons(tiny_stylizer, picture, tmp_path):
+    options = {"space": "z_plus", "init": "mean", "steps": 0, "aligned": True}
+    plain, found = (
+        tiny_stylizer.encode_reference(picture, seed=seed, **options) for seed in (3, np.int64(3))
+    )
+    assert torch.equal(found.w_plus, plain.w_plus)
+    found.save(tmp_path / "code.safetensors")
+    assert ReferenceCode.load(tmp_path / "code.safetensors").seed == 3
+
+
+def test_a_tilde_is_the_users_folder(code, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "ada"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "ada"))
+    monkeypatch.chdir(tmp_path)
+    code.save("~/code.safetensors")
+    assert (tmp_path / "ada" / "code.safetensors").is_file()
+    assert torch.equal(ReferenceCode.load("~/code.safetensors").w_plus, code.w_plus)
+    assert [path.name for path in tmp_path.iterdir()] == ["ada"]
 
 
 DAMAGES = {

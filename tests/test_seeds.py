@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -42,4 +43,16 @@ def test_a_numbered_seed_is_one() -> None:
     seeds = [numbered_seed(seed, number) for seed in (0, 1, 2**63 - 1) for number in range(50)]
     assert len(set(seeds)) == len(seeds)
     for seed in seeds:
+        check_seed(seed)
+
+
+@pytest.mark.parametrize("seed", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
+def test_whole_numbers_of_other_libraries_are_seeds(seed: Any) -> None:
+    assert (check_seed(seed), type(check_seed(seed))) == (3, int)
+    assert numbered_seed(seed, 2**62) == numbered_seed(3, 2**62)
+
+
+@pytest.mark.parametrize("seed", [1.0, np.float32(1), True, np.True_, "1", None, np.array([1])])
+def test_what_is_no_whole_number_is_no_seed(seed: Any) -> None:
+    with pytest.raises(ConfigError, match="a seed is a whole number from 0 to 2\\^63 - 1"):
         check_seed(seed)

@@ -359,10 +359,15 @@ def test_faces_can_be_chosen(stylizer, group):
         ({"faces": 0}, r"list of numbers, got 0; that one face is faces=\[0\]"),
         ({"faces": 1}, r"faces=\[1\]"),
         ({"faces": "biggest"}, "list of numbers, got 'biggest'"),
+        ({"faces": np.int64(1)}, r"faces=\[1\]"),
         ({"faces": ["0"]}, "list of numbers"),
+        ({"faces": [True]}, "list of numbers"),
+        ({"faces": [1, 0, np.int64(1)]}, r"names a face twice: \[1, 0, 1\]"),
         ({"faces": ()}, "empty list"),
         ({"refine": 8.5}, "refine must be a whole number of steps, 0 or more, got 8.5"),
         ({"refine": -1}, "refine must be a whole number"),
+        ({"seed": 1.0}, "whole number from 0 to 2\\^63 - 1, got 1.0"),
+        ({"seed": True}, "whole number from 0"),
     ],
 )
 @pytest.mark.parametrize("aligned", [True, False])
@@ -371,6 +376,15 @@ def test_mistaken_options_are_named_before_a_photo_is_read(
 ):
     with pytest.raises(ConfigError, match=says):
         tiny_stylizer(tmp_path / "absent.png", aligned=aligned, **options)
+
+
+def test_numbers_of_numpy_are_taken_as_pythons(tiny_stylizer, astronaut):
+    plain = tiny_stylizer(astronaut, seed=3, faces=[0])
+    result = tiny_stylizer(astronaut, seed=np.int64(3), faces=np.array([0]))
+    assert np.array_equal(np.asarray(result.image), np.asarray(plain.image))
+    assert result.metadata() == plain.metadata()
+    assert type(result.settings["seed"]) is int
+    assert [type(i) for i in Options(faces=[np.uint8(1), 0]).faces] == [int, int]
 
 
 def test_an_aligned_square_is_taken_as_it_is(stylizer):
@@ -402,6 +416,18 @@ def test_a_tiny_face_is_named(stylizer, astronaut):
     assert stylizer(small, on_no_face="skip").faces == []
     (centred,) = stylizer(small, on_no_face="center").faces
     assert centred.face is None
+
+
+def test_a_tiny_face_asked_for_by_number_is_not_left_out_unsaid(tiny_stylizer, astronaut):
+    photo = Image.new("RGB", (700, 512), (90, 90, 90))
+    photo.paste(astronaut, (0, 0))
+    photo.paste(astronaut.crop((100, 0, 340, 240)).resize((36, 36)), (600, 150))
+    assert len(tiny_stylizer(photo).faces) == 1
+    for faces in ([0, 1], [1, 0], [1]):
+        with pytest.raises(FaceTooSmallError, match="face 1 covers only") as caught:
+            tiny_stylizer(photo, faces=faces)
+        assert 20 < caught.value.face_px < 40
+    assert len(tiny_stylizer(photo, faces=[0, 1], on_no_face="skip").faces) == 1
 
 
 def test_a_list_is_drawn_in_batches_where_that_is_faster(stylizer, astronaut, monkeypatch):
@@ -457,6 +483,20 @@ def test_memory_that_runs_out_has_a_name(stylizer, astronaut, monkeypatch):
     monkeypatch.setattr("facestyle.stylizer.draw_portraits", draw)
     with pytest.raises(DeviceMemoryError, match="smaller photo"):
         stylizer(astronaut)
+
+
+def test_memory_that_runs_out_before_drawing_has_a_name_too(tiny_stylizer, astronaut, monkeypatch):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 bytes")
+
+    monkeypatch.setattr("facestyle.photo_reader.encode", full)
+    monkeypatch.setattr("facestyle.stylizer.encode_reference", full)
+    with pytest.raises(DeviceMemoryError, match="preparing the photo took more memory"):
+        tiny_stylizer.prepare(astronaut)
+    with pytest.raises(DeviceMemoryError, match="encoding the reference took more memory"):
+        tiny_stylizer.encode_reference(astronaut)
+    with pytest.raises(DeviceMemoryError, match="encoding the reference took more memory"):
+        tiny_stylizer.with_reference(astronaut, astronaut)
 
 
 @pytest.mark.parametrize(
@@ -550,6 +590,15 @@ def test_damaged_styles_are_named(tmp_path, damage):
         config.write_text(text.replace(sha, "0" * 64))
     with pytest.raises(CheckpointError, match=r"generator\.safetensors|config\.json"):
         FaceStylizer.from_pretrained(folder)
+
+
+def test_a_tilde_is_the_users_folder(tiny_stylizer, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "ada"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "ada"))
+    monkeypatch.chdir(tmp_path)
+    tiny_stylizer.save_pretrained("~/style", samples=False)
+    assert (tmp_path / "ada" / "style" / "generator.safetensors").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["ada"]
 
 
 def test_unwritable_folders_are_named(stylizer, tmp_path):

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from facestyle.errors import CheckpointError, OutputError
+from facestyle.files import at_home, beside, keep_mode
 
 __all__ = [
     "bundled",
@@ -54,7 +54,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         CheckpointError: the file is absent, truncated, or no safetensors file.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(at_home(Path(path))), framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -69,7 +69,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         CheckpointError: the file is absent, truncated, or no safetensors file.
     """
     try:
-        with safe_open(str(path), framework="pt") as file:
+        with safe_open(str(at_home(Path(path))), framework="pt") as file:
             return dict(file.metadata() or {})
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -204,21 +204,22 @@ def save_tensors(
     Raises:
         OutputError: the file cannot be written.
     """
-    path = Path(path)
+    path = at_home(Path(path))
     ready = {name: _stored(t, dtype).detach().cpu().contiguous() for name, t in tensors.items()}
     header = {k: v if isinstance(v, str) else json.dumps(v) for k, v in metadata.items()}
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        os.close(handle)
+        temporary = beside(path, ".part")
+        with temporary.open("xb") as file:
+            mode = os.fstat(file.fileno()).st_mode
         save_file(ready, temporary, metadata=header)
-        os.chmod(temporary, 0o644)
+        keep_mode(temporary, path, mode)  # safetensors does not ask the umask
         os.replace(temporary, path)
     except BaseException as error:
         if temporary is not None:
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
         if isinstance(error, OSError | SafetensorError):
             raise OutputError(
                 f"weights cannot be written ({error}); check free space and permissions", path=path
