@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import difflib
 import errno
+import io
 import json
 import logging
 import os
@@ -46,6 +47,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; the exit code."""
     tune_process()
+    _ready_stdout()
     args = _parser().parse_args(argv)
     logging.basicConfig(
         level=logging.DEBUG if args.verbose else logging.WARNING, format="%(levelname)s %(message)s"
@@ -83,6 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not ran_out(error):
             raise
         return _fail(too_little_memory("the command", error), 3)
+
+
+def _ready_stdout() -> None:
+    """Standard output that takes every path, and says nothing where it is closed."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _fail(error: FacestyleError, code: int) -> int:
@@ -182,7 +192,9 @@ def _parser() -> argparse.ArgumentParser:
 
     bench = commands.add_parser("bench", help="median seconds by stage, cold start, peak memory")
     add_style(bench, revision=False)
-    bench.add_argument("--runs", type=int, default=9, help="timed runs after the warm-up")
+    bench.add_argument(
+        "--runs", type=int, help="timed runs after the warm-up; default: 9, of --training 3"
+    )
     bench.add_argument(
         "--baselines", action="store_true",
         help="NTC, InST and StyleID beside ours, on a Stable Diffusion of random weights",
@@ -191,6 +203,10 @@ def _parser() -> argparse.ArgumentParser:
         "--generator", action="store_true",
         help="the networks that encode and draw, StyleGAN2 at 1024 px too, in every form there is for the device",
     )  # fmt: skip
+    bench.add_argument(
+        "--training", action="store_true", help="what facestyle train takes here, from a few steps of each stage"
+    )  # fmt: skip
+    bench.add_argument("--preset", help="of --training; default: default")
     bench.add_argument(
         "--size", choices=("full", "tiny"), help="of that model; default: full on CUDA, else tiny"
     )
@@ -243,14 +259,30 @@ def _info(args: argparse.Namespace) -> int:
 
 
 def _bench(args: argparse.Namespace) -> int:
-    if args.baselines and args.generator:
-        raise ConfigError("--baselines and --generator are two benchmarks; ask for one at a time")
+    if args.baselines + args.generator + args.training > 1:
+        raise ConfigError(
+            "--baselines, --generator and --training are benchmarks of their own; ask for one at a time"
+        )
+    if args.preset and not args.training:
+        raise ConfigError("--preset is of --training; leave it out")
     if args.size and not args.baselines:
         raise ConfigError("--size is of the model of --baselines; leave it out")
-    if args.generator and (args.style, args.dtype) != ("cartoon", "auto"):
-        raise ConfigError(
-            "--generator times the base networks in every number type; leave --style and --dtype out"
+    own = {
+        "generator": "times the base networks in every number type",
+        "training": "trains in float32 from the base",
+    }
+    for name, why in own.items():
+        if getattr(args, name) and (args.style, args.dtype) != ("cartoon", "auto"):
+            raise ConfigError(f"--{name} {why}; leave --style and --dtype out")
+    runs = (3 if args.training else 9) if args.runs is None else args.runs
+    if args.training:
+        from facestyle.training.training_bench import bench_training, format_training
+
+        taken = bench_training(
+            args.preset or "default", device=args.device, runs=runs, progress=not args.json
         )
+        print(json.dumps(taken, indent=2) if args.json else format_training(taken))
+        return 0
     if args.baselines:
         from facestyle.baselines.bench import bench_baselines, format_baselines
 
@@ -258,7 +290,7 @@ def _bench(args: argparse.Namespace) -> int:
             size=args.size,
             device=args.device,
             dtype=args.dtype,
-            runs=args.runs,
+            runs=runs,
             style=args.style,
             progress=not args.json,
         )
@@ -267,12 +299,12 @@ def _bench(args: argparse.Namespace) -> int:
     if args.generator:
         from facestyle.generator_bench import bench_generators, format_generators
 
-        found = bench_generators(device=args.device, runs=args.runs)
+        found = bench_generators(device=args.device, runs=runs)
         print(json.dumps(found, indent=2) if args.json else format_generators(found))
         return 0
     from facestyle.bench import format_bench, run_bench
 
-    report = run_bench(args.style, device=args.device, dtype=args.dtype, runs=args.runs)
+    report = run_bench(args.style, device=args.device, dtype=args.dtype, runs=runs)
     print(json.dumps(report, indent=2) if args.json else format_bench(report))
     return 0
 

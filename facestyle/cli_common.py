@@ -117,9 +117,13 @@ def named_pictures(texts: Sequence[str]) -> dict[str, str]:
     """Style -> pictures, of STYLE=PICTURES.
 
     Raises:
-        ConfigError: a text names no pictures.
+        ConfigError: a text names no pictures, or a style is named twice.
     """
     named = dict(text.partition("=")[::2] for text in texts)
+    if len(named) < len(texts):
+        raise ConfigError(
+            "a style is named twice; give each once, with one folder or zip of its pictures"
+        )
     if not all(named.values()):
         raise ConfigError("give each style as NAME=PICTURES, such as anime=anime.zip")
     return named
@@ -147,11 +151,11 @@ def output_files(
             )
         targets = {inputs[0]: output}
     else:
-        stems = {path.stem.lower() for path in inputs} if portraits else set()
+        stems = {path.stem.lower() for path in inputs} if portraits else None
         taken: set[str] = set()
-        targets = {path: output / next(_free_names(path.stem, taken, stems)) for path in inputs}
-    sources = {path.resolve() for path in inputs}
-    if clash := [path for path in targets.values() if path.resolve() in sources]:
+        targets = {path: output / f"{_free_name(path.stem, taken, stems)}.png" for path in inputs}
+    sources = {os.path.realpath(path) for path in inputs}
+    if clash := [path for path in targets.values() if os.path.realpath(path) in sources]:
         raise ConfigError(f"the output {clash[0]} is one of the inputs; name another folder")
     return targets
 
@@ -171,15 +175,28 @@ def refuse_other_pictures(output: Path) -> None:
         )
 
 
-def _free_names(stem: str, taken: set[str], with_portraits: set[str]) -> Iterator[str]:
-    name, count = f"{stem}.png", 1
-    of_portrait = re.fullmatch(r"(.+)_face\d+", stem.lower())
-    if of_portrait and of_portrait[1] in with_portraits:
-        taken.add(name.lower())
-    while name.lower() in taken:
-        name, count = f"{stem}-{count}.png", count + 1
+def _free_name(stem: str, taken: set[str], with_portraits: set[str] | None) -> str:
+    """The stem, or one like it, that is no other picture's and of no portrait beside one.
+
+    Args:
+        stem: of the input.
+        taken: lower-case names that are given out; the new one joins them.
+        with_portraits: lower-case names beside which portraits are written, if any are; likewise.
+    """
+    name, count = stem, 1
+    while name.lower() in taken or _portrayed(name) in (with_portraits or ()):
+        name, count = f"{stem}-{count}", count + 1
     taken.add(name.lower())
-    yield name
+    if with_portraits is not None:
+        with_portraits.add(name.lower())
+        taken.add(_portrayed(name))  # whose portrait would have this name
+    return name
+
+
+def _portrayed(name: str) -> str:
+    """Beside which picture a portrait of this name is written; nothing where it is no portrait's."""
+    of_portrait = re.fullmatch(r"(.+)_face\d+", name.lower())
+    return of_portrait[1] if of_portrait else ""
 
 
 def usual_of(parser: argparse.ArgumentParser, names: Iterable[str]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ TorchScript files end in ``.pt`` and come without the script. Inputs and outputs
 from __future__ import annotations
 
 import copy
+import importlib.util
 import json
 import shutil
 import tempfile
@@ -277,18 +278,22 @@ def _run_torchscript(path: Path, *batches: tuple[Tensor, ...]) -> Tensor:
 
 
 def _check_onnx() -> None:
+    # Modules, not packages: onnxruntime-gpu and others bring onnxruntime too.
     for name in ("onnx", "onnxscript", "onnxruntime"):
-        try:
-            metadata.version(name)
-        except metadata.PackageNotFoundError as error:
+        if importlib.util.find_spec(name) is None:
             raise MissingDependencyError(
                 f"export to ONNX needs {name}, which is not installed; run: pip install 'facestyle[export]'"
-            ) from error
+            )
 
 
 def _described(stylizer: FaceStylizer, format: str, dtype: str) -> dict[str, Any]:
     generator = stylizer.generator
-    used = ("torch", "onnx", "onnxscript", "onnxruntime") if format == "onnx" else ("torch",)
+    versions = {"torch": metadata.version("torch")}
+    if format == "onnx":
+        import onnxruntime
+
+        versions |= {name: metadata.version(name) for name in ("onnx", "onnxscript")}
+        versions["onnxruntime"] = onnxruntime.__version__
     return {
         "style": stylizer.config.name,
         "format": format,
@@ -299,5 +304,5 @@ def _described(stylizer: FaceStylizer, format: str, dtype: str) -> dict[str, Any
         "num_ws": generator.num_ws,
         "w_dim": generator.w_dim,
         "psi": stylizer.config.psi,
-        "versions": {name: metadata.version(name) for name in used},
+        "versions": versions,
     }

@@ -8,6 +8,7 @@ the style needs its own.
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -102,6 +103,13 @@ class StyleConfig:
 
     def __post_init__(self) -> None:
         check_style_name(self.name)
+        texts = dict.fromkeys(
+            ("title", "description", "base_sha256", "architecture", "license"), str
+        )
+        for name, kind in (texts | {"generator": dict, "data": dict}).items():
+            if not isinstance(getattr(self, name), kind):
+                what = "text" if kind is str else "an object"
+                raise ConfigError(f"{name} must be {what}, got {getattr(self, name)!r:.80}")
         if not 0 <= self.psi <= 1.5:
             raise ConfigError(f"psi must be in [0, 1.5], got {self.psi}")
         if not 0 < self.share <= 2:
@@ -142,13 +150,16 @@ class StyleConfig:
         """
         try:
             raw = json.loads(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
         if not isinstance(raw, dict) or raw.get("format") != "facestyle-style":
             raise CheckpointError("is not the config of a facestyle style", path=path)
-        if raw.get("version", 0) > VERSION:
+        version = raw.get("version", 0)
+        if not isinstance(version, int | float):
+            raise CheckpointError(f"has the version {version!r:.80}, which is no number", path=path)
+        if version > VERSION:
             raise CheckpointError(
-                f"has format version {raw['version']}, this facestyle reads up to {VERSION}; update facestyle",
+                f"has format version {version}, this facestyle reads up to {VERSION}; update facestyle",
                 path=path,
             )
         known = {item.name for item in fields(cls)}
@@ -198,7 +209,7 @@ def bundled_style(name: str) -> Path:
 
 def _not_found(name: str) -> StyleNotFoundError:
     names = bundled_styles()
-    hint = f'; for the folder here, write "./{name}"' if Path(name).is_dir() else ""
+    hint = f'; for the folder here, write "./{name}"' if os.path.isdir(name) else ""
     return StyleNotFoundError(
         f"no style is called {name!r}; bundled: {', '.join(names)}; a folder is written ./folder, "
         f"a Hub repository user/name{hint}",
@@ -213,14 +224,18 @@ def style_folder(folder: str | Path) -> Path:
     What the style's files hold is not looked at here.
 
     Raises:
-        CheckpointError: the run's training has not finished, or there is no style.
+        CheckpointError: the run's training has not finished, or there is no style, or none that may be read.
     """
     folder = Path(folder)
     inner = folder / "style"
+    if os.path.isdir(folder) and not os.access(folder, os.R_OK | os.X_OK):
+        raise CheckpointError(
+            "may not be read by this user; change the folder's permissions, or copy it", path=folder
+        )
     is_run = _is_run(folder)
-    if (folder / "config.json").is_file() and not is_run:
+    if os.path.isfile(folder / "config.json") and not is_run:
         return folder
-    if (inner / "config.json").is_file() and (inner / "generator.safetensors").is_file():
+    if all(os.path.isfile(inner / name) for name in ("config.json", "generator.safetensors")):
         return inner
     if is_run:
         raise CheckpointError(
@@ -239,8 +254,8 @@ def _is_run(folder: Path) -> bool:
     try:
         settings = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
-        return (folder / "pictures" / "manifest.json").is_file()
-    except (OSError, ValueError):
+        return os.path.isfile(folder / "pictures" / "manifest.json")
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(settings, dict) and {"star", "pairs", "style"} <= settings.keys()
 
@@ -262,7 +277,7 @@ def find_style(
     Raises:
         StyleNotFoundError: there is no such bundled style, folder or repository.
         ConfigError: a revision of a style that is not of the Hub.
-        CheckpointError: the folder holds no style, or a training run that has not finished.
+        CheckpointError: the folder holds no style, or a training run that has not finished, or may not be read.
         DownloadError: the Hub cannot be reached.
     """
     text = str(name_or_path)
@@ -276,8 +291,8 @@ def find_style(
         repo, pinned = HUB_ALIASES[text]
         revision = revision or pinned
     else:
-        folder = Path(text).expanduser()
-        if folder.is_dir():
+        folder = Path(os.path.expanduser(text))
+        if os.path.isdir(folder):
             _refuse_revision(revision, text)
             return style_folder(folder)
         if not re.fullmatch(r"[\w.-]+/[\w.-]+", text) or text.startswith(("./", "../")):

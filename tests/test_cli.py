@@ -1,6 +1,7 @@
 """The command line: what it writes, what it prints, and its exit codes."""
 
 import errno
+import io
 import json
 import os
 import subprocess
@@ -112,6 +113,20 @@ def test_a_photo_named_like_a_portrait_of_another_keeps_its_own_name(tmp_path):
     assert plain == ["me.png", "me_face0.png", "you_face0.png"]
     beside = output_files(photos, tmp_path / "out", portraits=True)
     assert [path.name for path in beside.values()] == ["me.png", "me_face0-1.png", "you_face0.png"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_name_given_out_is_no_portraits_of_another_either(tmp_path, order):
+    photos = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "z/a-1_face0.jpg")][::order]
+    names = [path.stem for path in output_files(photos, tmp_path / "out", portraits=True).values()]
+    assert len({*names, *(f"{name}_face0" for name in names)}) == 6
+
+
+def test_a_link_to_itself_is_an_input_that_cannot_be_read(photos, tmp_path, capsys):
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    words = ["stylize", str(tmp_path / "loop.png"), "-o", str(tmp_path / "out")]
+    assert main(words) == 1
+    assert "ImageError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -228,6 +243,7 @@ def test_dry_run_prints_the_settings_and_what_the_check_finds(capsys, tmp_path):
         (["train", "{o}", "-o", "{o}/run", "--name", "x", "--data-license", "MIT"], "no such folder"),
         (["pairs", "x", "-o", "{o}", "--set", "steps=0"], "steps"),
         (["ablate", "x", "-o", "{o}"], "NAME=PICTURES"),
+        (["ablate", "x=y", "x=z", "-o", "{o}"], "named twice"),
     ],
 )  # fmt: skip
 def test_training_commands_name_what_is_wrong(arguments, says, tmp_path, capsys):
@@ -362,6 +378,25 @@ def test_output_that_nobody_takes_is_no_traceback(options):
     assert done.returncode == 4
     assert done.stderr.startswith("facestyle: OutputError: standard output: cannot be written")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "shown"),
+    [("cp1252", "写真.png", b"\\u5199\\u771f.png"), ("utf-8", "caf\udce9.png", b"caf\\udce9.png")],
+)
+def test_names_that_standard_output_cannot_say_are_spelled(encoding, name, shown, monkeypatch):
+    bytes_out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_out, encoding=encoding))
+    monkeypatch.setattr(cli, "_export", lambda args: print(args.output) or 0)
+    assert main(["export", "-o", name]) == 0
+    assert bytes_out.getvalue().strip() == shown
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell that closes standard output")
+def test_closed_standard_output_is_silence():
+    command = ["sh", "-c", '"$0" -m facestyle styles >&-', sys.executable]
+    done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])

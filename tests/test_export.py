@@ -8,6 +8,7 @@ import sys
 import venv
 from importlib import metadata
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from facestyle import FaceStylizer, export, export_bench
 from facestyle.cli import main
 from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError, OutputError
-from facestyle.export import TOLERANCE, export_style
+from facestyle.export import TOLERANCE, _check_onnx, _described, export_style
 from facestyle.export_bench import time_backends
 from facestyle.faces.align import align
 from facestyle.image import to_tensor
@@ -293,12 +294,22 @@ def test_bad_requests_are_named(tiny_stylizer, tmp_path, monkeypatch):
     with pytest.raises(OutputError):
         export_style(tiny_stylizer, tmp_path / "file", "torchscript", progress=False)
 
-    def absent(name):
-        raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr("facestyle.export.metadata.version", absent)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"facestyle\[export\]"):
         export_style(tiny_stylizer, tmp_path)
+
+
+def test_onnxruntime_may_come_in_a_package_of_another_name(tiny_stylizer, monkeypatch):
+    def version(name):
+        if name == "onnxruntime":  # onnxruntime-gpu, -directml, -openvino
+            raise metadata.PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("facestyle.export.metadata.version", version)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "onnxruntime", MagicMock(__version__="1.2.3"))
+    _check_onnx()
+    assert _described(tiny_stylizer, "onnx", "float32")["versions"]["onnxruntime"] == "1.2.3"
 
 
 def test_the_command(tiny_stylizer, tmp_path, monkeypatch, capsys):

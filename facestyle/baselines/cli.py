@@ -150,6 +150,7 @@ def _stylize(args: argparse.Namespace) -> int:
     from facestyle.baselines.registry import make_baseline, stylize_config
     from facestyle.faces.detect import FaceDetector
     from facestyle.image import save_png, to_pil
+    from facestyle.portraits_cli import refuse_overwriting
     from facestyle.runtime import choose_device
 
     if args.folder is None and args.method != "ntc":
@@ -161,6 +162,7 @@ def _stylize(args: argparse.Namespace) -> int:
         config = configured(config, args.set)
     inputs = input_files(args.inputs)
     outputs = output_files(inputs, Path(args.output))
+    refuse_overwriting(outputs.values(), inputs)
     method = make_baseline(
         args.method, stylize=config, device=args.device, model=_model(args), base=_base(args)
     )

@@ -22,7 +22,7 @@ from urllib.parse import quote
 from facestyle.bench import known_speed
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.files import write_whole
-from facestyle.hub.download import TAG
+from facestyle.hub.download import TAG, belongs
 from facestyle.hub.scores import (
     cell,
     eval_results,
@@ -32,13 +32,19 @@ from facestyle.hub.scores import (
     score_fields,
     training_seconds,
 )
-from facestyle.image import IMAGE_SUFFIXES
 from facestyle.styles import StyleConfig, bundled_style, bundled_styles, find_style
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
 
-__all__ = ["BASE_REPOS", "HUB_LICENSES", "check_card", "is_license_stated", "render_card"]
+__all__ = [
+    "BASE_REPOS",
+    "HUB_LICENSES",
+    "check_card",
+    "hub_license",
+    "is_license_stated",
+    "render_card",
+]
 
 HUB_LICENSES = frozenset({
     "afl-3.0", "agpl-3.0", "apache-2.0", "artistic-2.0", "bsd", "bsd-2-clause", "bsd-3-clause",
@@ -67,8 +73,21 @@ def is_license_stated(text: str | None) -> bool:
     return (text or "").strip().lower() not in ("", "unknown")
 
 
+def hub_license(text: str) -> tuple[str, str | None]:
+    """A licence as the Hub writes it: its id, and the name of one that has none."""
+    given = line(text).lower()
+    known = re.sub(r"-(or-later|only)$", "", given)
+    if known in HUB_LICENSES:
+        return known, None
+    return "other", re.sub(r"[^a-z0-9.]+", "-", given).strip("-") or "other"
+
+
 def render_card(
-    folder: str | Path, *, repo_id: str | None = None, config: StyleConfig | None = None
+    folder: str | Path,
+    *,
+    repo_id: str | None = None,
+    config: StyleConfig | None = None,
+    samples: Sequence[str] | None = None,
 ) -> str:
     """The card of a style's folder, README.md of its repository.
 
@@ -76,6 +95,7 @@ def render_card(
         folder: with ``config.json``; ``training.json`` and ``samples/`` where they are there.
         repo_id: "user/name" of the repository, if it is known.
         config: what ``config.json`` is going to say; what it says when None.
+        samples: pictures to show, by their names in the repository; those that are there when None.
 
     Raises:
         CheckpointError: a JSON file is absent or damaged.
@@ -89,7 +109,7 @@ def render_card(
     is_bundled = (
         config.name in bundled_styles() and folder.resolve() == bundled_style(config.name).resolve()
     )
-    samples = _samples(folder, is_bundled)
+    samples = _samples(folder, is_bundled) if samples is None else samples
     data = _front_matter(folder, config, training, samples, repo_id)
     environment = jinja2.Environment(
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -145,8 +165,8 @@ def _samples(folder: Path, is_bundled: bool) -> list[str]:
     """Sample pictures by their names in the repository; a bundled style gets its sheet when it is packaged."""
     from facestyle.hub.package import SAMPLES
 
-    inside = sorted((folder / "samples").glob("*"))
-    found = [f"samples/{path.name}" for path in inside if path.suffix.lower() in IMAGE_SUFFIXES]
+    inside = [path.relative_to(folder) for path in sorted((folder / "samples").glob("*"))]
+    found = [path.as_posix() for path in inside if belongs(path)]
     return found or ([SAMPLES] if is_bundled else [])
 
 
@@ -161,9 +181,7 @@ def _front_matter(
     from huggingface_hub import ModelCardData, hf_hub_url
     from huggingface_hub.errors import HFValidationError
 
-    given = line(config.license).lower()
-    known = re.sub(r"-(or-later|only)$", "", given)
-    is_known = known in HUB_LICENSES
+    license, license_name = hub_license(config.license)
     files = [path.name for path in sorted(folder.glob("LICENSE*"))]
     try:
         thumbnail = hf_hub_url(repo_id, samples[0]) if repo_id and samples else None
@@ -175,9 +193,9 @@ def _front_matter(
     return ModelCardData(
         library_name="facestyle",
         pipeline_tag="image-to-image",
-        license=known if is_known else "other",
-        license_name=None if is_known else re.sub(r"[^a-z0-9.]+", "-", given).strip("-") or "other",
-        license_link=None if is_known else next(iter(files), "LICENSE.md"),
+        license=license,
+        license_name=license_name,
+        license_link=next(iter(files), "LICENSE.md") if license_name else None,
         base_model=base_repo,
         base_model_relation="finetune" if base_repo else None,
         tags=[TAG, "face-stylization", "image-to-image", "stylegan2", "art", config.name],

@@ -55,7 +55,10 @@ def _push(args: argparse.Namespace) -> int:
     except ConfigError as error:
         if args.data_license or "--data-license" not in str(error) or not sys.stdin.isatty():
             raise
-        data_license = input("Licence of the training pictures (such as CC0-1.0): ").strip()
+        try:
+            data_license = input("Licence of the training pictures (such as CC0-1.0): ").strip()
+        except EOFError:  # Ctrl-D is no answer
+            raise error from None
         print(_planned_or_pushed(args, data_license))
     return 0
 

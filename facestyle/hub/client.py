@@ -30,14 +30,16 @@ def downloading(what: str, revision: str | None = None) -> Iterator[None]:
         raise DownloadError(
             f"{what} is gated: accept its terms on its Hub page, then `hf auth login`, and try again"
         ) from error
-    except (
-        errors.RepositoryNotFoundError,
-        errors.RevisionNotFoundError,
-        errors.HFValidationError,
-    ) as error:
+    except errors.RevisionNotFoundError as error:
         raise StyleNotFoundError(
-            f"the Hub has no repository {what!r} at revision {revision or 'main'!r} that you may read; check the name, "
-            f"or `hf auth login` for a private one; bundled styles: {names}",
+            f"the Hub repository {what!r} has no branch, tag or commit {revision or 'main'!r}; check its name",
+            name=what,
+            available=bundled_styles(),
+        ) from error
+    except (errors.RepositoryNotFoundError, errors.HFValidationError) as error:
+        raise StyleNotFoundError(
+            f"the Hub has no repository {what!r} that you may read; check the name, or `hf auth login` for a private "
+            f"one; bundled styles: {names}",
             name=what,
             available=bundled_styles(),
         ) from error
@@ -66,6 +68,11 @@ def uploading(repo: str, again: str) -> Iterator[None]:
     except errors.LocalTokenNotFoundError as error:
         raise UploadError(
             f"nobody is logged in, so {repo} cannot be written; run `hf auth login`, then: {again}"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UploadError(
+            f"{repo} has no branch of this name; make it with `hf repos branch create {repo} NAME`, or "
+            f"leave the revision out, then: {again}"
         ) from error
     except errors.HfHubHTTPError as error:
         status = getattr(getattr(error, "response", None), "status_code", None)

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 from facestyle.errors import StyleNotFoundError
 from facestyle.hub.client import downloading
-from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_BASE, OWN_ENCODER
+from facestyle.styles import HAIR_FILE, LIKENESS_FILE, OWN_BASE, OWN_ENCODER, StyleConfig
 
-__all__ = ["FILES", "TAG", "download_style", "hub_styles", "pull_style"]
+__all__ = ["FILES", "TAG", "belongs", "download_style", "hub_styles", "pull_style"]
 
 TAG = "facestyle"
 """Tag, and library name, of styles on the Hub."""
 
 FILES = (
     "config.json", "generator.safetensors", LIKENESS_FILE, HAIR_FILE, OWN_BASE, OWN_ENCODER, "training.json",
-    "LICENSE*", "NOTICE*", "README.md", "samples/*.jpg", "samples/*.png", "samples/*.webp",
+    "LICENSE*", "NOTICE*", "README.md", "samples/*.jpeg", "samples/*.jpg", "samples/*.png", "samples/*.webp",
 )  # fmt: skip
 """What of a style's folder or repository is ever uploaded or fetched."""
+
+
+def belongs(path: Path) -> bool:
+    """Whether a file of the folder is one of `FILES`; a pattern's star does not reach into subfolders."""
+    return any(
+        len(path.parts) == pattern.count("/") + 1 and fnmatch(path.as_posix(), pattern)
+        for pattern in FILES
+    )
 
 
 def download_style(
@@ -80,12 +89,16 @@ def pull_style(
         OutputError: the folder is not empty, or cannot be written.
     """
     from facestyle.hub.package import copy_style
-    from facestyle.models.zoo import load_style_base, load_style_generator
+    from facestyle.models.zoo import load_encoder, load_style_base, load_style_generator
 
     folder = download_style(repo, revision=revision, token=token, force_download=force_download)
     load_style_generator(folder, load_style_base(folder))
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    copy_style(folder, Path(out), names)
+    config = StyleConfig.from_file(folder / "config.json")
+    if config.encoder != "base":
+        load_encoder(folder / config.encoder)
+    # The Hub's cache has more where all of the repository was fetched before.
+    inside = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    copy_style(folder, Path(out), [path.as_posix() for path in inside if belongs(path)])
     return Path(out)
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from facestyle.errors import ConfigError, OutputError
-from facestyle.files import write_whole
+from facestyle.files import beside, write_whole
+from facestyle.hub.scores import line
 from facestyle.models.bases import save_encoder, write_base
 from facestyle.models.checkpoints import save_tensors
 from facestyle.models.generator import Generator
@@ -20,7 +23,15 @@ from facestyle.styles import OWN_ENCODER, StyleConfig
 if TYPE_CHECKING:
     from facestyle.stylizer import FaceStylizer
 
-__all__ = ["SAMPLES", "complete", "copy_style", "draw_samples", "write_package", "write_style"]
+__all__ = [
+    "SAMPLES",
+    "complete",
+    "copy_style",
+    "draw_samples",
+    "license_text",
+    "write_package",
+    "write_style",
+]
 
 SAMPLES = "samples/before_after.jpg"
 _SEEDS = (203, 233, 263, 242)
@@ -31,6 +42,14 @@ _BUNDLED_BASE = """They were finetuned from a MobileStyleGAN trained on FFHQ, wh
   weight's source."""
 _OTHER_BASE = """They were finetuned from another generator than facestyle's own: base.safetensors here. What its
   authors allow holds for that file, and for the weights that were derived from it."""
+_LICENSE = """# Licence of the style {name}
+
+- The weights in this folder: **{license}**.
+- The pictures they were trained on: **{data}** (source: {source}). The pictures are not part of this folder.
+- {base}
+
+Licences are named by their [SPDX identifiers](https://spdx.org/licenses/) where they have one.
+"""
 
 
 def write_style(
@@ -86,6 +105,8 @@ def write_package(
 ) -> None:
     """Write all that a repository of the style should hold; what is there of the card and samples is kept.
 
+    So is a ``LICENSE.md``, but for one in facestyle's own words, which may be another style's.
+
     ``config.json``, ``generator.safetensors``, ``LICENSE.md``, ``training.json`` where its origin is known, the sample
     sheet, the card ``README.md`` (for the repository ``repo_id``, if it is known), the encoder where it is asked for or
     the style's own, and the base generator where it is the style's own. ``config`` stands in place of the style's.
@@ -109,6 +130,9 @@ def write_package(
     origin = stylizer.folder / "training.json" if stylizer.folder else None
     if origin is not None and origin.is_file() and origin.parent.resolve() != folder.resolve():
         write_whole(origin.read_bytes(), folder / "training.json")
+    licence = folder / "LICENSE.md"
+    if licence.is_file() and _is_own(licence.read_text(encoding="utf-8", errors="replace")):
+        write_whole(license_text(config).encode(), licence)
     complete(folder, stylizer if samples else None, repo_id=repo_id)
 
 
@@ -118,7 +142,7 @@ def complete(folder: Path, stylizer: FaceStylizer | None, *, repo_id: str | None
 
     config = StyleConfig.from_file(folder / "config.json")
     if not list(folder.glob("LICENSE*")):
-        write_whole(_license(config).encode(), folder / "LICENSE.md")
+        write_whole(license_text(config).encode(), folder / "LICENSE.md")
     if stylizer is not None and not (folder / "samples").is_dir():
         draw_samples(stylizer, folder / SAMPLES)
     if not (folder / "README.md").is_file():
@@ -147,32 +171,43 @@ def copy_style(source: Path, target: Path, names: list[str]) -> None:
     Raises:
         OutputError: the target holds something, or cannot be written.
     """
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise OutputError("is there and not empty; name another folder", path=target)
-    partial = target.with_name(f"{target.name}.part")
+    is_there = os.path.isdir(target)
+    partial = beside(target / "style" if is_there else target, ".part")
     try:
-        shutil.rmtree(partial, ignore_errors=True)
+        if os.path.lexists(target) and not (is_there and not os.listdir(target)):
+            raise OutputError("is there and not empty; name another folder", path=target)
         for name in names:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, partial / name)
-        if target.is_dir():
-            target.rmdir()
-        partial.replace(target)
+        if is_there:  # it stays, as somebody may be in it
+            for path in sorted(partial.iterdir(), key=lambda path: path.name == "config.json"):
+                path.rename(target / path.name)
+        else:
+            partial.rename(target)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OutputError):
+            raise
         raise OutputError(f"the style cannot be copied ({error})", path=target) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
-def _license(config: StyleConfig) -> str:
+def license_text(config: StyleConfig) -> str:
     """What holds for the weights, for the pictures, and for what the weights grew from."""
-    data = config.data.get("license") or "unknown"
-    source = config.data.get("source") or ", ".join(config.data.get("sources", [])) or "unknown"
-    base = _BUNDLED_BASE if config.base_sha256 == base_sha256() else _OTHER_BASE
-    return f"""# Licence of the style {config.name}
+    sources = ", ".join(map(str, config.data.get("sources") or []))
+    return _LICENSE.format(
+        name=config.name,
+        license=line(config.license),
+        data=line(config.data.get("license") or "unknown"),
+        source=line(config.data.get("source") or sources or "unknown"),
+        base=_BUNDLED_BASE if config.base_sha256 == base_sha256() else _OTHER_BASE,
+    )
 
-- The weights in this folder: **{config.license}**.
-- The pictures they were trained on: **{data}** (source: {source}). The pictures are not part of this folder.
-- {base}
 
-Licences are named by their [SPDX identifiers](https://spdx.org/licenses/) where they have one.
-"""
+def _is_own(text: str) -> bool:
+    """Whether a licence file is facestyle's from its first word to its last."""
+    words = dict.fromkeys(("name", "license", "data", "source"), "\0")
+    return any(
+        re.fullmatch(re.escape(_LICENSE.format(**words, base=base)).replace("\0", ".+"), text)
+        for base in (_BUNDLED_BASE, _OTHER_BASE)
+    )

@@ -6,14 +6,14 @@ import dataclasses
 import glob
 import shlex
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 
 from facestyle.errors import ConfigError
-from facestyle.hub.cards import check_card, is_license_stated, render_card
+from facestyle.hub.cards import check_card, hub_license, is_license_stated, render_card
 from facestyle.hub.client import uploading
-from facestyle.hub.download import FILES
-from facestyle.hub.package import complete
+from facestyle.hub.download import belongs
+from facestyle.hub.package import SAMPLES, complete, license_text
+from facestyle.hub.scores import line
 from facestyle.image import IMAGE_SUFFIXES
 from facestyle.models.zoo import load_encoder, load_style_base, load_style_generator
 from facestyle.styles import StyleConfig, style_folder
@@ -28,7 +28,7 @@ class PushPlan:
     Attributes:
         folder: of the style.
         repo_id: where it goes.
-        files: name in the repository -> size in bytes.
+        files: name in the repository -> size in bytes; None of samples that are drawn when it is pushed.
         pictures: training pictures among them.
         left_out: names of what stays here.
         card: text of the repository's README.md.
@@ -36,7 +36,7 @@ class PushPlan:
 
     folder: Path
     repo_id: str
-    files: dict[str, int]
+    files: dict[str, int | None]
     pictures: int
     left_out: list[str]
     card: str
@@ -44,8 +44,10 @@ class PushPlan:
     def format(self) -> str:
         """For a person: files with sizes, what stays here, and the card."""
         lines = [f"{self.folder} -> {self.repo_id}", ""]
-        lines += [f"{size / 1e6:10.3f} MB  {name}" for name, size in self.files.items()]
-        lines += [f"{sum(self.files.values()) / 1e6:10.3f} MB  together"]
+        for name, size in self.files.items():
+            shown = "to be drawn" if size is None else f"{size / 1e6:.3f} MB"
+            lines.append(f"{shown:>13}  {name}")
+        lines += [f"{sum(filter(None, self.files.values())) / 1e6:10.3f} MB  together"]
         if self.pictures:
             lines += ["", f"training pictures among them: {self.pictures}"]
         if self.left_out:
@@ -75,7 +77,8 @@ def plan_push(
     Raises:
         CheckpointError: there is no style, or it is damaged.
         ConfigError: the licence of the training pictures is not known, the style says another licence of its weights
-            than ``license``, or the card claims what was not measured.
+            than ``license``, the card or the licence file name another than the style, or the card claims what was not
+            measured.
     """
     folder = style_folder(folder)
     load_style_generator(folder, load_style_base(folder))
@@ -83,22 +86,30 @@ def plan_push(
     if config.encoder != "base":
         load_encoder(folder / config.encoder)
     stated = licensed(config, license, data_license)
-    _refuse_old_texts(folder, config, stated)
+    has_samples = (folder / "samples").is_dir()
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     if card:
         check_card(card, folder)
     else:
-        card = render_card(folder, repo_id=repo_id, config=stated)
+        samples = None if has_samples else [SAMPLES]
+        card = render_card(folder, repo_id=repo_id, config=stated, samples=samples)
+    _refuse_old_texts(folder, card, stated)
     inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    chosen = [path for path in inside if _goes(path.relative_to(folder))]
+    chosen = [path for path in inside if belongs(path.relative_to(folder))]
     pictures = [
         path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES and path not in chosen
     ]
     if include_pictures:
         chosen += pictures
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in chosen}
+    files: dict[str, int | None] = {
+        path.relative_to(folder).as_posix(): path.stat().st_size for path in chosen
+    }
     files.setdefault("README.md", len(card.encode()))
+    if not list(folder.glob("LICENSE*")):
+        files["LICENSE.md"] = len(license_text(stated).encode())
+    if not has_samples:
+        files[SAMPLES] = None
     stays = [path.relative_to(folder).as_posix() for path in inside]
     return PushPlan(
         folder=folder,
@@ -217,35 +228,42 @@ def licensed(config: StyleConfig, license: str | None, data_license: str | None)
     return config
 
 
-def _refuse_old_texts(folder: Path, config: StyleConfig, stated: StyleConfig) -> None:
-    """Texts that were written before a licence was stated must not go with it.
+def _refuse_old_texts(folder: Path, card: str, stated: StyleConfig) -> None:
+    """Texts that were written before a licence was stated, or another was, must not go with it.
 
     Raises:
-        ConfigError: the card, or the licence file that facestyle wrote, says that it is unknown.
+        ConfigError: the card, or a licence file in facestyle's words, names another licence than the style.
     """
-    said = []
-    if stated.license != config.license:
-        said += [("README.md", "\nlicense: unknown\n"), ("LICENSE.md", "folder: **unknown**")]
-    if stated.data != config.data:
-        said += [
-            ("README.md", "trained on: **unknown**"),
-            ("LICENSE.md", "trained on: **unknown**"),
-        ]
-    old = {
-        name: None
-        for name, text in said
-        if (folder / name).is_file() and text in (folder / name).read_text(encoding="utf-8")
-    }
+    from huggingface_hub import ModelCard
+
+    path = folder / "LICENSE.md"
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    data, (license, name) = ModelCard(card).data, hub_license(stated.license)
+    is_old = is_license_stated(stated.license) and (
+        str(data.get("license")).lower() != license
+        or (name is not None and str(data.get("license_name")).lower() != name)
+    )
+    old = ["README.md"] if is_old or _names_another(card, stated) else []
+    old += ["LICENSE.md"] if _names_another(text, stated) else []
     if old:
         raise ConfigError(
-            f"{' and '.join(old)} in {folder} say that a licence is unknown; delete them and push again, they are made "
-            "anew, or correct them"
+            f"{' and '.join(old)} in {folder} name another licence than the style does: {stated.license} of its "
+            f"weights, {stated.data['license']} of its pictures; delete them and push again, they are made anew, or "
+            "correct them"
         )
 
 
-def _goes(path: Path) -> bool:
-    """Whether a file of the folder is one of `FILES`; a pattern's star does not reach into subfolders."""
+def _names_another(text: str, stated: StyleConfig) -> bool:
+    """Whether facestyle's own words in a text name another licence than is stated; other words are not judged."""
+    pictures = line(stated.data["license"])
+    said = {"The pictures they were trained on": pictures, "Pictures it was trained on": pictures}
+    if is_license_stated(stated.license):
+        weights = line(stated.license)
+        said |= {"The weights in this folder": weights, "Weights of this style": weights}
+    rows = [row.replace("\\|", "|").lower() for row in text.splitlines()]
     return any(
-        len(path.parts) == pattern.count("/") + 1 and fnmatch(path.as_posix(), pattern)
-        for pattern in FILES
+        row.startswith(f"- {words}: **".lower())
+        and not row.startswith(f"- {words}: **{now}**".lower())
+        for row in rows
+        for words, now in said.items()
     )

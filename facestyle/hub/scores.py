@@ -241,7 +241,7 @@ def _worst(
 def _mapping(path: Path) -> dict[str, Any]:
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"cannot be read as JSON ({error})", path=path) from error
     if not isinstance(raw, dict):
         raise CheckpointError("holds no JSON object", path=path)

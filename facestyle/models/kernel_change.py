@@ -81,7 +81,12 @@ class KernelChange:
         whole = tensors.keys() == {*names, *(name + _UNIT for name in names)}
         if not whole or read_metadata(path).get("format") != _FORMAT:
             raise CheckpointError("is no change of kernels that facestyle learned", path=path)
-        parts = {name: tensors[name].float() * tensors[name + _UNIT] for name in names}
+        # A factor of many numbers would make far more of a kernel than the file holds.
+        for name in names:
+            if tensors[name + _UNIT].shape != (1,):
+                shape = list(tensors[name + _UNIT].shape)
+                raise CheckpointError(f"has a {name + _UNIT} of {shape}, not one number", path=path)
+        parts = {name: tensors[name].float() * tensors[name + _UNIT].float() for name in names}
         if not all(bool(torch.isfinite(part).all()) for part in parts.values()):
             raise CheckpointError("holds NaN or infinity; the file is damaged", path=path)
         return cls(parts)

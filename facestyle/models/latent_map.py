@@ -69,14 +69,14 @@ class LatentMap:
         Raises:
             CheckpointError: the network's codes have another size.
         """
-        change = share * (self.down.double() @ self.up.double())  # w' = w + (w - centre) @ change
-        moved = -self.centre.double() @ change
         layers = list(_layers(synthesis))
         for layer in layers:
-            if layer.weight.shape[1] != len(change):
+            if layer.weight.shape[1] != len(self.centre):
                 raise CheckpointError(
-                    f"a map of {len(change)} numbers does not fit codes of {layer.weight.shape[1]}"
+                    f"a map of {len(self.centre)} numbers does not fit codes of {layer.weight.shape[1]}"
                 )
+        change = share * (self.down.double() @ self.up.double())  # w' = w + (w - centre) @ change
+        moved = -self.centre.double() @ change
         with torch.no_grad():
             for layer in layers:
                 weight = layer.weight.cpu().double()

@@ -176,7 +176,7 @@ def is_import(folder: Path) -> bool:
     """Whether ``facestyle import`` made the folder."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(config, dict) and config.get("format") == "facestyle-import"
 
@@ -369,7 +369,7 @@ def refuse_pickles(folder: str | Path, names: Iterable[str] | None = None) -> No
 
 def _check_header(metadata: dict[str, str], config: StyleConfig, path: Path) -> None:
     """The generator file must say that it is of this style and base."""
-    version = metadata.get("version", "")
+    version = metadata.get("version", "")[:9]  # int refuses thousands of digits
     if version.isdecimal() and int(version) > VERSION:
         raise CheckpointError(
             f"has format version {version}, this facestyle reads up to {VERSION}; update facestyle",
@@ -402,7 +402,7 @@ def sha256_of(generator: Generator) -> str:
 def _parsed_config(metadata: dict[str, str], path: Path) -> dict[str, Any]:
     try:
         config = json.loads(metadata["config"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CheckpointError(
             "has no facestyle config in its header; it is another program's file", path=path
         ) from error

@@ -324,7 +324,10 @@ def train_style(
         check_trains(generator, settings)
     described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
     usual = dataclasses.asdict(TrainConfig())
-    held = hold(folder) if processes.is_main else None  # before anything in there changes
+    sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
+    held = None
+    if processes.is_main and all(Path(source).exists() for source in sources):
+        held = hold(folder)  # before anything in there changes
     _choose_level(folder, described)
     check_settings(folder, described, usual)
     if init is not None:
@@ -338,7 +341,6 @@ def train_style(
         generator, config.pairs.level if pairs is None and config.uses_pairs else 0, encoder,
         encoder_z, encoder_w_plus,
     )  # fmt: skip
-    sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
     names = [Path(source).name for source in sources]
     if pairs is None:
         sources = [

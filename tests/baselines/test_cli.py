@@ -45,6 +45,15 @@ def test_a_photos_face_is_cut_out_and_stylized(run, photo, tmp_path, capsys):
         assert np.abs(cut.astype(int) - np.asarray(picture).astype(int)).mean() > 1
 
 
+def test_no_photo_is_written_over_by_whatever_path_leads_to_it(run, photo, tmp_path, capsys):
+    (tmp_path / "IMG_1.PNG").write_bytes(photo.read_bytes())
+    (tmp_path / "IMG_1.png").hardlink_to(tmp_path / "IMG_1.PNG")  # as a disk that ignores case
+    arguments = ["baseline", "stylize", "ugatit", "--run", str(run), str(tmp_path / "IMG_1.PNG")]
+    assert main([*arguments, "-o", str(tmp_path)]) == 2
+    assert "IMG_1.png is one of the inputs" in capsys.readouterr().err
+    assert (tmp_path / "IMG_1.PNG").read_bytes() == photo.read_bytes()
+
+
 def test_photos_without_a_face_are_told_and_the_others_done(run, photo, tmp_path, capsys):
     plain = tmp_path / "plain.png"
     Image.new("RGB", (256, 256), (90, 120, 90)).save(plain)

@@ -4,10 +4,13 @@ import copy
 import dataclasses
 import hashlib
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import pytest
 import torch
@@ -15,10 +18,12 @@ import torch
 from facestyle import FaceStylizer
 from facestyle.bench import sample_photo
 from facestyle.cli import main
-from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.errors import CheckpointError, ConfigError, OutputError, StyleNotFoundError
+from facestyle.files import write_whole
 from facestyle.hub.cards import render_card
-from facestyle.hub.package import copy_style, write_style
-from facestyle.hub.push import plan_push
+from facestyle.hub.download import pull_style
+from facestyle.hub.package import complete, copy_style, write_package, write_style
+from facestyle.hub.push import plan_push, push_style
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.zoo import load_base_generator, load_style_generator
 from facestyle.styles import VERSION, StyleConfig, bundled_style, find_style, style_folder
@@ -87,6 +92,7 @@ def test_an_own_card_and_samples_are_kept(stylizer, tmp_path):
         ({"base_sha256": "0" * 64}, "not of one style"),
         ({"format": "pt"}, "not of one style"),
         ({"version": "7"}, "update facestyle"),
+        ({"version": "9" * 5000}, "update facestyle"),
     ],
 )
 def test_a_generator_file_of_another_style_is_refused(style, change, message):
@@ -153,18 +159,57 @@ def test_a_config_names_no_other_encoder_file(style, name):
         StyleConfig.from_file(style / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"version": "4"}, "has the version '4', which is no number"),
+        ({"version": None}, "has the version None"),
+        ({"data": ["x"]}, "data must be an object"),
+        ({"data": None}, "data must be an object"),
+        ({"generator": []}, "generator must be an object"),
+        ({"title": 3}, "title must be text"),
+        ({"license": None}, "license must be text"),
+        (None, "cannot be read as JSON"),
+    ],
+)
+def test_a_config_of_odd_values_is_named(style, change, says):
+    path = style / "config.json"
+    config = json.loads(path.read_text())
+    path.write_text("[" * 100_000 if change is None else json.dumps(config | change))
+    with pytest.raises(CheckpointError, match=says):
+        StyleConfig.from_file(find_style(style) / "config.json")
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/x", "a" * 300, "./" + "a" * 300, "./a\0b"])
+def test_names_that_no_folder_can_have_are_no_styles(name):
+    with pytest.raises(StyleNotFoundError, match="bundled"):
+        find_style(name)
+
+
+def test_a_folder_that_may_not_be_read_is_named(style, monkeypatch):
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    with pytest.raises(CheckpointError, match="change the folder's permissions"):
+        find_style(style)
+
+
 def test_pushing_takes_what_a_style_is_made_of_and_nothing_else(style, tmp_path, astronaut):
     for name in ("pictures/a.png", "pictures/b.jpg", "run/coarse.pt", "run/snap.safetensors"):
         (style / name).parent.mkdir(exist_ok=True)
         astronaut.save(style / name) if name[-3:] in ("png", "jpg") else (style / name).touch()
     plan = plan_push(style, "me/mine")
-    assert set(plan.files) == {"README.md", "config.json", "generator.safetensors", "training.json"}
+    assert set(plan.files) == {
+        "LICENSE.md", "README.md", "config.json", "generator.safetensors", "samples/before_after.jpg", "training.json",
+    }  # fmt: skip
     assert plan.files["generator.safetensors"] > 10e6
     assert plan.left_out == sorted(
         ["pictures/a.png", "pictures/b.jpg", "run/coarse.pt", "run/snap.safetensors"]
     )
     told = plan.format()
-    assert "stays here: pictures/a.png" in told and "library_name: facestyle" in told
+    assert (
+        "stays here: pictures/a.png" in told
+        and "to be drawn  samples/before_after" in told
+        and "library_name: facestyle" in told
+    )
     both = plan_push(style, "me/mine", include_pictures=True)
     assert both.pictures == 2 and {"pictures/a.png", "pictures/b.jpg"} <= set(both.files)
     assert not any(name.endswith(".pt") for name in both.files)
@@ -175,6 +220,28 @@ def test_pushing_takes_what_a_style_is_made_of_and_nothing_else(style, tmp_path,
     assert style_folder(tmp_path / "outer") == tmp_path / "outer" / "style"
     with pytest.raises(CheckpointError, match="holds no style"):
         style_folder(tmp_path)
+
+
+@pytest.mark.parametrize("pictures", [[], ["mine.jpeg", "mine.webp", "other.bmp"]])
+def test_a_plan_names_what_is_pushed(style, monkeypatch, pictures):
+    for name in pictures:
+        (style / "samples").mkdir(exist_ok=True)
+        (style / "samples" / name).write_bytes(b"a picture")
+    hub = MagicMock()
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda **_: hub)
+    monkeypatch.setattr("facestyle.stylizer.FaceStylizer.from_pretrained", MagicMock())
+    monkeypatch.setattr(
+        "facestyle.hub.package.draw_samples", lambda _, path: write_whole(b"drawn", path)
+    )
+    plan = plan_push(style, "me/mine")
+    push_style(style, "me/mine")
+    pushed = hub.upload_folder.call_args.kwargs["allow_patterns"]
+    assert list(plan.files) == pushed and all((style / name).is_file() for name in pushed)
+    assert plan.card == (style / "README.md").read_text()
+    assert plan.files["LICENSE.md"] == (style / "LICENSE.md").stat().st_size
+    shown = re.findall(r"\]\((samples/.*)\)", plan.card)
+    assert shown == [name for name in pushed if name.startswith("samples/")]
+    assert len(shown) == (2 if pictures else 1)
 
 
 def test_a_run_is_named_in_place_of_its_style(style, tmp_path, monkeypatch):
@@ -221,6 +288,9 @@ def test_the_licence_of_the_pictures_is_asked_for(style, capsys, monkeypatch):
     monkeypatch.setattr("builtins.input", lambda _: "CC0-1.0")
     assert main(arguments) == 0
     assert "generator.safetensors" in capsys.readouterr().out
+    monkeypatch.setattr("builtins.input", MagicMock(side_effect=EOFError))
+    assert main(arguments) == 2
+    assert "ConfigError: the licence of the training pictures" in capsys.readouterr().err
 
 
 def test_texts_that_call_the_pictures_licence_unknown_do_not_go_with_one(style):
@@ -231,6 +301,53 @@ def test_texts_that_call_the_pictures_licence_unknown_do_not_go_with_one(style):
         plan_push(style, "me/mine", data_license="CC0-1.0")
     (style / "README.md").unlink()
     assert "trained on: **CC0-1.0**" in plan_push(style, "me/mine", data_license="CC0-1.0").card
+
+
+@pytest.mark.parametrize("change", ["weights", "pictures", "words"])
+def test_texts_that_name_another_licence_than_the_style_does_do_not_go_with_it(style, change):
+    (style / "samples").mkdir()
+    complete(style, None)
+    plan_push(style, "me/mine")
+    old = StyleConfig.from_file(style / "config.json")
+    if change == "pictures":
+        new = dataclasses.replace(old, data=old.data | {"license": "CC-BY-4.0"})
+    else:
+        license = "MIT" if change == "weights" else "For my friends | and theirs"
+        new = dataclasses.replace(old, license=license)
+    new.save(style / "config.json")
+    with pytest.raises(ConfigError, match=r"README\.md and LICENSE\.md in .* delete them and push"):
+        plan_push(style, "me/mine")
+    (style / "README.md").unlink()
+    with pytest.raises(ConfigError, match=r"^LICENSE\.md in"):
+        plan_push(style, "me/mine")
+    (style / "LICENSE.md").write_text("My own licence: the weights in this folder are GPL-2.0.")
+    card = plan_push(style, "me/mine").card
+    head = card[: card.index("\n---\n") + 5]
+    (style / "README.md").write_text(head + "# Mine\n\nThe weights are under another licence.\n")
+    plan_push(style, "me/mine")
+    (style / "LICENSE.md").unlink()
+    complete(style, None)
+    plan_push(style, "me/mine")
+    if change != "pictures":
+        other = re.sub(r"(?m)^license.*\n", "", head).replace("---", "---\nlicense: wtfpl", 1)
+        (style / "README.md").write_text(other)
+        with pytest.raises(ConfigError, match=r"^README\.md in"):
+            plan_push(style, "me/mine")
+
+
+def test_a_licence_file_of_another_style_is_written_anew_unless_somebody_wrote_in_it(
+    tiny_stylizer, tmp_path
+):
+    folder = tmp_path / "style"
+    for license in ("MIT", "CC0-1.0"):
+        config = dataclasses.replace(tiny_stylizer.config, license=license)
+        write_package(tiny_stylizer, folder, samples=False, config=config)
+        text = (folder / "LICENSE.md").read_text()
+        assert f"in this folder: **{license}**" in text
+    for own in (text + "\nAsk me first.\n", "Mine."):
+        (folder / "LICENSE.md").write_text(own)
+        tiny_stylizer.save_pretrained(folder, samples=False)
+        assert (folder / "LICENSE.md").read_text() == own
 
 
 def test_licences_given_to_push_to_hub_stand_in_config_and_card(style, monkeypatch):
@@ -297,6 +414,38 @@ def test_copies_are_whole_or_not_there(style, tmp_path):
     assert not (tmp_path / "new").exists() and not list(tmp_path.glob("*.part"))
     copy_style(style, tmp_path / "new", ["config.json", "generator.safetensors"])
     assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+def test_a_copy_goes_into_an_empty_folder_here_and_leaves_the_neighbours_alone(
+    style, tmp_path, monkeypatch
+):
+    (tmp_path / "mine.part").mkdir()
+    (tmp_path / "mine.part" / "thesis.txt").write_text("the only copy")
+    copy_style(style, tmp_path / "mine", ["config.json"])
+    assert (tmp_path / "mine.part" / "thesis.txt").exists()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(OutputError, match="copied"):
+        copy_style(style, Path("."), ["config.json", "absent"])
+    copy_style(style, Path("."), ["config.json", "training.json"])
+    assert sorted(os.listdir(".")) == ["config.json", "training.json"]
+    with pytest.raises(OutputError, match="too long"):
+        copy_style(style, Path("x" * 300), ["config.json"])
+
+
+def test_a_pull_takes_no_file_but_a_styles_own_and_reads_its_encoder(style, tmp_path, monkeypatch):
+    monkeypatch.setattr("facestyle.hub.download.download_style", lambda *_, **__: style)
+    for name in ("run.py", "setup.pkl", "LICENSE/run.py", "samples/a.jpeg"):
+        (style / name).parent.mkdir(exist_ok=True)
+        (style / name).touch()
+    wanted = {"config.json", "generator.safetensors", "training.json", "samples/a.jpeg"}
+    folder = pull_style("me/mine", tmp_path / "out")
+    assert {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()} == wanted
+    config = StyleConfig.from_file(style / "config.json")
+    dataclasses.replace(config, encoder="encoder.safetensors").save(style / "config.json")
+    with pytest.raises(CheckpointError, match=r"encoder\.safetensors"):
+        pull_style("me/mine", tmp_path / "other")
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_style_of_its_own_encoder_keeps_it(tiny_stylizer, tmp_path):

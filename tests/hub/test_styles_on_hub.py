@@ -92,7 +92,7 @@ def test_revisions_private_styles_and_wrong_tokens(hub, facestyle, style, tmp_pa
     first = hub.repo("ada/mine").find("main").sha
     config = json.loads((style / "config.json").read_text())
     (style / "config.json").write_text(json.dumps(config | {"title": "Second"}))
-    codes, _ = facestyle(
+    codes, told = facestyle(
         ["push", style, "ada/mine"],
         ["pull", "ada/mine", "-o", "new"],
         ["pull", "ada/mine", "-o", "old", "--revision", first],
@@ -100,6 +100,7 @@ def test_revisions_private_styles_and_wrong_tokens(hub, facestyle, style, tmp_pa
         ["pull", "ada/mine", "-o", "old"],
     )
     assert codes == [0, 0, 0, 3, 4], "no such revision; a folder that is not empty"
+    assert "has no branch, tag or commit 'v9'" in told
     titles = {
         n: json.loads((tmp_path / n / "config.json").read_text())["title"] for n in ("new", "old")
     }
@@ -107,6 +108,8 @@ def test_revisions_private_styles_and_wrong_tokens(hub, facestyle, style, tmp_pa
     load_style_generator(tmp_path / "old", load_base_generator())
     codes, told = facestyle(["pull", "ada/mine", "-o", "x"], ["pull", "ada/nothing"], HF_TOKEN=None)
     assert codes == [3, 3] and "hf auth login" in told
+    codes, told = facestyle(["push", style, "ada/mine", "--revision", "v2"])
+    assert codes == [4] and "no branch of this name" in told and "hf repos branch create" in told
     codes, told = facestyle(["push", style, "ada/mine"], HF_TOKEN="hf_wrong")
     assert codes == [4] and "UploadError" in told and "hf auth login" in told
     codes, told = facestyle(["push", style, "ada/mine"], ["push", style, "no name"], HF_TOKEN=None)

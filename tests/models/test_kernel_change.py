@@ -73,7 +73,7 @@ def test_saved_it_is_the_same_change(network, tmp_path):
     assert torch.allclose(KernelChange.from_file(path).parts["first.weight"], part, atol=0.02)
 
 
-@pytest.mark.parametrize("fault", ["format", "half", "nan", "name"])
+@pytest.mark.parametrize("fault", ["format", "half", "nan", "name", "long", "wide"])
 def test_a_damaged_file_is_refused_by_name(tmp_path, fault):
     path = tmp_path / "hair.safetensors"
     some_change().save(path)
@@ -84,6 +84,11 @@ def test_a_damaged_file_is_refused_by_name(tmp_path, fault):
         del tensors["last.weight.unit"]
     elif fault == "nan":
         tensors["first.weight.unit"][0] = torch.nan
+    elif fault == "long":
+        tensors["first.weight.unit"] = torch.ones(7)
+    elif fault == "wide":  # of 40 kB, gigabytes
+        tensors["first.weight"] = torch.ones(20_000, 1, dtype=torch.int8)
+        tensors["first.weight.unit"] = torch.ones(1, 20_000, dtype=torch.int8)
     else:
         tensors["middle.weight.unit"] = tensors["first.weight.unit"].clone()
     save_file(tensors, path, metadata=metadata)

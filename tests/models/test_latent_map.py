@@ -75,6 +75,11 @@ def test_codes_of_another_size_are_refused_before_anything_changes(network):
         some_map(w_dim=9).work_into(network.synthesis)
     for name, tensor in network.synthesis.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+    huge = 1 << 20  # whose product would be of 8 TB
+    with pytest.raises(CheckpointError, match="does not fit codes of 8"):
+        LatentMap(torch.zeros(huge), torch.zeros(huge, 1), torch.zeros(1, huge)).work_into(
+            network.synthesis
+        )
 
 
 @pytest.mark.parametrize("rank", [3, 12])

@@ -1,7 +1,9 @@
 """The bundled networks as they are loaded: whole, on the CPU, and without a wasted random start."""
 
 import json
+import os
 import shutil
+import stat
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from facestyle.errors import CheckpointError, ran_out
 from facestyle.models.checkpoints import bundled, save_tensors
 from facestyle.models.encoder import Encoder
+from facestyle.models.importers.checkpoints import import_checkpoint
 from facestyle.models.psp_encoder import PspEncoder
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import StyleGAN2Generator
@@ -135,6 +138,17 @@ def test_sizes_in_a_header_are_those_of_the_weights(tmp_path, net, config):
         else:
             load_encoder(path, space=net.space)
     assert caught.value.path == path and "describes no" in str(caught.value)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a system without a umask")
+def test_an_imported_folder_has_the_permissions_that_the_umask_leaves(foreign, tmp_path):
+    torch.save(foreign.generator.state_dict(), tmp_path / "g.pt")
+    before = os.umask(0o027)
+    try:
+        import_checkpoint(tmp_path / "g.pt", tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o750
 
 
 def test_memory_that_runs_out_is_not_blamed_on_the_file(tmp_path, monkeypatch):

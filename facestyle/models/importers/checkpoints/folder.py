@@ -160,7 +160,6 @@ def _put(made: Path, out: Path) -> None:
     """Move the finished files to their place, ``config.json`` last."""
     if not out.exists():
         os.rename(made, out)
-        out.chmod(0o755)
         return
     for path in sorted(made.iterdir(), key=lambda path: path.name == CONFIG_FILE):
         shutil.move(path, out / path.name)
@@ -181,7 +180,7 @@ def _earlier(out: Path, file: Path) -> dict[str, Any]:
         config = json.loads((out / CONFIG_FILE).read_text(encoding="utf-8"))
         if config["format"] == FORMAT and isinstance(parts := config["parts"], dict):
             return parts
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         pass
     raise OutputError("is there and holds no earlier import; name a new folder", path=out)
 
