@@ -21,12 +21,13 @@ from space.panel import build_panel, visitor_of
 from space.reference_tab import build_reference_tab
 from space.stylize_tab import build_stylize_tab
 from space.texts import I18N, text
+from space.uploads import keep_deleting
 from space.variations_tab import build_variations_tab
 
 __all__ = ["build_app", "launch"]
 
 _HERE = Path(__file__).resolve().parent
-_LOOK_S = 300
+_NEVER_S = 365 * 24 * 3600
 _WAITING = 40
 _LARGEST_FILE = "200mb"  # a zip of pictures to learn from
 
@@ -59,9 +60,11 @@ _THEME = gr.themes.Soft(
 
 
 class _Demo(gr.Blocks):
-    """Blocks whose endpoints may be called without their last arguments, over bare HTTP too.
+    """Blocks whose endpoints may be called without their last arguments, over bare HTTP too, and as often as one likes.
 
     Gradio fills in defaults for its own clients alone; by this an endpoint that learns an argument keeps its callers.
+    It also opens a session for every call of curl, and closes the oldest, which may be an open page's, where they are
+    too many; by this that of a call goes with its answer.
     """
 
     async def preprocess_data(
@@ -74,6 +77,20 @@ class _Demo(gr.Blocks):
             block_fn, [*inputs, *rest], *args, **settings
         )
         return values
+
+    async def process_api(
+        self, block_fn: BlockFunction | int, inputs: list[Any], *args: Any, **settings: Any
+    ) -> dict[str, Any]:
+        """What a call gives; after that of an endpoint its session is dropped, if no page has put a state there."""
+        try:
+            done: dict[str, Any] = await super().process_api(block_fn, inputs, *args, **settings)
+        finally:
+            function = self.fns[block_fn] if isinstance(block_fn, int) else block_fn
+            state, session = settings.get("state"), settings.get("session_hash")
+            if function.api_visibility == "public" and state is not None and not state.state_data:
+                self.state_holder.session_data.pop(session, None)
+                self.state_holder.time_last_used.pop(session, None)
+        return done
 
 
 def build_app(
@@ -89,7 +106,7 @@ def build_app(
     with _Demo(
         title="facestyle",
         analytics_enabled=False,
-        delete_cache=(_LOOK_S, PICTURES_S),
+        delete_cache=(_NEVER_S, PICTURES_S),  # only at the end; `keep_deleting` does until then
         fill_width=False,
     ) as demo:
         gr.Markdown("# facestyle", elem_id="title")
@@ -114,6 +131,7 @@ def build_app(
             engine.forget(visitor_of(request))
 
         demo.unload(forget)
+    keep_deleting(demo, PICTURES_S)
     return demo.queue(max_size=_WAITING, default_concurrency_limit=1)
 
 

@@ -106,7 +106,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             None,
         ]
 
-    go.click(
+    comparing = go.click(
         compare, [panel.photo, panel.style, panel.cut], outputs, concurrency_id=DRAWING, concurrency_limit=1,
         show_progress_on=[go, slider], api_visibility="private",
     )  # fmt: skip
@@ -119,7 +119,7 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         api_visibility="private",
     )
     pair.input(
-        lambda files, name: files[name], [pictures, pair], slider, queue=False,
+        lambda files, name: files[name], [pictures, pair], slider, queue=False, trigger_mode="always_last",
         show_progress="hidden", api_visibility="private",
     )  # fmt: skip
 
@@ -127,10 +127,11 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         """Only what was measured on another photo: the page may tell of a change late."""
         return gr.skip() if compared in (None, photo) else gr.update(visible=False)
 
-    panel.photo.change(
-        hide_another, [panel.photo, compared], block, queue=False, show_progress="hidden",
-        api_visibility="private",
-    )  # fmt: skip
+    for later in (panel.photo.change, comparing.then):  # the photo may change meanwhile
+        later(
+            hide_another, [panel.photo, compared], block, queue=False, show_progress="hidden",
+            api_visibility="private",
+        )  # fmt: skip
 
 
 def _values(

@@ -133,10 +133,11 @@ def build_endpoints(engine: Engine) -> None:
             )  # fmt: skip
             return _picture(result, style, portrait), _facts(result)
 
-    def check(photo: str | None, *rest: Any) -> list[dict[str, Any]]:
-        return [check_photo(photo, None), *[gr.validate(True, "")] * len(rest)]
-
     def add(function: Callable[..., Any], name: str, inputs: list[Any], outputs: list[Any]) -> None:
+        def check(photo: str | None, *rest: Any) -> list[dict[str, Any]]:
+            given = zip(inputs[1:], rest, strict=True)
+            return [check_photo(photo, None), *(_check_given(*one) for one in given)]
+
         button.click(
             function, inputs, outputs, api_name=name, api_description=function.__doc__,
             validator=check, concurrency_id=DRAWING,
@@ -179,6 +180,13 @@ class _as_gradio_errors:
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, FacestyleError):
             raise gr.Error(own_words(error), print_exception=False) from error
+
+
+def _check_given(component: Any, value: object) -> dict[str, Any]:
+    """Whether an argument has a value; a checkbox that has none is not ticked."""
+    name = component.label.split(":")[0]
+    is_given = value is not None or isinstance(component, gr.Checkbox)
+    return gr.validate(is_given, f"{name} must be given, got null; see /gradio_api/info")
 
 
 def _refine(steps: int) -> int:

@@ -9,6 +9,7 @@ import contextlib
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,10 @@ class Engine:
         )
         self._own: dict[str, _Own] = {}
         self._trainings: dict[str, OwnTraining] = {}
+        self._leaving: weakref.WeakValueDictionary[str, threading.Event] = (
+            weakref.WeakValueDictionary()
+        )
+        self._lock = threading.Lock()
         self._examples = {
             (style, digest(path)): path for style in self.styles for path in references(style)
         }
@@ -160,7 +165,9 @@ class Engine:
 
         Raises:
             ConfigError: there are no pictures.
+            TrainingError: the visitor left while they were copied.
         """
+        left = self.leaving(visitor)
         known = self._trainings.get(visitor)
         key = OwnTraining.key_of(files, name, data_license, arguments)
         if known is not None and known.key == key:
@@ -168,8 +175,17 @@ class Engine:
         made = OwnTraining(files, name, data_license, arguments)
         if known is not None:
             known.close()
-        self._trainings[visitor] = made
-        return made
+        with self._lock:
+            if not left.is_set():
+                self._trainings[visitor] = made
+                return made
+        made.close()
+        raise TrainingError("the page was left; train again")
+
+    def leaving(self, visitor: str) -> threading.Event:
+        """What `forget` sets, for all that is under way then; a visitor who comes back has another."""
+        with self._lock:
+            return self._leaving.setdefault(visitor, threading.Event())
 
     def running(self, visitor: str) -> OwnTraining | None:
         """The training a visitor asked for last."""
@@ -247,7 +263,11 @@ class Engine:
             )
             return prepared
 
-        return self._prepared.get((*key, refine), lambda: make(refine), file=file)
+        left = self.leaving(visitor)
+        prepared = self._prepared.get((*key, refine), lambda: make(refine), file=file)
+        if left.is_set():
+            self._drop_pictures(visitor)
+        return prepared
 
     def has_faces(self, visitor: str, photo: str | Path, style: str, **cut: Any) -> bool:
         """Whether a photo was prepared for this visitor and has faces; nothing is computed."""
@@ -376,8 +396,9 @@ class Engine:
             )  # fmt: skip
             return found
 
+        left = self.leaving(visitor)
         code = self._codes.get(key, make, file=Path(reference))
-        if stopped:
+        if stopped or left.is_set():
             self._codes.drop(lambda one: one == key)
         return code
 
@@ -411,14 +432,21 @@ class Engine:
         return done
 
     def forget(self, visitor: str) -> None:
-        """Drop all that is kept of a visitor; a training of theirs is stopped."""
-        for kept in (self._prepared, self._codes):
-            kept.drop(lambda key: isinstance(key, tuple) and key[0] == visitor)
+        """Drop all that is kept of a visitor, and what is still being made; a training of theirs is stopped."""
+        with self._lock:
+            if (left := self._leaving.pop(visitor, None)) is not None:
+                left.set()
+            training = self._trainings.pop(visitor, None)
+        self._drop_pictures(visitor)
         for style in [name for name, made in self._own.items() if made.visitor == visitor]:
             self._stylizers.drop(lambda key, style=style: key == style)  # type: ignore[misc]
             self._own.pop(style).copy.cleanup()
-        if (training := self._trainings.pop(visitor, None)) is not None:
+        if training is not None:
             training.close()
+
+    def _drop_pictures(self, visitor: str) -> None:
+        for kept in (self._prepared, self._codes):
+            kept.drop(lambda key: isinstance(key, tuple) and key[0] == visitor)
 
 
 _ENGINES: weakref.WeakValueDictionary[int, Engine] = weakref.WeakValueDictionary()

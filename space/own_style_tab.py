@@ -14,11 +14,11 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 from PIL import Image
 
-from facestyle.errors import ConfigError, FacestyleError
+from facestyle.errors import FacestyleError
 from space.engine import Engine
 from space.examples import people
 from space.outputs import save
-from space.own_training import PRESETS, OwnTraining, Progress
+from space.own_training import PRESETS, NoTokenError, OwnTraining, Progress
 from space.panel import Panel, visitor_of
 from space.stylize_tab import Redrawing
 from space.texts import explain, say, text
@@ -137,10 +137,12 @@ def build_own_style_tab(
     ) -> Iterator[list[Any]]:
         """Status and preview until the process ends."""
         visitor, rest = visitor_of(request), [gr.skip()] * 3
-        stopped = stops.get(visitor, threading.Event())
+        stopped, left = stops.get(visitor, threading.Event()), engine.leaving(visitor)
         halted = [_words(say(request, "own_stopped")), hidden, *rest]
         yield [hidden, _bar(request, Progress()), *rest]
         try:
+            if left.is_set():  # meanwhile
+                return
             OwnTraining.check(name, data_license)
             training = engine.training(visitor, files or [], name, data_license, presets[preset])
             if training.style is None and not training.is_running and not stopped.is_set():
@@ -202,7 +204,7 @@ def build_own_style_tab(
         """The style to the visitor's account, by the visitor's token and no other."""
         try:
             if not token.strip():
-                raise ConfigError("give a token of your Hub account that may write")
+                raise NoTokenError("give a token of your Hub account that may write")
             address = engine.push(
                 visitor_of(request), repo.strip(), token=token.strip(), private=private
             )

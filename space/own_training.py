@@ -37,7 +37,15 @@ from facestyle.training.folder_report import FolderReport
 from facestyle.training.prepare import folder_sheet
 from space.kept import digest
 
-__all__ = ["PRESETS", "OwnTraining", "Progress", "TrainingError"]
+__all__ = [
+    "PRESETS",
+    "NoLicenseError",
+    "NoPicturesError",
+    "NoTokenError",
+    "OwnTraining",
+    "Progress",
+    "TrainingError",
+]
 
 PRESETS: Mapping[str, Sequence[str]] = {
     name: ("--preset", name) for name in ("fast", "patches", "portrait", "default", "faithful")
@@ -52,6 +60,18 @@ _KINDNESS = 10
 """How far the process stands back behind visitors who want a portrait, on the scale of ``nice``."""
 
 _PATIENCE_S = 10.0
+
+
+class NoPicturesError(ConfigError):
+    """There is nothing to learn from."""
+
+
+class NoLicenseError(ConfigError):
+    """It is not said under which licence the pictures are."""
+
+
+class NoTokenError(ConfigError):
+    """There is none to push with."""
 
 
 class TrainingError(FacestyleError):
@@ -104,7 +124,7 @@ class OwnTraining:
         arguments: Sequence[str] = (),
     ) -> None:
         if not files:
-            raise ConfigError("add some pictures of the style, or a zip of them")
+            raise NoPicturesError("add some pictures of the style, or a zip of them")
         self.name, self.data_license = name.strip(), data_license.strip()
         self._arguments = list(arguments)
         self._folder = tempfile.TemporaryDirectory(prefix="facestyle-own-")
@@ -114,7 +134,7 @@ class OwnTraining:
         self._process: subprocess.Popen[bytes] | None = None
         self._archive: tempfile.TemporaryDirectory[str] | None = None
         self._lock = threading.Lock()
-        self.is_stopped = False
+        self.is_stopped = self._is_closed = False
         self.key = self.key_of(files, name, data_license, arguments)
         self.sources = _gathered([Path(file) for file in files], root / "given")
 
@@ -160,25 +180,31 @@ class OwnTraining:
         """
         check_style_name(name.strip())
         if not data_license.strip():
-            raise ConfigError("say under which licence the pictures are; it is kept with the style")
+            raise NoLicenseError(
+                "say under which licence the pictures are; it is kept with the style"
+            )
 
     def start(self) -> None:
         """Begin, or go on where it was stopped.
 
         Raises:
             ConfigError: the name is none, or the licence is missing.
+            TrainingError: it was closed.
         """
         self.check(self.name, self.data_license)
         command = [
             sys.executable, "-m", "facestyle", "train", *map(str, self.sources), "-o", str(self.run),
             "--name", self.name, "--data-license", self.data_license, *self._arguments,
         ]  # fmt: skip
-        with self._lock, self._log.open("wb") as log:
+        with self._lock:
+            if self._is_closed:
+                raise TrainingError("this training was given up; train again")
             self.is_stopped = False
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=_stand_back if os.name == "posix" else None,
-            )  # fmt: skip
+            with self._log.open("wb") as log:
+                self._process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                    preexec_fn=_stand_back if os.name == "posix" else None,
+                )  # fmt: skip
             weakref.finalize(
                 self, _signal, self._process, signal.SIGTERM
             )  # also when the demo ends
@@ -259,7 +285,9 @@ class OwnTraining:
         return target
 
     def close(self) -> None:
-        """Stop, and delete all files."""
+        """Stop for good, and delete all files."""
+        with self._lock:
+            self._is_closed = True
         self.stop()
         self._folder.cleanup()
         if self._archive is not None:

@@ -117,7 +117,9 @@ def build_panel(engine: Engine) -> Panel:
     def take(event: gr.SelectData) -> str:
         return str(photos[event.index])
 
-    gallery.select(take, None, photo, queue=False, show_progress="hidden", api_visibility="private")
+    gallery.select(
+        take, None, photo, queue=False, show_progress="hidden", api_visibility="private", trigger_mode="multiple",
+    )  # fmt: skip
     return Panel(
         photo, style, styles, thumbnails, message, cutting, cut, faces, chosen, faces_group
     )

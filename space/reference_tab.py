@@ -63,6 +63,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
         keep_texture = gr.Slider(0, 1, 0, step=0.05, label=text("keep_texture"), buttons=[])
         keep_shape = gr.Slider(0, 1, 0, step=0.05, label=text("keep_shape"), buttons=[])
     view.lay_out_codes()
+    asked = gr.State(None)  # with what the last study was begun
 
     looks = [shows, level, alpha, strength, keep_color, keep_texture, keep_shape]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, reference, whole, *looks]
@@ -158,6 +159,13 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
             request,
         )
 
+    def redraw_if_changed(given: dict[Any, Any], request: gr.Request) -> list[Any]:
+        """After a study, which takes a while: once more, if it was asked for with other sliders or another photo."""
+        now = [given[one] for one in inputs]
+        return (
+            [gr.skip()] * len(outputs) if now == given[asked] else redraw_if_studied(*now, request)
+        )
+
     def begin(request: gr.Request) -> None:
         """From now on Stop is heard, also while the study waits for its turn."""
         visitor = visitor_of(request)
@@ -174,12 +182,15 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     queue = {"concurrency_limit": 1, "api_visibility": "private", "show_progress_on": [view.slider]}
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     study = follow.click(begin, None, None, **light)
+    study = study.then(lambda *given: list(given), inputs, asked, **light)
     study = study.then(draw, inputs, outputs, concurrency_id="studying", **queue)
-    study.then(forget, None, None, **light)
     stop.click(end, None, None, **light)
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
     }  # fmt: skip
+    study.then(forget, None, None, **light).then(
+        redraw_if_changed, {asked, *inputs}, outputs, **redrawing
+    )
     shown_first.change(lambda shows: shows, shown_first, shows, **light)
     gr.on(
         [*(one.input for one in looks), reference.change],
@@ -192,14 +203,15 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     def take(style: str, event: gr.SelectData) -> str:
         return str(references(style)[event.index])
 
-    gallery.select(take, panel.style, reference, **light)
+    picking = {**light, "trigger_mode": "multiple"}
+    gallery.select(take, panel.style, reference, **picking)
 
     def show_references(event: gr.SelectData, request: gr.Request) -> tuple[Any, None]:
         shown = engine.names(visitor_of(request))[event.index :]
         files = _files(shown[0]) if shown else []
         return gr.update(value=files, selected_index=None), None
 
-    panel.styles.select(show_references, None, [gallery, reference], **light)
+    panel.styles.select(show_references, None, [gallery, reference], **picking)
 
 
 def _files(style: str) -> list[str]:

@@ -95,8 +95,10 @@ class Call:
             uploads.append(("REFERENCE", self.reference))
         lines = [f"ADDRESS={address.rstrip('/')}/gradio_api"]
         for name, file in uploads:
-            form = _quoted(f"files=@{file}")
-            lines.append(f"{name}=$(curl -s -F {form} $ADDRESS/upload | tr -d '[]\"')")
+            escaped = file.replace("\\", r"\\").replace('"', r"\"")
+            # Without the inner quotes curl would end the name at a comma or semicolon.
+            form = _quoted(f'files=@"{escaped}"')
+            lines.append(f"{name}=$(curl -s -F {form} $ADDRESS/upload | cut -d'\"' -f2)")
         data = json.dumps(self._data()).replace('"', '\\"')
         for name, _ in uploads:
             data = data.replace(f"@{name}", f"${name}")

@@ -145,6 +145,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         """A photo cut out in a new way: its faces, and a first picture of it, as encoded."""
         visitor, way = visitor_of(request), CUTS[cut]
         nothing = [
+            None,
             gr.skip(),
             gr.update(visible=False),
             None,
@@ -160,7 +161,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             steps = engine.closer(visitor, photo, style, **way).get("refine", 0)
         except FacestyleError as error:
             if isinstance(error, NoFaceError | FaceTooSmallError):
-                nothing[0] = gr.update(open=True)
+                nothing[1] = gr.update(open=True)
             return [*nothing, *with_message(outputs, explain(request, error))]
         everybody = list(range(len(prepared.codes)))
         shows = "full" if len(everybody) > 1 else "portrait"
@@ -182,7 +183,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         )
         if steps and isinstance(status := drawn[_STATUS], str):
             drawn[_STATUS] = f"{status} · {say(request, 'closer')}"
-        return [gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
+        return [photo, gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
 
     def begin_anew(
         begun_of: str | None, photo: str | None, style: str, strength: float, keep_color: float,
@@ -200,19 +201,20 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return [photo, "find", *begun]
 
     def draw_closer(
-        photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
+        owed: str | None, photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
         keep_color: float, keep_texture: float, keep_shape: float, psi: float, refine: int, seed: float | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        """After the first picture: one that is more like the person."""
+        """After the first picture, and once: one that is more like the person."""
         if (
             photo is None
+            or photo != owed
             or not refine
             or not engine.has_faces(visitor_of(request), photo, style, **CUTS[cut])
         ):
-            return [gr.skip()] * len(outputs)
-        return draw(
+            return [None if photo == owed else gr.skip(), *[gr.skip()] * len(outputs)]
+        drawn = draw(
             photo,
             style,
             chosen,
@@ -228,8 +230,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             request,
             progress,
         )
+        return [None, *drawn]
 
-    begin_outputs = [panel.cutting, *panel.found, shows, refine, *outputs]
+    owed = gr.State(None)  # the photo whose closer picture is still to come
+    begin_outputs = [owed, panel.cutting, *panel.found, shows, refine, *outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
     drawing = {
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
@@ -244,10 +248,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
         new(
             begin_anew, new_photo, anew, **{**drawing, "show_progress": shown_as}
-        ).then(draw_closer, inputs, outputs, **closer)  # fmt: skip
+        ).then(draw_closer, [owed, *inputs], [owed, *outputs], **closer)  # fmt: skip
     panel.cut.input(
         begin, [panel.photo, panel.style, panel.cut, *looks], begin_outputs, **drawing
-    ).then(draw_closer, inputs, outputs, **closer)
+    ).then(draw_closer, [owed, *inputs], [owed, *outputs], **closer)
     gr.on(
         [
             shows.input, strength.input, keep_color.input, keep_texture.input, keep_shape.input, psi.input,
@@ -259,15 +263,24 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     def choose_style(event: gr.SelectData, request: gr.Request) -> tuple[str, float]:
         names = engine.names(visitor_of(request))
         if event.index >= len(names):
-            raise gr.Error(say(request, "own_gone"), print_exception=False)
+            raise gr.Error(say(request, "StyleNotFoundError"), print_exception=False)
         return names[event.index], engine.psi(names[event.index])
 
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    panel.styles.select(choose_style, None, [panel.style, psi], **light).then(
+    picking = {**light, "trigger_mode": "multiple"}  # each with where it was; "once" drops a second
+    panel.styles.select(choose_style, None, [panel.style, psi], **picking).then(
         draw, inputs, outputs, **drawing
     )
+
+    def as_at_first(style: str) -> tuple[Any, ...]:
+        try:
+            psi: Any = engine.psi(style)
+        except FacestyleError:  # drawing, which follows, says why
+            psi = gr.skip()
+        return 1.0, 0.0, 0.0, 0.0, psi, engine.likeness, 0
+
     reset.click(
-        lambda style: (1.0, 0.0, 0.0, 0.0, engine.psi(style), engine.likeness, 0), panel.style,
+        as_at_first, panel.style,
         [strength, keep_color, keep_texture, keep_shape, psi, refine, seed], **light,
     ).then(draw, inputs, outputs, **drawing)  # fmt: skip
 
@@ -296,8 +309,8 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         return picture
 
     of_faces = [panel.photo, panel.style, panel.chosen, panel.cut]
-    panel.chosen.input(redraw_faces, of_faces, panel.faces, **light)
-    panel.faces.select(click_face, of_faces, panel.found, **light).then(
+    panel.chosen.input(redraw_faces, of_faces, panel.faces, trigger_mode="always_last", **light)
+    panel.faces.select(click_face, of_faces, panel.found, **picking).then(
         draw, inputs, outputs, **drawing
     )
     return Redrawing(psi, shows, draw, inputs, outputs, drawing)

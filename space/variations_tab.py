@@ -71,15 +71,15 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
 
     def draw_all(
-        photo: str | None, style: str, chosen: Sequence[int], cut: str, level: int, seed: float,
+        photo: str | None, style: str, chosen: Sequence[int], cut: str, level: int, seed: float | None,
         request: gr.Request, progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
         if photo is None:
             return [gr.update(value=say(request, "no_photo"), visible=True), *[gr.skip()] * 5]
-        visitor, way = visitor_of(request), CUTS[cut]
+        visitor, way, first = visitor_of(request), CUTS[cut], int(seed or 0)
         try:
             made = engine.variations(
-                visitor, photo, style, _COUNT, mixing_level=level, seed=int(seed), faces=_face(chosen),
+                visitor, photo, style, _COUNT, mixing_level=level, seed=first, faces=_face(chosen),
                 progress=True, **way, **engine.closer(visitor, photo, style, **way),
             )  # fmt: skip
         except FacestyleError as error:
@@ -93,7 +93,8 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
             for one in made
         ]
         values = gr.update(value=pictures, selected_index=None)
-        return [gr.update(visible=False), values, int(seed), None, gr.update(visible=False), photo]
+        made_of = (photo, style)
+        return [gr.update(visible=False), values, first, None, gr.update(visible=False), made_of]
 
     def draw_one(
         photo: str | None, style: str, chosen: Sequence[int], cut: str, seed: int | None, level: int,
@@ -127,10 +128,12 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     all_outputs = [panel.message, gallery, first, picked, block, drawn_of]
     drawing = {**queue, "show_progress_on": [gallery]}
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    draw.click(draw_all, all_inputs, all_outputs, **drawing)
-    surprise.click(lambda: secrets.randbelow(_SEEDS), None, seed, **light).then(
-        draw_all, all_inputs, all_outputs, **drawing
-    )
+    drawn = [
+        draw.click(draw_all, all_inputs, all_outputs, **drawing),
+        surprise.click(lambda: secrets.randbelow(_SEEDS), None, seed, **light).then(
+            draw_all, all_inputs, all_outputs, **drawing
+        ),
+    ]
 
     def pick(first: int, event: gr.SelectData) -> tuple[int, Any]:
         return first + event.index, gr.update(visible=True)
@@ -142,18 +145,24 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
         "show_progress_on": [view.slider],
         "show_progress": "minimal",
     }
-    gallery.select(pick, first, [picked, block], **light).then(draw_one, one_inputs, outputs, **one)
+    picking = {**light, "trigger_mode": "multiple"}
+    gallery.select(pick, first, [picked, block], **picking).then(
+        draw_one, one_inputs, outputs, **one
+    )
     gr.on([one_.input for one_ in looks], draw_one, one_inputs, outputs, **one)
 
-    def start_anew(photo: str | None = None, drawn_of: str | None = None) -> tuple[Any, Any, Any]:
-        """No variations yet, unless they are of this very photo: the page may tell of a change late."""
-        if photo is not None and photo == drawn_of:
+    def start_anew(
+        photo: str | None = None, style: str | None = None, drawn_of: tuple[str, str] | None = None
+    ) -> tuple[Any, Any, Any]:
+        """No variations yet, unless they are of this very photo and style: the page may tell of a change late."""
+        if photo is not None and (photo, style) == drawn_of:
             return gr.skip(), gr.skip(), gr.skip()
         return None, None, gr.update(visible=False)
 
     anew = [gallery, picked, block]
-    panel.photo.change(start_anew, [panel.photo, drawn_of], anew, **light)
-    panel.styles.select(start_anew, None, anew, **light)
+    for later in (panel.photo.change, *(done.then for done in drawn)):  # both may change meanwhile
+        later(start_anew, [panel.photo, panel.style, drawn_of], anew, **light)
+    panel.styles.select(start_anew, None, anew, **picking)
 
 
 def _face(chosen: Sequence[int]) -> str | list[int]:

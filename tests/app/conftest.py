@@ -74,14 +74,20 @@ def engine(stylizers) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def address(engine, tiny_quick, tmp_path_factory):
-    """Address of the app, served for the whole session."""
+def served_demo(engine, tiny_quick, tmp_path_factory):
+    """The app, served for the whole session."""
     os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("gradio"))
     demo = build_app(engine, {"fast": tiny_quick})
-    _, url, _ = launch(demo, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
-    yield url
+    launch(demo, server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    yield demo
     demo.close()
     os.environ.pop("GRADIO_TEMP_DIR")
+
+
+@pytest.fixture(scope="session")
+def address(served_demo) -> str:
+    """Where it is served."""
+    return served_demo.local_url
 
 
 @pytest.fixture(scope="session")

@@ -145,6 +145,28 @@ def test_a_style_is_picked_from_the_gallery(visit, files, stylizers):
     wait_for_pixels(page, portrait(stylizers["illustration"], files / ONE_FACE))
 
 
+def test_the_last_of_two_quick_clicks_on_styles_counts(visit, files, stylizers, monkeypatch):
+    page = visit()
+    bring(page, files / ONE_FACE)
+    wait_for_pixels(page, portrait(stylizers["cartoon"], files / ONE_FACE))
+    monkeypatch.setattr(Engine, "names", rested(Engine.names))
+    page.locator("#styles button").nth(1).click()
+    page.wait_for_timeout(300)
+    page.locator("#styles button").nth(0).click()
+    page.wait_for_timeout(4000)
+    wait_for_pixels(page, portrait(stylizers["cartoon"], files / ONE_FACE))
+
+
+def rested(function):
+    """The same, a second later."""
+
+    def later(*args, **options):
+        time.sleep(1)
+        return function(*args, **options)
+
+    return later
+
+
 def test_a_face_is_left_out(visit, files, stylizers):
     page = visit()
     bring(page, files / "two.png")
@@ -273,6 +295,30 @@ def test_a_variation_is_picked_and_gone_on_with(visit, files, stylizers):
     assert same_pixels(downloaded(page, "variation"), direct.faces[0].portrait.tobytes())
 
 
+def test_variations_of_a_style_left_meanwhile_are_not_shown(visit, files, monkeypatch):
+    left, drawn = threading.Event(), threading.Event()
+
+    def slow(self, *args, **options):
+        left.wait(30)
+        made = variations(self, *args, **options)
+        drawn.set()
+        return made
+
+    variations = Engine.variations
+    page = visit()
+    bring(page, files / ONE_FACE)
+    page.get_by_role("tab", name="Variations").click()
+    monkeypatch.setattr(Engine, "variations", slow)
+    page.locator("#draw-eight").click()
+    page.wait_for_timeout(1000)
+    page.locator("#styles button").nth(1).click()
+    page.wait_for_timeout(1000)
+    left.set()
+    assert drawn.wait(60)
+    page.wait_for_timeout(3000)
+    assert page.locator("#variations button img").count() == 0
+
+
 def bring_two(page, files) -> None:
     """A photo of two people, and the page has seen both."""
     bring(page, files / "two.png")
@@ -359,6 +405,21 @@ def slowly(code):
         return code(self, *args, on_step=step, **options)
 
     return rested
+
+
+def test_a_slider_moved_during_a_study_counts_when_it_ends(visit, files, stylizers, monkeypatch):
+    monkeypatch.setattr(Engine, "code", slowly(Engine.code))
+    page = visit()
+    bring_two(page, files)
+    study(page, files / "other.png")
+    page.locator(
+        "#reference-result .progress-text, #reference-result .progress-level"
+    ).first.wait_for()
+    page.locator("#reference-level label", has_text="3").first.click()
+    style = stylizers["cartoon"]
+    code = style.encode_reference(files / "other.png")
+    like = style.with_reference(files / "two.png", code, mixing_level=3, refine=LIKENESS)
+    wait_for_pixels(page, like.image.tobytes(), "reference")
 
 
 def test_methods_are_compared_on_the_visitors_photo_and_on_one_measured_before(visit, files):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import urllib.request
 
+import gradio as gr
 import pytest
 from gradio_client import Client, handle_file
 from PIL import Image
@@ -29,6 +30,7 @@ def here(astronaut, tmp_path, monkeypatch):
     photo.paste(astronaut, (0, 0))
     photo.paste(astronaut.resize((400, 400)), (560, 0))
     photo.save(tmp_path / "my photo.png")
+    photo.save(tmp_path / "a;b, c [1].png")
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "grey.png")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -77,6 +79,25 @@ def test_a_call_by_position_that_knows_fewer_arguments_stays_what_it_is(address,
             answer = over_http(call, address)
         with urllib.request.urlopen(answer[0]["url"]) as response:
             assert same_pixels(pixels(io.BytesIO(response.read())), wanted)
+
+
+def test_calls_over_http_leave_no_session_and_a_page_keeps_its_own(served_demo, address, here):
+    if not (shutil.which("curl") and shutil.which("bash")):
+        pytest.skip("no bash and curl here for the call over HTTP")
+    holder = served_demo.state_holder
+    style = next(one for one in served_demo.blocks.values() if isinstance(one, gr.State))
+    holder["a-page"][style._id] = "illustration"
+    before = set(holder.session_data)
+    for photo in ("my photo.png", "grey.png"):  # the second ends in an error
+        call = Call(style="cartoon", photo=photo)
+        subprocess.run(
+            ["bash", "-c", call.http(address)], capture_output=True, timeout=60, check=True
+        )
+    page = Client(address, verbose=False)
+    page.session_hash = "a-page"
+    page.predict(handle_file("my photo.png"), "cartoon", api_name="/stylize")
+    assert set(holder.session_data) == before
+    assert holder["a-page"][style._id] == "illustration"
 
 
 def test_a_photo_without_a_face_is_taken_otherwise_where_asked(client, tmp_path, stylizers):
@@ -143,6 +164,19 @@ def test_what_cannot_be_used_is_refused_with_advice(client, tmp_path, make, mess
         client.predict(handle_file(str(path)), "illustration", api_name="/stylize")
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "given", "missing"),
+    [
+        ("stylize", ("cartoon", 1.0, 0.0, None), "psi"),
+        ("variations", ("cartoon", 6, 0, None), "count"),
+        ("reference", (None, "cartoon"), "reference"),
+    ],
+)
+def test_an_argument_without_a_value_is_named(client, here, endpoint, given, missing):
+    with pytest.raises(Exception, match=f"{missing} must be given"):
+        client.predict(handle_file("my photo.png"), *given, api_name=f"/{endpoint}")
+
+
 CALLS = [
     Call(
         style="illustration", photo="my photo.png", options={"strength": 0.8, "psi": 0.4}, full=True
@@ -157,6 +191,7 @@ CALLS = [
         options={"mixing_level": 3, "seed": 5, "refine": 1, "keep_texture": 1.0, "keep_shape": 0.5},
     ),
     Call(style="illustration", photo="my photo.png", options={"seed": 7, "aligned": True}),
+    Call(style="cartoon", photo="a;b, c [1].png", full=True),
     Call(
         style="cartoon",
         photo="grey.png",
@@ -166,7 +201,9 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("call", CALLS, ids=["full", "portrait", "variation", "square", "center"])
+@pytest.mark.parametrize(
+    "call", CALLS, ids=["full", "portrait", "variation", "square", "name", "center"]
+)
 def test_the_shown_calls_give_one_picture(call, here, address, stylizers, monkeypatch):
     monkeypatch.setattr(
         FaceStylizer, "from_pretrained", staticmethod(lambda name, **_: stylizers[name])
@@ -176,7 +213,7 @@ def test_the_shown_calls_give_one_picture(call, here, address, stylizers, monkey
     (here / "result.png").unlink()
 
     assert main(shlex.split(call.shell())[1:]) == 0
-    known = ("my photo.png", "grey.png", "grid.png")
+    known = ("my photo.png", "a;b, c [1].png", "grey.png", "grid.png")
     written = [path for path in here.rglob("*.png") if path.name not in known]
     assert wanted in [pixels(path) for path in written]
 

@@ -62,6 +62,24 @@ def test_nothing_of_one_visitor_serves_another(stylizers, photo):
     assert engine.prepare("ada", photo, "cartoon") is not mine
 
 
+def test_what_is_made_for_a_visitor_who_leaves_meanwhile_is_not_kept(stylizers, photo, monkeypatch):
+    engine = Engine(list(stylizers), stylizers.__getitem__)
+    compute = engine._compute
+
+    def leaving(*args, **options):
+        done = compute(*args, **options)
+        engine.forget("ada")
+        return done
+
+    monkeypatch.setattr(engine, "_compute", leaving)
+    engine.prepare("ada", photo, "cartoon", 1)
+    engine.code("ada", photo, "cartoon", on_step=lambda step: None)
+    assert (len(engine._prepared), len(engine._codes)) == (0, 0)
+    monkeypatch.undo()
+    mine = engine.prepare("ada", photo, "cartoon")  # back again
+    assert engine.prepare("ada", photo, "cartoon") is mine
+
+
 def test_photos_and_codes_are_kept_no_longer_than_their_files(stylizers, photo):
     now = [0.0]
     engine = Engine(list(stylizers), stylizers.__getitem__, clock=lambda: now[0])

@@ -19,7 +19,7 @@ from space.engine import Engine
 from space.examples import people, references
 from space.kept import PictureGoneError
 from space.own_training import OwnTraining, Progress, TrainingError
-from space.texts import say
+from space.texts import LANGUAGES, say
 
 SOON_S = 240
 
@@ -80,6 +80,30 @@ def test_other_pictures_take_the_place_of_the_last(engine, pictures, quick):
     assert second is not first
     assert not first.run.parent.exists()
     assert engine.running("ada") is second and engine.running("grace") is None
+
+
+def test_who_leaves_while_the_pictures_are_copied_has_no_training_and_may_come_back(
+    engine, pictures, quick, monkeypatch
+):
+    folders = []
+
+    def slowly(files, folder):
+        folders.append(folder.parent)
+        engine.forget("ada")
+        return gathered(files, folder)
+
+    gathered = own_training._gathered
+    monkeypatch.setattr(own_training, "_gathered", slowly)
+    with pytest.raises(TrainingError, match="page was left"):
+        engine.training("ada", pictures, "mine", "CC0-1.0", quick)
+    assert engine.running("ada") is None and not folders[0].exists()
+    monkeypatch.undo()
+    training = engine.training("ada", pictures, "mine", "CC0-1.0", quick)
+    engine.forget("ada")
+    with pytest.raises(TrainingError, match="given up"):
+        training.start()
+    assert not training.is_running
+    assert engine.training("ada", pictures, "mine", "CC0-1.0", quick) is engine.running("ada")
 
 
 def test_pictures_are_looked_at_also_out_of_a_zip(pictures, tmp_path):
@@ -164,8 +188,8 @@ def tab(engine, quick):
     """What the tab's buttons call, by name, and a request for each visitor."""
     demo = build_app(engine, {"fast": quick})
     calls = {f.name: f.fn for f in demo.fns.values()}  # of two by one name this tab's is the last
-    yield lambda name, who, *given: calls[name](
-        *given, SimpleNamespace(session_hash=who, headers={})
+    yield lambda name, who, *given, headers=(): calls[name](
+        *given, SimpleNamespace(session_hash=who, headers=dict(headers))
     )
     del demo
     gc.collect()  # as in test_space.py
@@ -201,6 +225,16 @@ def test_a_training_that_cannot_begin_takes_no_ones_place(
     assert engine.running("ada") is training and style.is_dir()
 
 
+def test_a_training_that_was_asked_for_by_a_page_left_since_is_not_made(
+    engine, tab, pictures, quick
+):
+    asked = tab("learn", "ada", pictures, "mine", "CC0-1.0", "fast")
+    next(asked)
+    engine.forget("ada")
+    assert list(asked) == []
+    assert engine.running("ada") is None
+
+
 def test_a_style_that_is_gone_is_told_of(engine, tab, pictures, quick):
     message, *rest = tab("take_up", "ada")
     assert message["visible"] and "train it again" in message["value"]
@@ -210,6 +244,17 @@ def test_a_style_that_is_gone_is_told_of(engine, tab, pictures, quick):
     engine.training("ada", pictures, "mine", "CC0-1.0", quick)
     message, *_ = tab("take_up", "ada")
     assert "ended early" in message["value"]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_is_missing_is_asked_for_in_the_visitors_language(tab, pictures, language):
+    texts, in_it = LANGUAGES[language], {"accept-language": language}
+    message, *_ = tab("look_at", "ada", None, "mine", "CC0-1.0", "fast", headers=in_it)
+    assert message["value"] == texts["NoPicturesError"]
+    *_, (message, *_) = tab("learn", "ada", pictures, "mine", " ", "fast", headers=in_it)
+    assert message["value"] == texts["NoLicenseError"]
+    message, _ = tab("give", "ada", "ada/mine", " ", True, headers=in_it)
+    assert message["value"] == texts["NoTokenError"]
 
 
 def test_uploads_that_were_deleted_are_asked_for_again(engine, tab, pictures, quick, tmp_path):

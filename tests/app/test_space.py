@@ -144,6 +144,53 @@ def test_a_change_of_photo_told_again_leaves_what_was_chosen_by_then(engine, tmp
     gc.collect()  # as above
 
 
+def test_sliders_and_seed_that_cannot_be_read_end_in_no_traceback(engine):
+    demo = app.build_app(engine)
+    calls = {f.name: f.fn for f in demo.fns.values()}
+    visitor = SimpleNamespace(headers={}, session_hash="ada")
+    reset = calls["as_at_first"]("my-style.0123")
+    assert reset[:4] == (1.0, 0.0, 0.0, 0.0) and reset[4] == gr.skip()  # that style is gone
+    photo = str(examples.people()[0])
+    _, gallery, first, *_ = calls["draw_all"](photo, "cartoon", [], "find", 6, None, visitor)
+    assert first == 0 and len(gallery["value"]) == 8
+    gone, *_ = calls["draw_all"](photo, "my-style.0123", [], "find", 6, None, visitor)
+    assert gone["value"] == say(visitor, "StyleNotFoundError")
+    del demo, calls
+    gc.collect()  # as above
+
+
+@pytest.fixture
+def demo(engine):
+    built = app.build_app(engine)
+    yield built
+    del built
+    gc.collect()  # as above
+
+
+def test_a_second_click_right_after_the_first_is_not_dropped(demo):
+    modes = {"select": "multiple", "input": "always_last", "change": "always_last"}
+    seen = [(event, f.trigger_mode) for f in demo.fns.values() for _, event in f.targets]
+    assert {event for event, _ in seen} >= set(modes)
+    for event, mode in seen:
+        assert mode == modes.get(event, mode), event
+
+
+def test_what_a_long_job_was_begun_with_is_compared_when_it_ends(demo):
+    def after(name):
+        """Functions that follow those of a name at once or later."""
+        ids = {f._id for f in demo.fns.values() if f.name == name}
+        names = set()
+        while ids:
+            then = [f for f in demo.fns.values() if f.trigger_after in ids]
+            ids = {f._id for f in then}
+            names |= {f.name for f in then}
+        return names
+
+    assert "start_anew" in after("draw_all")
+    assert "hide_another" in after("compare")
+    assert "redraw_if_changed" in after("begin")
+
+
 def test_without_mcp_the_demo_says_so_before_it_serves_and_serves(monkeypatch, capsys):
     seen = {}
 
