@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -32,6 +33,7 @@ __all__ = [
     "StyleGAN2Generator",
     "StyleGAN2Mapping",
     "StyleGAN2Synthesis",
+    "check_filter",
     "estimate_w_avg",
     "from_rosinality",
     "scaled_leaky_relu",
@@ -453,9 +455,10 @@ def from_rosinality(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict
             f"has {len(unknown)} tensors with no place in a StyleGAN2 generator: {unknown[:3]}",
             unexpected=unknown,
         )
-    clean = {
-        new: _clean_shape(new, tensors[name]) for name, new in names.items() if new
-    }  # blur kernels, whose new name is empty, are constants
+    for name, new in names.items():
+        if not new:
+            check_filter(name, tensors[name], 4.0)
+    clean = {new: _clean_shape(new, tensors[name]) for name, new in names.items() if new}
     config = sizes_of(clean)
     if not any(name.endswith("noise_const") for name in clean):
         rng = torch.Generator().manual_seed(0)
@@ -467,6 +470,20 @@ def from_rosinality(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict
             plane = torch.randn(side, side, generator=rng)
             clean[name.replace("noise_strength", "noise_const")] = plane
     return config, clean
+
+
+def check_filter(name: str, kernel: Tensor, gain: float, path: Path | None = None) -> None:
+    """Whether a resampling filter is the one that facestyle has built in, times a gain.
+
+    Raises:
+        CheckpointError: it is another.
+    """
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+    wanted = gain * torch.outer(taps, taps)
+    if kernel.shape != (4, 4) or not torch.allclose(kernel.float(), wanted, rtol=1e-3):
+        raise CheckpointError(
+            f"{name} is another filter than [1, 3, 3, 1], which facestyle does not have", path=path
+        )
 
 
 def sizes_of(clean: Mapping[str, Tensor]) -> dict[str, Any]:
@@ -535,4 +552,8 @@ def _clean_shape(name: str, tensor: Tensor) -> Tensor:
     if name.endswith("torgb.bias"):
         return tensor.reshape(-1)
     is_conv = name.endswith(("conv0.weight", "conv1.weight", "torgb.weight"))
-    return tensor[0] if is_conv or name == "synthesis.const" else tensor
+    if not is_conv and name != "synthesis.const":
+        return tensor
+    if tensor.shape[:1] != (1,):
+        raise CheckpointError(f"{name} is {list(tensor.shape)}, with no leading axis of length 1")
+    return tensor[0]

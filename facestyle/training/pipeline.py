@@ -322,6 +322,10 @@ def train_style(
     check_style_name(name)
     for settings in (config.star, config.style):
         check_trains(generator, settings)
+    own_encoder = _find_encoders(
+        generator, config.pairs.level if pairs is None and config.uses_pairs else 0, encoder,
+        encoder_z, encoder_w_plus,
+    )  # fmt: skip
     described = dataclasses.asdict(config) | {"name": name} | base_entry(generator)
     usual = dataclasses.asdict(TrainConfig())
     sources = [pictures] if isinstance(pictures, str | Path) else list(pictures)
@@ -337,10 +341,6 @@ def train_style(
             raise CheckpointError(
                 "was finetuned from another base generator than this run's", path=init
             )
-    own_encoder = _find_encoders(
-        generator, config.pairs.level if pairs is None and config.uses_pairs else 0, encoder,
-        encoder_z, encoder_w_plus,
-    )  # fmt: skip
     names = [Path(source).name for source in sources]
     if pairs is None:
         sources = [

@@ -226,7 +226,7 @@ def test_dualstylegan_parts_go_into_one_folder(foreign, encoder, tmp_path):
 def finetuned(foreign, path, change=None):
     """A style finetuned from the generator: another synthesis network on the same mapping network."""
     state = {
-        name: tensor if name.startswith("style.") else tensor + 0.1
+        name: tensor if name.startswith("style.") or name.endswith("kernel") else tensor + 0.1
         for name, tensor in foreign.g_ema.items()
     }
     torch.save({"g_ema": state | (change or {})}, path)
@@ -434,6 +434,16 @@ def test_shapes_that_would_be_multiplied_are_refused_first(mobile, name, shape, 
         open_checkpoint(tmp_path / "m.ckpt")
 
 
+def test_depthwise_kernels_of_another_size_are_refused(mobile, tmp_path):
+    name = "student.layers.0.conv1.conv.weight_dw"
+    torch.save(
+        {"state_dict": mobile | {name: torch.zeros(len(mobile[name]), 1, 3, 4000)}},
+        tmp_path / "m.ckpt",
+    )
+    with pytest.raises(CheckpointError, match="3 x 3 depthwise kernels"):
+        open_checkpoint(tmp_path / "m.ckpt")
+
+
 def changed(foreign, path, change):
     state = {"g_ema": dict(foreign.g_ema), "d": dict(foreign.d)}
     change(state)
@@ -455,8 +465,13 @@ def changed(foreign, path, change):
         (lambda s: s["d"].update({"convs.1.conv3.weight": torch.ones(1)}), "no place", (),
          ("convs.1.conv3.weight",)),
         (lambda s: s["d"].pop("final_conv.0.weight"), "no StyleGAN2 discriminator", None, None),
-        (lambda s: s["g_ema"].update({"input.input": torch.ones([])}), "holds", None, None),
+        (lambda s: s["g_ema"].update({"input.input": torch.ones([])}), "no leading axis", None, None),
         (lambda s: s["g_ema"].update({"noises.noise_0": torch.ones(3)}), "holds|shape", None, None),
+        (lambda s: s["g_ema"].update({"convs.0.conv.blur.kernel": torch.ones(4, 4) / 4}), "another filter", None, None),
+        (lambda s: s["g_ema"].update({"to_rgbs.0.upsample.kernel": torch.ones(2, 2)}), "another filter", None, None),
+        (lambda s: s["d"].update({"convs.1.skip.0.kernel": torch.ones(4, 4) / 16}), "another filter", None, None),
+        (lambda s: s["g_ema"].update({"conv1.conv.weight": s["g_ema"]["conv1.conv.weight"].repeat(3, 1, 1, 1, 1)}),
+         "no leading axis of length 1", None, None),
     ],
 )  # fmt: skip
 def test_imports_are_strict_both_ways(foreign, tmp_path, change, says, missing, unexpected):
@@ -493,10 +508,18 @@ def test_settings_that_no_tensor_shows_are_looked_at(foreign, tmp_path):
     def twice(net):
         net.synthesis.b8 = net.synthesis.b16
 
+    def shared(net):
+        net.synthesis.b8.conv1._parameters = net.synthesis.b16.conv1._parameters
+
+    def long(net):
+        net.synthesis.b8.register_buffer("x" * 200, torch.ones(1))
+
     assert "another filter" in says(filters)
     assert "activation relu" in says(activation)
     assert "labelled classes" in says(labels)
     assert "no module of its own" in says(twice)
+    assert "another module's too" in says(shared)
+    assert "names of more than 200" in says(long)
     assert "learning rate" in says(lambda net: setattr(net, "mapping", foreign.MappingNetwork(0.1)))
     assert list(tmp_path.iterdir()) == [file]
 

@@ -1,13 +1,19 @@
 """StyleGAN2 as it is drawn on a CPU, against the plain arithmetic and against the network it was made of."""
 
+import copy
+import gc
+import weakref
+
 import pytest
 import torch
 
 from facestyle.drawing import synthesis_at
 from facestyle.errors import ConfigError, LatentShapeError
 from facestyle.models import settled_stylegan2
+from facestyle.models.mobile import MobileGenerator, MobileSynthesis
+from facestyle.models.settled import SettledSynthesis
 from facestyle.models.settled_stylegan2 import SettledStyleGAN2
-from facestyle.models.stylegan2_generator import StyleGAN2Generator
+from facestyle.models.stylegan2_generator import StyleGAN2Generator, StyleGAN2Synthesis
 from facestyle.testing.plain_stylegan2 import plain_synthesis
 
 
@@ -56,6 +62,30 @@ def test_noise_and_earlier_blocks(generator, w_plus, noise, resolution):
     asked = {"noise": noise, "resolution": resolution}
     wanted = generator.synthesis(w_plus, **asked)
     torch.testing.assert_close(settled(w_plus, **asked), wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda: SettledStyleGAN2(copy.deepcopy(StyleGAN2Generator(8, w_dim=8).synthesis)),
+        lambda: SettledSynthesis(
+            MobileGenerator((8, 8, 8), w_dim=8, preview_resolution=16).synthesis
+        ),
+    ],
+)
+def test_the_network_that_it_was_made_of_is_let_go(made, monkeypatch):
+    plain = []
+    for kind in (StyleGAN2Synthesis, MobileSynthesis):
+        begin = kind.__init__
+        monkeypatch.setattr(
+            kind, "__init__",
+            lambda own, *given, begin=begin, **more: plain.append(weakref.ref(own)) or begin(own, *given, **more),
+        )  # fmt: skip
+    settled = made()
+    gc.collect()
+    assert plain and all(ref() is None for ref in plain)
+    with pytest.raises(LatentShapeError):
+        settled(torch.zeros(1, 1, 8))
 
 
 def test_weights_are_copied_and_stay_as_they_are(generator, w_plus):

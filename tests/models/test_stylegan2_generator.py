@@ -556,8 +556,9 @@ def rosinality_state(net):
         styled(f"convs.{2 * i}", f"synthesis.b{side}.conv0", 2 * i + 1)
         styled(f"convs.{2 * i + 1}", f"synthesis.b{side}.conv1", 2 * i + 2)
         rgb(f"to_rgbs.{i}", f"synthesis.b{side}.torgb")
-        named[f"convs.{2 * i}.conv.blur.kernel"] = torch.ones(4, 4)
-        named[f"to_rgbs.{i}.upsample.kernel"] = torch.ones(4, 4)
+        taps = torch.tensor([1.0, 3.0, 3.0, 1.0])
+        named[f"convs.{2 * i}.conv.blur.kernel"] = taps.outer(taps) / 16
+        named[f"to_rgbs.{i}.upsample.kernel"] = taps.outer(taps) / 16
     return named
 
 

@@ -145,6 +145,9 @@ def _styled(
         deep, shape = len(parts["depthwise"]), list(weight.shape)
         if parts["depthwise"].shape[1:2] != (1,) or shape[1:] != [deep, 1, 1]:
             raise _shapes(layer, "a 1 x 1 convolution of the depthwise one's channels", shape, path)
+        # Kernels of any size would make far more of both than the file holds.
+        if parts["depthwise"].shape[2:] != (3, 3):
+            raise _shapes(layer, "3 x 3 depthwise kernels", list(parts["depthwise"].shape), path)
         full = parts["depthwise"].transpose(0, 1) * weight
     else:
         weight = full = left.pop(f"{layer}.conv.weight")

@@ -18,6 +18,7 @@ from facestyle.models.importers.checkpoints.stored import StoredTensor
 from facestyle.models.stylegan2 import StyleGAN2Critic
 from facestyle.models.stylegan2_generator import (
     StyleGAN2Generator,
+    check_filter,
     estimate_w_avg,
     from_rosinality,
     sizes_of,
@@ -31,6 +32,10 @@ __all__ = [
     "rosinality_discriminator",
     "rosinality_generator",
 ]
+
+
+_LONGEST_NAME = 200
+"""Of a tensor, its modules' included."""
 
 
 def rosinality_generator(
@@ -103,7 +108,8 @@ def rosinality_discriminator(state: Mapping[str, Tensor], path: Path) -> Part:
     clean, unknown = {}, []
     for name, tensor in state.items():
         if re.fullmatch(r"convs\.\d+\.(conv2|skip)\.0\.kernel", name):
-            continue  # the blur, a constant
+            check_filter(name, tensor, 1.0, path)
+            continue
         new = _rosinality_critic_name(name)
         if new is None:
             unknown.append(name)
@@ -195,16 +201,12 @@ def _nvidia_critic_name(name: str, top: int) -> str | None:
 
 def _without_filters(state: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """The tensors without the resampling filters, which must be the one that facestyle has built in."""
-    taps = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     kept = {}
     for name, tensor in state.items():
-        if not name.endswith("resample_filter"):
+        if name.endswith("resample_filter"):
+            check_filter(name, tensor, 1.0, path)
+        else:
             kept[name] = tensor
-        elif tensor.shape != (4, 4) or not torch.allclose(tensor.float(), torch.outer(taps, taps)):
-            raise CheckpointError(
-                f"{name} is another filter than [1, 3, 3, 1], which facestyle does not have",
-                path=path,
-            )
     return kept
 
 
@@ -223,14 +225,26 @@ def nvidia_state(module: Record, path: Path) -> dict[str, Tensor]:
         seen.add(id(record))
         _check_layer(record, prefix, path)
         for group in ("_parameters", "_buffers"):
-            for name, value in _named(record, group, path).items():
+            for name, value in own(record, group, prefix).items():
                 if isinstance(value, StoredTensor):
                     tensors[f"{prefix}{name}"] = value.load()
                 elif value is not None:
                     raise CheckpointError(f"{prefix}{name} is no tensor", path=path)
-        for name, child in _named(record, "_modules", path).items():
+        for name, child in own(record, "_modules", prefix).items():
             if child is not None:
                 walk(child, f"{prefix}{name}.")
+
+    def own(record: Record, group: str, prefix: str) -> dict[str, Any]:
+        """A group that no other module shares, with names that are none too long: else little files unfold to much."""
+        found = _named(record, group, path)
+        if found and id(found) in seen:
+            raise CheckpointError(f"{prefix}{group} is another module's too", path=path)
+        seen.add(id(found))
+        if any(len(prefix) + len(name) > _LONGEST_NAME for name in found):
+            raise CheckpointError(
+                f"{prefix[:40]} has names of more than {_LONGEST_NAME}", path=path
+            )
+        return found
 
     walk(module, "")
     return tensors
