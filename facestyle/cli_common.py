@@ -219,7 +219,11 @@ def refuse_unread(
 
 def add_config(parser: argparse.ArgumentParser, module: str, name: str) -> None:
     """``--dry-run`` and ``--set FIELD=VALUE`` for a command that a config dataclass steers."""
-    parser.add_argument("--dry-run", action="store_true", help="print the settings and stop")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the settings and stop; train also checks its pictures",
+    )
     parser.add_argument(
         "--set",
         action="append",

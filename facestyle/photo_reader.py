@@ -215,7 +215,7 @@ class PhotoReader:
                     path=path,
                 )
             return read
-        chosen = _choose(found, faces)
+        chosen = _choose(found, faces, path)
         usable = [face for face in chosen if quad_side_px(face.quad) >= _SMALLEST_FACE_PX]
         if not usable and on_no_face == "center":
             read.quads, read.found = [_centre_quad(read.photo.size)], [None]
@@ -297,15 +297,16 @@ class PhotoReader:
             return refiner(self.base)
 
 
-def _choose(found: Sequence[_T], faces: Faces) -> list[_T]:
-    """The faces asked for, of those found, largest first."""
+def _choose(found: Sequence[_T], faces: Faces, path: str | Path | None = None) -> list[_T]:
+    """The faces asked for, of those found, largest first, in a photo of this file."""
     if faces == "all":
         return list(found)
     if faces == "largest":
         return list(found[:1])
     if bad := [i for i in faces if not 0 <= i < len(found)]:
+        named = "" if path is None else f"{path}: "
         raise ConfigError(
-            f"there is no face {bad}; {len(found)} were found, numbered from 0, largest first"
+            f"{named}there is no face {bad}; {len(found)} were found, numbered from 0, largest first"
         )
     return [found[i] for i in faces]
 

@@ -118,7 +118,7 @@ def _add_mixing_level(parser: argparse.ArgumentParser, does: str) -> None:
 
 def add_psi_and_seed(parser: argparse.ArgumentParser) -> None:
     """``--psi`` and ``--seed``, for commands with one result a photo."""
-    parser.add_argument("--psi", type=float, help="truncation, 0 to 1; default: the style's")
+    parser.add_argument("--psi", type=float, help="truncation, 0 to 1.5; default: the style's")
     parser.add_argument(
         "--seed", type=int, default=0, help="any but 0 lays brush strokes and hair elsewhere"
     )

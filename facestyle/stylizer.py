@@ -371,7 +371,7 @@ class FaceStylizer:
             options: as in ``__call__``.
 
         Raises:
-            ConfigError: an option is out of range, or is no option of variations.
+            ConfigError: an option is out of range, or ``psi`` is given.
             ImageError: the photo cannot be used; NoFaceError and FaceTooSmallError among them.
         """
         if "psi" in options:

@@ -199,6 +199,7 @@ def test_a_face_that_one_photo_lacks_does_not_stop_the_others(
     printed = json.loads(capsys.readouterr().out)
     (row,) = (row for row in printed["results"] if row["input"].endswith("a.png"))
     assert row["error"] == "ConfigError" and "no face [3]" in row["message"]
+    assert row["message"].startswith(row["input"])
 
 
 @pytest.mark.parametrize("content", ['{"fid": 3}', "[]", "no JSON", '{"format": "other"}'])

@@ -232,6 +232,8 @@ def test_dry_run_prints_the_settings_and_what_the_check_finds(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        (["train", "x", "-o", "{o}", "--name", "My Style", "--data-license", "MIT", "--dry-run"], "lower case"),
+        (["train", "x", "-o", "{o}", "--name", "x", "--data-license", " ", "--dry-run"], "--data-license is empty"),
         (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",
           "--set", "style=3"], "is a group"),
         (["train", "x", "-o", "{o}", "--name", "x", "--data-license", "MIT",

@@ -52,8 +52,14 @@ def add_parser(commands: Any) -> None:
         help="gallery: a style's options; styles: every bundled style on the same 24 faces; multimodal, reference: "
         f"many portraits of a few people; {', '.join(_SWEPT)}: at several values",
     )
-    evaluate.add_argument("--faces", help="folder or zip of aligned test photos (encoder, style)")
-    evaluate.add_argument("--pictures", help="folder or zip of the style's pictures (style)")
+    evaluate.add_argument(
+        "--faces",
+        help="folder or zip of aligned test photos (encoder, style; all at several values need it)",
+    )
+    evaluate.add_argument(
+        "--pictures",
+        help="folder or zip of the style's pictures (style, and all at several values)",
+    )
     evaluate.add_argument(
         "--references",
         nargs="+",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,8 @@ def plan_push(
             than ``license``, the card or the licence file name another than the style, or the card claims what was not
             measured.
     """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
+        raise ConfigError(f"{repo_id!r} is no name of a Hub repository; it is written USER/NAME")
     folder = style_folder(folder)
     load_style_generator(folder, load_style_base(folder))
     config = StyleConfig.from_file(folder / "config.json")

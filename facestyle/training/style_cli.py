@@ -227,11 +227,17 @@ def _train_config(
 
 def _train(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     from facestyle.processes import Processes
+    from facestyle.styles import check_style_name
     from facestyle.training.folder import check_folder
     from facestyle.training.pair_report import pair_table, read_report
     from facestyle.training.pairs import PairStore
     from facestyle.training.pipeline import train_style
 
+    check_style_name(args.name)
+    if not args.data_license.strip():
+        raise ConfigError(
+            "--data-license is empty; say under which licence the pictures are, or: unknown"
+        )
     known = PairStore.load(args.pairs) if args.pairs else None
     config = _train_config(args, usual, known)
     print(listed(config))
@@ -276,12 +282,12 @@ def _changed(args: argparse.Namespace, config: Any, change: Callable[..., Path],
     from facestyle.processes import Processes
     from facestyle.styles import find_style
 
-    config = configured(config, args.set)
+    config, style = configured(config, args.set), find_style(args.style)
     print(listed(config))
     if args.dry_run:
         return 0
     processes = Processes(args.device)
-    folder = change(find_style(args.style), args.output, config, processes=processes)
+    folder = change(style, args.output, config, processes=processes)
     processes.end()
     if processes.is_main:
         shown = folder if folder.is_absolute() else f"./{folder}"

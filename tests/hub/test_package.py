@@ -390,6 +390,14 @@ def test_the_licence_of_the_weights_can_be_given_where_none_is_stated(style):
     plan_push(style, "me/mine", license="MIT")
 
 
+@pytest.mark.parametrize("name", ["noslash", "a/b/c", "a/", ""])
+def test_a_plan_refuses_what_is_no_repository(style, name):
+    with pytest.raises(
+        ConfigError, match="is no name of a Hub repository; it is written USER/NAME"
+    ):
+        plan_push(style, name)
+
+
 def test_a_damaged_style_and_a_boasting_card_are_not_pushed(style):
     (style / "README.md").write_text(plan_push(style, "me/mine").card)
     plan_push(style, "me/mine")
