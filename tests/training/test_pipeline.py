@@ -518,7 +518,8 @@ def test_two_processes_train_one_style(tiny, large_folder, files, tmp_path):
          "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0",
          str(script), str(files), str(large_folder), str(tmp_path / "out")],
         env=os.environ
-        | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true",
+           "PYTHONFAULTHANDLER": "1"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ended.returncode == 0, ended.stderr
