@@ -188,10 +188,7 @@ class _SettledUp(_SettledLayer):
         super().__init__(layer)
         self.register_buffer("fir", layer.fir.expand(len(self.bias), 1, 4, 4).contiguous())
         weight = layer.weight.detach()
-        taps = (
-            weight[:, :, [2, 0]],
-            weight[:, :, [1]],
-        )  # of even and odd rows, in the order of the input's
+        taps = weight[:, :, [2, 0]], weight[:, :, [1]]  # of even and odd rows, as the input's come
         self._is_paired = len(weight) <= _PAIRED
         for i, rows in enumerate(taps):
             even, odd = rows[..., [2, 0]], rows[..., [1]]

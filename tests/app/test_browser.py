@@ -380,6 +380,16 @@ def test_faces_left_out_one_right_after_another_stay_out(visit, files, monkeypat
 
 
 def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
+    page = in_a_slow_study(visit, files, monkeypatch)
+    page.locator("#stop").click()
+    page.locator("#reference-message").get_by_text("Stopped").wait_for()
+    page.locator("#reference-status").get_by_text("2 faces").wait_for()
+    with Image.open(files / "two.png") as photo:
+        assert len(downloaded(page, "reference")) == photo.width * photo.height * 3
+
+
+def in_a_slow_study(visit, files, monkeypatch):
+    """A page on which the study of a reference for two faces has begun, and takes its time."""
     monkeypatch.setattr(Engine, "code", slowly(Engine.code))
     page = visit()
     bring_two(page, files)
@@ -387,11 +397,7 @@ def test_the_study_of_a_reference_is_stopped(visit, files, monkeypatch):
     page.locator(
         "#reference-result .progress-text, #reference-result .progress-level"
     ).first.wait_for()
-    page.locator("#stop").click()
-    page.locator("#reference-message").get_by_text("Stopped").wait_for()
-    page.locator("#reference-status").get_by_text("2 faces").wait_for()
-    with Image.open(files / "two.png") as photo:
-        assert len(downloaded(page, "reference")) == photo.width * photo.height * 3
+    return page
 
 
 def slowly(code):
@@ -408,13 +414,7 @@ def slowly(code):
 
 
 def test_a_slider_moved_during_a_study_counts_when_it_ends(visit, files, stylizers, monkeypatch):
-    monkeypatch.setattr(Engine, "code", slowly(Engine.code))
-    page = visit()
-    bring_two(page, files)
-    study(page, files / "other.png")
-    page.locator(
-        "#reference-result .progress-text, #reference-result .progress-level"
-    ).first.wait_for()
+    page = in_a_slow_study(visit, files, monkeypatch)
     page.locator("#reference-level label", has_text="3").first.click()
     style = stylizers["cartoon"]
     code = style.encode_reference(files / "other.png")

@@ -63,6 +63,19 @@ def judged(style_folder, monkeypatch):
 
 
 @pytest.fixture
+def drawn(monkeypatch):
+    """Names of the methods whose portraits are drawn, as it goes on."""
+    drawn = []
+    draw = facestyle.evaluation.comparison._portraits
+    monkeypatch.setattr(
+        facestyle.evaluation.comparison,
+        "_portraits",
+        lambda *args: drawn.append(args[1]) or draw(*args),
+    )
+    return drawn
+
+
+@pytest.fixture
 def runs(tmp_path, star_run):
     """A G* for toonify, an untrained U-GAT-IT; nothing for the others."""
     shutil.copytree(star_run, tmp_path / "runs" / "toonify" / "red")
@@ -107,15 +120,8 @@ def test_every_method_has_its_row_and_is_measured_once(
 
 
 def test_a_row_of_other_weights_pictures_or_judge_is_measured_anew(
-    tiny, style_folder, runs, judged, tmp_path, monkeypatch
+    tiny, style_folder, runs, judged, tmp_path, drawn
 ):
-    drawn = []
-    draw = facestyle.evaluation.comparison._portraits
-    monkeypatch.setattr(
-        facestyle.evaluation.comparison,
-        "_portraits",
-        lambda *args: drawn.append(args[1]) or draw(*args),
-    )
     pictures = shutil.copytree(style_folder, tmp_path / "pictures")
 
     def times(**changes):
@@ -276,15 +282,8 @@ def test_another_search_is_neither_a_standing_row_nor_its_codes(
 
 
 def test_what_a_row_lacks_is_measured_when_it_can_be(
-    tiny, style_folder, runs, tmp_path, monkeypatch
+    tiny, style_folder, runs, tmp_path, monkeypatch, drawn
 ):
-    drawn = []
-    draw = facestyle.evaluation.comparison._portraits
-    monkeypatch.setattr(
-        facestyle.evaluation.comparison,
-        "_portraits",
-        lambda *args: drawn.append(args[1]) or draw(*args),
-    )
     style = Grid()(list(iter_pictures(style_folder)))
 
     def run(by, methods=("ugatit",)):

@@ -16,7 +16,10 @@ from facestyle.models.checkpoints import check_fit, load_strict, unfilled
 from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE
 from facestyle.models.importers.checkpoints.stored import StoredTensor
 
-__all__ = ["Part", "fitted", "named_errors", "part_of", "tensors_in"]
+__all__ = ["LONGEST_NAME", "Part", "fitted", "named_errors", "part_of", "tensors_in"]
+
+LONGEST_NAME = 200
+"""Letters of a tensor's name, its modules' included."""
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -105,7 +108,7 @@ def tensors_in(state: Any, path: Path, prefix: str = "") -> dict[str, Tensor]:
     Raises:
         CheckpointError: it is none.
     """
-    if not isinstance(state, dict) or any(len(str(name)) > 200 for name in state):
+    if not isinstance(state, dict) or any(len(str(name)) > LONGEST_NAME for name in state):
         raise CheckpointError(f"holds a {type(state).__name__} in place of tensors", path=path)
     tensors = {}
     for name, value in state.items():

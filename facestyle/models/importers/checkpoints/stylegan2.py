@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from facestyle.errors import CheckpointError
-from facestyle.models.importers.checkpoints.network import Part, fitted, part_of
+from facestyle.models.importers.checkpoints.network import LONGEST_NAME, Part, fitted, part_of
 from facestyle.models.importers.checkpoints.safe_pickle import Record
 from facestyle.models.importers.checkpoints.stored import StoredTensor
 from facestyle.models.stylegan2 import StyleGAN2Critic
@@ -32,10 +32,6 @@ __all__ = [
     "rosinality_discriminator",
     "rosinality_generator",
 ]
-
-
-_LONGEST_NAME = 200
-"""Of a tensor, its modules' included."""
 
 
 def rosinality_generator(
@@ -240,10 +236,8 @@ def nvidia_state(module: Record, path: Path) -> dict[str, Tensor]:
         if found and id(found) in seen:
             raise CheckpointError(f"{prefix}{group} is another module's too", path=path)
         seen.add(id(found))
-        if any(len(prefix) + len(name) > _LONGEST_NAME for name in found):
-            raise CheckpointError(
-                f"{prefix[:40]} has names of more than {_LONGEST_NAME}", path=path
-            )
+        if any(len(prefix) + len(name) > LONGEST_NAME for name in found):
+            raise CheckpointError(f"{prefix[:40]} has names of more than {LONGEST_NAME}", path=path)
         return found
 
     walk(module, "")
