@@ -59,7 +59,7 @@ def sample_styles(
 
 @dataclass(frozen=True)
 class Variation:
-    """One of several portraits of a photo, used like a `StylizeResult`.
+    """One of several portraits of a photo, with `image`, `faces` and `metadata()` as a `StylizeResult` has.
 
     Attributes:
         photo: the photo as it was read, upright, RGB.

@@ -30,7 +30,8 @@ class StylizedFace:
 
     Attributes:
         portrait: the stylized portrait, 1024 x 1024.
-        w: [512], the encoder's code, before truncation; the mean over rows where these differ.
+        w: [512], the face's code, of the encoder or after ``refine``, before truncation; the mean over rows where these
+            differ.
         w_plus: [num_ws, 512], the code that was drawn.
         quad: [4, 2], corners of the aligned square in photo pixels: upper left, lower left, lower right, upper right.
         face: the detection; None for a photo that was passed as aligned or centre-cropped.

@@ -132,9 +132,9 @@ class FaceStylizer:
 
         Raises:
             StyleNotFoundError: no such style; the message lists the bundled ones.
-            ConfigError: a revision of a style that is not of the Hub.
+            ConfigError: a revision of a style that is not of the Hub, or an unknown or absent device or number type.
             CheckpointError: a weights file is damaged; the message names it.
-            DownloadError: the Hub cannot be reached.
+            DownloadError: the Hub cannot be reached, or with ``local_files_only`` the style is not in its cache.
         """
         folder = find_style(
             name_or_path,
@@ -255,7 +255,8 @@ class FaceStylizer:
         Args:
             photos: a path, the bytes of a file, a PIL image, an array [H, W, 3], what ``prepare`` gave, or a list of
                 these.
-            psi: truncation of the content code, 0 (everybody's mean face) to 1 (as encoded); None takes the style's.
+            psi: truncation of the content code, 0 (everybody's mean face) to 1 (as encoded), up to 1.5 (exaggerated);
+                None takes the style's.
             strength: 0 draws the photo's reconstruction, 1 the full style, by weights between G's and G''s; up to 2
                 exaggerates the style.
             keep_color: 0 to 1 (or True), how much of the photo's own colours comes back.
@@ -264,11 +265,12 @@ class FaceStylizer:
             keep_shape: 0 to 1 (or True), how much of the face's own shapes comes back under the style's lines and
                 paint: the coarsest layers are drawn that much more as G does.
             refine: optimisation steps on the code for a closer likeness: 8 bring most of it, 50 are plenty; 0.15 to
-                0.25 s each on two cores.
+                0.4 s each on two cores.
             content_space: where the face is encoded (paper section 6.2): "w" balances likeness and style; "z_plus" is
                 nearer to natural faces and is less alike; "w_plus" holds more detail, and more artifacts with it.
             faces: "all", "largest", or indices into the faces sorted by size, largest first.
-            aligned: the photo is an FFHQ-aligned square already; nothing is detected or pasted.
+            aligned: the photo is an FFHQ-aligned square already (of another shape the middle square is taken); nothing
+                is detected, checked or pasted, so that a photo which is not gives a wrong face without a word.
             on_no_face: "error", "skip" (give the photo back as it is) or "center" (take the centre square).
             seed: 0 lays brush strokes and strands of hair as they were trained, any other elsewhere, which shows most
                 in ``impasto``.
@@ -310,12 +312,13 @@ class FaceStylizer:
 
         Drawing it in another style or with other options (strength, psi, keep_color, keep_texture, keep_shape) skips
         the first half of the way.
-        Later calls number the faces as they were prepared, take ``refine`` and ``content_space`` from here, and do not
-        look at ``aligned`` and ``on_no_face`` again.
+        Later calls number the faces as they were prepared, take ``content_space`` from here, and do not look at
+        ``aligned`` and ``on_no_face`` again. A photo prepared without ``refine`` may be refined later, here or by the
+        call that draws; one that was refined is refused with ``refine``.
 
         Args:
-            photo: a path, the bytes of a file, a PIL image, an array [H, W, 3], or a photo prepared before, which
-                ``refine`` then starts from.
+            photo: a path, the bytes of a file, a PIL image, an array [H, W, 3], or a photo prepared before without
+                ``refine``, which then starts from its codes.
             refine: as in ``__call__``, like the others.
             content_space: where the faces are encoded.
             faces: which to prepare.

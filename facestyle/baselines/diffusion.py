@@ -326,10 +326,15 @@ def _index_file(source: str, revision: str | None) -> tuple[Path, bool]:
         raise ConfigError(
             f"{source!r} is neither a folder nor a Hub repository's name, OWNER/NAME"
         ) from error
-    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError) as error:
+    except errors.RevisionNotFoundError as error:
         raise DownloadError(
-            f"the Hub has no repository {source!r} at revision {revision or 'main'!r} that you may read; check the "
-            "name, or `hf auth login` for a private or gated one"
+            f"{source} on the Hub has no branch, tag or commit {revision or 'main'!r}; name another (--revision; of a "
+            "comparison --set diffusion.revision=)"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise DownloadError(
+            f"the Hub has no repository {source!r} that you may read; check the name, or `hf auth login` for a private "
+            "or gated one"
         ) from error
     except errors.RemoteEntryNotFoundError as error:
         raise CheckpointError(f"{source} on the Hub holds no {name}: no diffusers model") from error

@@ -1,4 +1,4 @@
-"""Who is it? Identity networks that judge results and are never used to train them.
+"""Who is it? Identity networks that judge results and never see a portrait in training.
 
 =================== ============================================ ==========================
 judge               network                                      weights

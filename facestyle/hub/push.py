@@ -79,7 +79,7 @@ def plan_push(
         CheckpointError: there is no style, or it is damaged.
         ConfigError: the licence of the training pictures is not known, the style says another licence of its weights
             than ``license``, the card or the licence file name another than the style, or the card claims what was not
-            measured.
+            measured or is no UTF-8 text.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo_id):
         raise ConfigError(f"{repo_id!r} is no name of a Hub repository; it is written USER/NAME")
@@ -91,7 +91,7 @@ def plan_push(
     stated = licensed(config, license, data_license)
     has_samples = (folder / "samples").is_dir()
     readme = folder / "README.md"
-    card = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    card = _read_card(readme) if readme.is_file() else ""
     if card:
         check_card(card, folder)
     else:
@@ -229,6 +229,16 @@ def licensed(config: StyleConfig, license: str | None, data_license: str | None)
             "--data-license (an SPDX id such as CC0-1.0, or words)"
         )
     return config
+
+
+def _read_card(readme: Path) -> str:
+    try:
+        return readme.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{readme} is no UTF-8 text, as the Hub wants cards ({error}); save it as UTF-8, or delete it and push again, "
+            "it is made anew"
+        ) from error
 
 
 def _refuse_old_texts(folder: Path, card: str, stated: StyleConfig) -> None:

@@ -95,7 +95,7 @@ def add_parsers(commands: Any) -> None:
         default="default",
     )
     train.add_argument("--init", help="style's folder, run or weights to start from, instead of G")
-    train.add_argument("--pairs", help="known pairs, made by: facestyle pairs --codes")
+    train.add_argument("--pairs", help="pairs made by facestyle pairs, found or known")
     train.add_argument("--encoder", help="file of E_w, which reads photos; kept with the style")
     add_base(train)
     _add_plus_encoders(train)

@@ -312,7 +312,7 @@ def test_a_connection_that_breaks_is_named(monkeypatch, tiny_diffusion_folder):
     [
         ("RepositoryNotFoundError", DownloadError, "no repository 'a/b'"),
         ("GatedRepoError", DownloadError, "gated"),
-        ("RevisionNotFoundError", DownloadError, "revision 'v2'"),
+        ("RevisionNotFoundError", DownloadError, "no branch, tag or commit 'v2'"),
         ("RemoteEntryNotFoundError", CheckpointError, "no diffusers model"),
     ],
 )

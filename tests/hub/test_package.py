@@ -303,6 +303,13 @@ def test_texts_that_call_the_pictures_licence_unknown_do_not_go_with_one(style):
     assert "trained on: **CC0-1.0**" in plan_push(style, "me/mine", data_license="CC0-1.0").card
 
 
+def test_a_card_that_is_no_utf_8_text_is_named(style):
+    card = plan_push(style, "me/mine").card
+    (style / "README.md").write_bytes(f"{card}\nGemälde\n".encode("latin-1", errors="replace"))
+    with pytest.raises(ConfigError, match=r"README\.md is no UTF-8 text"):
+        plan_push(style, "me/mine")
+
+
 @pytest.mark.parametrize("change", ["weights", "pictures", "words"])
 def test_texts_that_name_another_licence_than_the_style_does_do_not_go_with_it(style, change):
     (style / "samples").mkdir()
