@@ -236,8 +236,8 @@ def _read_card(readme: Path) -> str:
         return readme.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(
-            f"{readme} is no UTF-8 text, as the Hub wants cards ({error}); save it as UTF-8, or delete it and push again, "
-            "it is made anew"
+            f"{readme} is no UTF-8 text, as the Hub wants cards ({error}); save it as UTF-8, or delete it and push "
+            "again, it is made anew"
         ) from error
 
 

@@ -298,8 +298,8 @@ def train_style(
         description: one line.
         aligned: whether the pictures are aligned, see ``training.folder.check_folder``.
         min_side_px: least side of what is used of a picture, likewise.
-        pairs: pairs of these pictures, known (level 0) or found before (1 to 3), instead of a search; the pictures are then
-            used as they are.
+        pairs: pairs of these pictures, known (level 0) or found before (1 to 3), instead of a search; the pictures
+            are then used as they are.
         init: folder of a style or of its run, or a ``generator.safetensors``, that G' starts from, instead of G. A
             style of a folder is taken as it is used, with its share and what lies beside its weights worked in.
         encoder: file of E_w, by which the style reads photos; the one that goes with G when None, see
