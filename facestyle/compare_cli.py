@@ -45,6 +45,9 @@ def add_parser(commands: Any) -> None:
     )  # fmt: skip
     compare.add_argument("--methods", help="comma-separated; default: all")
     compare.add_argument("--judge", default="auto", help="identity network that judges")
+    compare.add_argument(
+        "--download-clip", action="store_true", help="fetch CLIP, 1.7 GB, for CMMD (--table)"
+    )
     compare.add_argument("--already-aligned", action="store_true", help="the photo is an FFHQ crop")
     compare.add_argument("--device", help="cpu, cuda or mps; default: the best there is")
     add_base(compare)
@@ -54,6 +57,7 @@ def add_parser(commands: Any) -> None:
 
 def _compare(args: argparse.Namespace) -> int:
     from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig
+    from facestyle.evaluation.judges import check_side
 
     styles = named_pictures(args.pictures)
     if bool(args.photo) == args.table:
@@ -63,9 +67,12 @@ def _compare(args: argparse.Namespace) -> int:
             "--style and --already-aligned are of one photo; --table measures the styles of --pictures on aligned "
             "photos"
         )
-    if not args.table and args.faces:
-        raise ConfigError("--faces are the photos of --table; leave it out, or ask for --table")
+    if not args.table and (args.faces or args.download_clip):
+        raise ConfigError(
+            "--faces and --download-clip are of --table; leave them out, or ask for --table"
+        )
     config = configured(ComparisonConfig(), args.set)
+    check_side(config.side_px)
     methods = args.methods.split(",") if args.methods else METHODS
     if args.table:
         if not styles:
@@ -82,7 +89,7 @@ def _table(args: argparse.Namespace, styles: dict[str, str], config: Any, method
         return 0
     report = compare(
         styles, args.output, config, base=load_base(args), methods=methods, runs=args.runs,
-        faces=args.faces, judge_name=args.judge, device=args.device,
+        faces=args.faces, judge_name=args.judge, device=args.device, allow_download=args.download_clip,
     )  # fmt: skip
     print(report)
     return 0

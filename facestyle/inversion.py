@@ -35,7 +35,7 @@ SEARCH = 2
 """Which way codes are searched for, by optimisation of any kind here: another number, other codes of the same photo."""
 
 QUICK_STEPS = 8
-"""Steps of ``refine`` from the encoder's code that bring most of the likeness that 50 bring, in one to three seconds."""
+"""Steps of ``refine`` from the encoder's code that bring most of the likeness that 50 bring, in 1 to 3 seconds."""
 
 _COARSE_PX = 32
 """Side at which colours are compared."""

@@ -14,7 +14,12 @@ from torch import Tensor
 from tqdm import tqdm
 from typing_extensions import Self
 
-from facestyle.baselines.base import PictureSources, ProjectingBaseline, prepared
+from facestyle.baselines.base import (
+    PictureSources,
+    ProjectingBaseline,
+    count_parameters,
+    prepared,
+)
 from facestyle.baselines.layer_blend import blend_layers, switch_position
 from facestyle.baselines.star import DEFAULT_STAR, load_star, train_star_in
 from facestyle.errors import ConfigError
@@ -100,8 +105,11 @@ class Toonify(ProjectingBaseline):
 
     @property
     def parameters(self) -> int:
-        """G's synthesis network, which the projection uses, and what the blend does not share with it."""
-        return own_parameters(self.base, prepared(self.blended, self))
+        """G's synthesis network, which projects, what the blend has beyond it, and E_w where projection starts so."""
+        drawing = own_parameters(self.base, prepared(self.blended, self))
+        if self.config.start != "encoder":
+            return drawing
+        return drawing + count_parameters(self._ready_encoder())
 
     def prepare(self, pictures: PictureSources, out: str | Path, *, progress: bool = True) -> Self:
         """Train or resume G* in ``out``, then blend it with G; see :meth:`Baseline.prepare`."""
@@ -133,13 +141,18 @@ class Toonify(ProjectingBaseline):
         if self._inverter is None:
             self._inverter = Inverter(self.base, lr=config.lr, offset_weight=config.offset_weight)
         if config.start == "encoder":
-            self.encoder = (self.encoder or encoder_for(self.base, "w")).to(crops.device)
             with torch.no_grad():
-                start = encode(self.encoder, crops, self.base)
+                start = encode(self._ready_encoder(), crops, self.base)
         else:
             start = self.base.w_avg.expand(len(crops), -1)
         with tqdm(total=config.steps, desc="projection", disable=not progress) as bar:
             return self._inverter(crops, start, config.steps, on_step=lambda _: bar.update())
+
+    def _ready_encoder(self) -> AnyEncoder:
+        if self.encoder is None:
+            self.encoder = encoder_for(self.base, "w")
+        self.encoder = self.encoder.to(self.base.w_avg.device)
+        return self.encoder
 
 
 def own_parameters(base: Generator, blended: Generator) -> int:

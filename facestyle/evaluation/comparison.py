@@ -44,8 +44,10 @@ from facestyle.evaluation.comparison_methods import (
     Ours,
     SharedDiffusion,
     make_method,
+    networks_of,
     run_folder,
     settings_of,
+    trained_with,
 )
 from facestyle.evaluation.comparison_report import comparison_report
 from facestyle.evaluation.features import Pictures, iter_pictures, pictures_digest
@@ -80,7 +82,7 @@ __all__ = ["compare"]
 
 _log = logging.getLogger(__name__)
 
-MEASURES = ("fid", "kid", "lpips", "perceptual", "identity")
+MEASURES = ("fid", "kid", "cmmd", "lpips", "perceptual", "identity")
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,12 +113,14 @@ class _Judges:
         measures: Sequence[str],
         judge_name: str,
         device: torch.device,
+        allow_download: bool,
     ) -> None:
         self.styles = styles
         self.folder = folder
         self.measures = measures
         self.judge_name = judge_name
         self.device = device
+        self.allow_download = allow_download
         self._known: dict[str, StyleJudge] = {}
         self._digests: dict[str, str] = {}
 
@@ -130,7 +134,7 @@ class _Judges:
         else:
             self._known[style] = StyleJudge.load(
                 pictures, measures=self.measures, judge_name=self.judge_name, cache=cache,
-                device=self.device,
+                device=self.device, allow_download=self.allow_download,
             )  # fmt: skip
         return self._known[style]
 
@@ -152,8 +156,13 @@ class _Judges:
     def agree(self, row: Mapping[str, Any]) -> bool:
         """Whether a row's identity network is the one that judges the others; True as long as none is loaded."""
         mine = next((judge.identity_name for judge in self._known.values()), None)
-        theirs = row["photos"].get("identity_distance", {}).get("by")
-        return mine is None or theirs in (mine, None)
+        return mine is None or _identity_of(row) in (mine, None)
+
+
+def _identity_of(row: Mapping[str, Any]) -> str | None:
+    """The network that measured identity in a row."""
+    name: str | None = row["photos"].get("identity_distance", {}).get("by")
+    return name
 
 
 def compare(
@@ -168,6 +177,7 @@ def compare(
     measures: Sequence[str] = MEASURES,
     judge_name: str = "auto",
     device: str | None = None,
+    allow_download: bool = False,
     progress: bool = True,
 ) -> Path:
     """Measure methods on photos, in several styles; the path of ``OUT/report.md``.
@@ -186,10 +196,12 @@ def compare(
         measures: see ``evaluation.metrics.MEASURES``.
         judge_name: identity network that judges.
         device: where methods run; the best there is when None.
+        allow_download: fetch CLIP, 1.7 GB, for "cmmd", whose column has the reason otherwise.
         progress: show bars.
 
     Raises:
         ConfigError: unknown methods, no styles, or ``out`` holds a comparison of other photos or settings.
+        DownloadError: a judge asked for by name cannot be had; nothing was drawn.
         ImageError: a photo is no square of 128 px or more.
         DatasetError: photos or pictures cannot be read.
         OutputError: ``out`` cannot be written.
@@ -207,12 +219,16 @@ def compare(
     folder = state.folder
     check_judge(judge_name)
     place = choose_device(device)
-    judges = _Judges(styles, folder, measures, judge_name, judging_device(place))
+    judges = _Judges(styles, folder, measures, judge_name, judging_device(place), allow_download)
+
+    def left_out(style: str, name: str, error: FacestyleError) -> dict[str, Any]:
+        _log.warning("%s in %s is left out: %s", name, style, error)
+        return _absent(name, style, photos, str(error))
 
     def row_of(style: str, name: str, diffusion: SharedDiffusion) -> dict[str, Any]:
         here = folder / style / name
         asked = judges.asked(style) | {
-            "weights": _weights(name, style, runs, base, config.diffusion.model),
+            "weights": _weights(name, style, runs, base, config),
             "search": SEARCH,
             "device": device_name(place),
         }
@@ -231,14 +247,19 @@ def compare(
                     name, style, styles[style], runs, config, base, device=device,
                     diffusion=diffusion,
                 )  # fmt: skip
+        except OutputError:
+            raise
+        except FacestyleError as error:
+            return left_out(style, name, error)
+        judge = judges.of(style)  # before anything is drawn, which takes long
+        try:
+            with memory_named(name):
                 codes = folder / "codes" / _codes_name(method, name, base, place)
                 portraits, seconds = _portraits(method, name, photos, codes, config, progress)
         except OutputError:
             raise
         except FacestyleError as error:
-            _log.warning("%s in %s is left out: %s", name, style, error)
-            return _absent(name, style, photos, str(error))
-        judge = judges.of(style)
+            return left_out(style, name, error)
         row = {
             **portrait_metrics(
                 judge, portraits, photos.levels, style=style, variant=name, who=photos.who
@@ -247,7 +268,10 @@ def compare(
             "resolution": method.resolution,
             "seconds_per_photo": seconds,
             "training_seconds": _training_seconds(name, style, runs),
-            "settings": _described(settings_of(name, config)),
+            "settings": _described(name, config),
+            "comparison": _changed(config, "side_px", "batch"),
+            "trained": trained_with(name, _source(name, style, runs)),
+            "networks": networks_of(method),
             "device": asked["device"],
             "asked": asked,
         }
@@ -261,6 +285,8 @@ def compare(
     with SharedDiffusion(config.diffusion, device) as diffusion:
         in_turn = sorted(pairs, key=lambda pair: pair[1] in DIFFUSION)
         found = {pair: row_of(*pair, diffusion) for pair in in_turn}
+        if len({_identity_of(row) for row in found.values()} - {None}) > 1:
+            judges.of(in_turn[0][0])  # of rows found standing, which were judged by several
         for pair in in_turn:  # a judge that was loaded after a row had been found standing
             if "why" not in found[pair] and not judges.agree(found[pair]):
                 found[pair] = row_of(*pair, diffusion)
@@ -361,14 +387,22 @@ def _source(name: str, style: str, runs: str | Path | None) -> Path | None:
         return None
 
 
-def _weights(name: str, style: str, runs: str | Path | None, base: Generator, model: str) -> str:
+def _weights(
+    name: str, style: str, runs: str | Path | None, base: Generator, config: ComparisonConfig
+) -> str:
     """Digest of what a method draws with: files of the style, G and its encoder, or a diffusion model in a folder.
+
+    UI2I-style's reference too, where it has one.
 
     A repository's files are known by its name and revision, which the settings hold.
     """
     total = hashlib.sha256(sha256_of(base).encode())
     total.update(_encoder_sha256(base).encode())
-    for folder in (_source(name, style, runs), Path(model) if name in DIFFUSION else None):
+    reference = Path(config.ui2i.reference)
+    if name == "ui2i" and config.ui2i.reference and reference.is_file():
+        total.update(_known_sha256(reference).encode())
+    model = Path(config.diffusion.model) if name in DIFFUSION else None
+    for folder in (_source(name, style, runs), model):
         if folder is None or not folder.is_dir():
             continue
         for path in sorted([*folder.rglob("*.safetensors"), *folder.glob("config.json")]):
@@ -406,12 +440,21 @@ def _training_seconds(name: str, style: str, runs: str | Path | None) -> float |
     return float(sum(seconds.values())) if seconds else None
 
 
-def _described(settings: Any) -> dict[str, Any]:
-    """Settings that are not the method's own defaults."""
+def _described(name: str, config: ComparisonConfig) -> dict[str, Any]:
+    """A method's settings that are not by default."""
+    told = _changed(config, "references", "mixing_level") if name == "ours-ref" else {}
+    settings = settings_of(name, config)
     if settings is None:
-        return {}
+        return told
     defaults = dataclasses.asdict(type(settings)())
-    return {k: v for k, v in dataclasses.asdict(settings).items() if v != defaults[k]}
+    own = dataclasses.asdict(settings)
+    return told | {k: v for k, v in own.items() if v != defaults[k] and k != "training"}
+
+
+def _changed(config: ComparisonConfig, *names: str) -> dict[str, Any]:
+    """Those of the comparison's own settings that are not by default."""
+    usual = ComparisonConfig()
+    return {k: getattr(config, k) for k in names if getattr(config, k) != getattr(usual, k)}
 
 
 def _shown(count: int, config: ComparisonConfig) -> list[int]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,21 +18,25 @@ from facestyle.baselines.base import PictureSources, count_parameters
 from facestyle.baselines.diffusion import LatentDiffusion
 from facestyle.baselines.diffusion_method import DiffusionBaseline
 from facestyle.baselines.dualstylegan import DualStyleConfig
-from facestyle.baselines.inst import InstConfig
+from facestyle.baselines.inst import Inst, InstConfig
+from facestyle.baselines.inst_training import InstTraining
 from facestyle.baselines.ntc import NtcConfig
 from facestyle.baselines.registry import DIFFUSION, DiffusionModel, make_baseline
+from facestyle.baselines.star import DEFAULT_STAR
 from facestyle.baselines.styleid import StyleId, StyleIdConfig
 from facestyle.baselines.toonify import ToonifyConfig, own_parameters
+from facestyle.baselines.ugatit_training import UgatitConfig
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
 from facestyle.faces.align import full_image_quad
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import QUICK_STEPS
-from facestyle.models.checkpoints import weights_sha256
+from facestyle.models.checkpoints import read_metadata, weights_sha256
 from facestyle.models.generator import Generator
 from facestyle.prepared import PreparedPhoto
 from facestyle.runtime import dtype_name
+from facestyle.training.state import read_rows
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -50,6 +56,7 @@ __all__ = [
     "our_parameters",
     "run_folder",
     "settings_of",
+    "trained_with",
 ]
 
 METHODS = (
@@ -313,6 +320,37 @@ def settings_of(name: str, config: ComparisonConfig) -> Any:
     own = ("ours", "toonify", "ui2i", "dualstylegan", "ntc", "inst", "styleid")
     name = "ours" if name == "ours-ref" else name
     return getattr(config, name) if name in own else None
+
+
+def trained_with(name: str, run: Path | None) -> dict[str, Any]:
+    """How a run was trained, where that lies beside it: settings other than by default, and the steps of U-GAT-IT.
+
+    Args:
+        name: of `METHODS`.
+        run: its folder.
+    """
+    if run is None:
+        return {}
+    if name == "inst":
+        origin = json.loads(read_metadata(run / Inst.file).get("origin", "{}"))
+        return _others(origin.get("training", {}), InstTraining())
+    if name == "ugatit":
+        rows = read_rows(run)
+        made = {"steps": rows[-1]["step"]} if rows else {}
+        return _others(_settings_in(run), UgatitConfig()) | made
+    if name in ("toonify", "ui2i"):
+        return _others(_settings_in(run / "star"), DEFAULT_STAR)
+    return {}
+
+
+def _settings_in(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _others(settings: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+    known = dataclasses.asdict(usual)
+    return {k: v for k, v in settings.items() if k in known and v != known[k]}
 
 
 def networks_of(method: Method) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from facestyle.baselines.registry import DIFFUSION
 from facestyle.evaluation.tables import chosen_entry, comparison_table, measured_on
 
 __all__ = ["comparison_report", "cost_table", "ratio_table"]
@@ -14,6 +15,8 @@ __all__ = ["comparison_report", "cost_table", "ratio_table"]
 Row = Mapping[str, Any]
 
 _QUALITY = ("FID", "KID", "Perc.", "Person")
+_OPTIONAL = {"CMMD": "cmmd", "Hair": "hair_color"}
+"""Columns of what was asked for beyond, and the entries that say so."""
 _COSTS = {
     "parameters": "parameters",
     "test time": "seconds_per_photo",
@@ -36,7 +39,7 @@ def comparison_report(rows: Sequence[Row], styles: Sequence[str], who: str) -> s
     if not measured:
         reasons = dict.fromkeys(f"- {row['style']} {row['variant']}: {row['why']}" for row in rows)
         return "\n".join([*lines, "No method could run here:", "", *reasons]) + "\n"
-    lines += ["## Quality", "", comparison_table(rows, columns=_QUALITY, people="photos")]
+    lines += ["## Quality", "", comparison_table(rows, columns=_columns(rows), people="photos")]
     lines += ["## Cost", "", cost_table(rows)]
     if any(row["variant"] == _OURS for row in measured):
         lines += ["## Ours to each peer", "", ratio_table(rows)]
@@ -51,7 +54,9 @@ def cost_table(rows: Sequence[Row]) -> str:
         "| method | parameters, M | resolution, px | test time, s a photo | training time, min a style |",
         "|---|---|---|---|---|",
     ]
-    notes = []
+    notes, networks, trained = [], [], []
+    if shared := next((row["comparison"] for row in rows if row.get("comparison")), None):
+        notes.append(f"- all: {_told(shared)}.")
     for name, mine in _by_method(rows).items():
         done = [row for row in mine if "why" not in row]
         if not done:
@@ -63,8 +68,15 @@ def cost_table(rows: Sequence[Row]) -> str:
             f"{_shown(training, 60, '.1f')} |"
         )
         if settings := done[0].get("settings"):
-            told = ", ".join(f"{key}={value}" for key, value in settings.items())
-            notes.append(f"- {name}: {told}.")
+            notes.append(f"- {name}: {_told(settings)}.")
+        if net := done[0].get("networks"):
+            model = f"{net['model']}, " if name in DIFFUSION else ""
+            networks.append(f"{name} {model}{net['dtype']}")
+        trained += [
+            f"- {name} {row['style']}: {_told(row['trained'])}."
+            for row in done
+            if row.get("trained")
+        ]
     lines += [
         "",
         "Test time: an aligned photo to its portrait, the search for its code included, where there is one; a "
@@ -73,6 +85,10 @@ def cost_table(rows: Sequence[Row]) -> str:
     ]
     if notes:
         lines += ["", "Set otherwise than by default:", "", *notes]
+    if trained:
+        lines += ["", "Trained otherwise than by default:", "", *trained]
+    if networks:
+        lines += ["", f"Drawn in: {'; '.join(networks)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -80,9 +96,10 @@ def ratio_table(rows: Sequence[Row]) -> str:
     """Ours divided by each peer's, geometric means over the styles both have: below 1 ours is lower, so better."""
     methods = _by_method(rows)
     ours = {row["style"]: row for row in methods.pop(_OURS) if "why" not in row}
-    heads = [*_QUALITY, *_COSTS]
+    columns = _columns(rows)
+    heads = [*columns, *_COSTS]
     measured = [row for row in rows if "why" not in row]
-    entries = {head: chosen_entry(measured, head, "photos") for head in _QUALITY}
+    entries = {head: chosen_entry(measured, head, "photos") for head in columns}
     lines = [f"| ours / | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for name, theirs in methods.items():
         pairs = [(ours[r["style"]], r) for r in theirs if "why" not in r and r["style"] in ours]
@@ -93,6 +110,15 @@ def ratio_table(rows: Sequence[Row]) -> str:
         lines.append(f"| {name} | {' | '.join(cells)} |")
     lines += ["", "Below 1 ours is lower, which is better in every column."]
     return "\n".join(lines) + "\n"
+
+
+def _columns(rows: Sequence[Row]) -> list[str]:
+    asked = {entry for row in rows for entry in row["photos"]}
+    return [*_QUALITY, *(column for column, entry in _OPTIONAL.items() if entry in asked)]
+
+
+def _told(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _by_method(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -31,13 +31,14 @@ from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.importers.packages import read_members
 
 __all__ = [
-    "APPEARANCE_NET", "JUDGES", "FaceNet", "IdentityJudge", "check_judge", "import_judge", "judging_device",
-    "load_judge", "load_net", "main",
+    "APPEARANCE_NET", "JUDGES", "FaceNet", "IdentityJudge", "check_judge", "check_side", "import_judge",
+    "judging_device", "load_judge", "load_net", "main",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 BATCH = 32
+_LEAST_PX = 128
 
 APPEARANCE_NET = "faceres_appearance"
 """Name under which ``judge_specs.APPEARANCE`` is imported and kept."""
@@ -72,8 +73,10 @@ class FaceNet:
         """
         if img.ndim != 4 or img.shape[1] != 3 or img.shape[2] != img.shape[3]:
             raise ImageError(f"expected FFHQ-aligned faces [B, 3, S, S], got {list(img.shape)}")
-        if img.shape[2] < 128:
-            raise ImageError(f"a judge needs faces of 128 px or more, got {img.shape[2]} px")
+        if img.shape[2] < _LEAST_PX:
+            raise ImageError(
+                f"a judge needs faces of {_LEAST_PX} px or more, got {img.shape[2]} px"
+            )
         device = next(self.net.parameters()).device
         parts = [
             self.net(self.preprocess(x.to(device, torch.float32))) for x in torch.split(img, BATCH)
@@ -156,6 +159,18 @@ def check_judge(name: str) -> None:
     """
     if name != "auto" and name not in JUDGES:
         raise ConfigError(f"unknown judge {name!r}; known: auto, {', '.join(JUDGES)}")
+
+
+def check_side(side_px: int) -> None:
+    """Refuse pictures that are too small for a judge before any work.
+
+    Raises:
+        ConfigError: ``side_px`` is below 128.
+    """
+    if side_px < _LEAST_PX:
+        raise ConfigError(
+            f"judges of identity need faces of {_LEAST_PX} px, and side_px is {side_px}; set it higher"
+        )
 
 
 def judging_device(device: torch.device) -> torch.device:

@@ -34,9 +34,15 @@ from facestyle.evaluation.comparison_methods import (
     SharedDiffusion,
     make_method,
     networks_of,
+    run_folder,
     settings_of,
+    trained_with,
 )
-from facestyle.evaluation.judges import check_judge, judging_device
+from facestyle.evaluation.judges import (
+    check_judge,
+    judging_device,
+    load_judge,
+)
 from facestyle.evaluation.metrics import StyleJudge
 from facestyle.evaluation.people import check_aligned
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
@@ -100,6 +106,7 @@ def compare_photo(
 
     Raises:
         ConfigError: unknown methods.
+        DownloadError: a judge asked for by name cannot be had; nothing was drawn.
         ImageError: the photo cannot be used; NoFaceError among them.
         OutputError: ``out`` cannot be written.
     """
@@ -111,6 +118,10 @@ def compare_photo(
         )
     check_judge(judge_name)
     folder, place = Path(out), choose_device(device)
+    if judge_name != "auto":
+        load_judge(
+            judge_name, judging_device(place)
+        )  # whether it can be had, before methods take long
     face = _face(photo, min(1024, base.resolution), aligned, place)
     save_png(face, folder / "photo.png")
     crop = to_tensor(face)
@@ -136,7 +147,11 @@ def compare_photo(
             save_png(portraits[name], folder / f"{name}.png")
             settings = settings_of(name, config)
             described = {} if settings is None else dataclasses.asdict(settings)
-            found[name] = {"method": name, "picture": f"{name}.png", **row, "settings": described}
+            described.pop("training", None)  # of another run, if at all
+            found[name] = {
+                "method": name, "picture": f"{name}.png", **row, "settings": described,
+                "trained": trained_with(name, run_folder(name, style, runs)),
+            }  # fmt: skip
     rows = [found[name] for name in methods]
     _judge(rows, portraits, face, judge_name, config.side_px, place)
     on = "device" if place.type == "cuda" else "whole process"

@@ -14,13 +14,23 @@ from PIL import Image
 import facestyle.evaluation.comparison
 import facestyle.reference
 from facestyle.baselines import diffusion
+from facestyle.baselines.base import count_parameters
+from facestyle.baselines.inst import InstConfig
+from facestyle.baselines.inst_training import InstTraining
 from facestyle.baselines.registry import DiffusionModel
 from facestyle.baselines.toonify import Toonify, ToonifyConfig
 from facestyle.baselines.ugatit import Ugatit
 from facestyle.baselines.ugatit_networks import UgatitGenerator
 from facestyle.baselines.ugatit_training import save_generator
+from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.cli import main
-from facestyle.errors import ConfigError, DeviceMemoryError, FacestyleError, ImageError
+from facestyle.errors import (
+    ConfigError,
+    DeviceMemoryError,
+    DownloadError,
+    FacestyleError,
+    ImageError,
+)
 from facestyle.evaluation.comparison import compare
 from facestyle.evaluation.comparison_methods import (
     METHODS,
@@ -36,6 +46,7 @@ from facestyle.evaluation.judges import IdentityJudge, Preprocess
 from facestyle.evaluation.metrics import StyleJudge, read_metrics
 from facestyle.evaluation.people import pil_pictures, sample_people, to_levels
 from facestyle.image import load_image, to_pil, to_tensor
+from facestyle.models.bases import encoder_for
 from facestyle.models.zoo import load_base_generator
 from facestyle.stylizer import FaceStylizer
 
@@ -99,6 +110,9 @@ def test_every_method_has_its_row_and_is_measured_once(
     assert row["photos"]["kid_x1000"]["n"] == 3
     assert row["resolution"] == 64 and row["seconds_per_photo"] > 0 and row["training_seconds"] > 0
     assert row["settings"] == {"steps": 2, "switch_px": 16}
+    assert (
+        row["comparison"] == {"side_px": 64, "batch": 2} and "- all: side_px=64, batch=2." in text
+    )
     drawn = read_metrics(out / "red" / "ugatit" / "metrics.json")
     assert drawn["resolution"] == 32 and drawn["training_seconds"] is None
     assert drawn["photos"]["kid_x1000"] != row["photos"]["kid_x1000"]
@@ -179,11 +193,115 @@ def test_a_model_in_a_folder_is_known_by_its_files(tiny, tmp_path):
     (tmp_path / "unet").mkdir()
     path = tmp_path / "unet" / "diffusion.safetensors"
     path.write_bytes(b"one")
-    before = digest(str(tmp_path))
-    assert digest(str(tmp_path)) == before
+    here, owner, other = (
+        ComparisonConfig(diffusion=DiffusionModel(model=model))
+        for model in (str(tmp_path), "owner/name", "owner/other")
+    )
+    before = digest(here)
+    assert digest(here) == before
     path.write_bytes(b"three")
-    assert digest(str(tmp_path)) != before
-    assert digest("owner/name") == digest("owner/other")  # which the settings tell apart
+    assert digest(here) != before
+    assert digest(owner) == digest(other)  # which the settings tell apart
+
+
+def test_another_reference_under_the_same_name_is_measured_anew(
+    tiny, style_folder, star_run, judged, tmp_path, drawn
+):
+    picture = tmp_path / "reference.png"
+    shutil.copytree(star_run, tmp_path / "runs" / "ui2i" / "red")
+    config = dataclasses.replace(CONFIG, ui2i=Ui2iConfig(steps=1, reference=str(picture)))
+    for color, times in (("blue", 1), ("blue", 1), ("yellow", 2)):
+        Image.new("RGB", (64, 64), color).save(picture)
+        compare(
+            {"red": style_folder}, tmp_path / "out", config, base=tiny, methods=("ui2i",),
+            runs=tmp_path / "runs", progress=False,
+        )  # fmt: skip
+        assert len(drawn) == times
+
+
+def test_the_report_names_models_number_types_and_how_runs_were_trained(
+    tiny, style_folder, diffusion_config, diffusion_runs, judged, tmp_path
+):
+    runs = shutil.copytree(diffusion_runs, tmp_path / "runs")
+    torch.manual_seed(0)
+    save_generator(UgatitGenerator(32, width=4, blocks=1), runs / "ugatit" / "red")
+    (runs / "ugatit" / "red" / "config.json").write_text('{"side_px": 32, "lr": 0.0001}')
+    (runs / "ugatit" / "red" / "log.jsonl").write_text('{"step": 6}\n{"step": 7}\n')
+    config = dataclasses.replace(diffusion_config, inst=InstConfig(steps=3))
+    text = compare(
+        {"red": style_folder}, tmp_path / "out", config, base=tiny, methods=("inst", "ugatit", "toonify"),
+        runs=runs, device="cpu", progress=False,
+    ).read_text()  # fmt: skip
+    assert "- inst: steps=3." in text, "of drawing, and none of its training"
+    trained = text[text.index("Trained otherwise") :]
+    steps = diffusion_config.inst.training.steps
+    assert f"- inst red: steps={steps}," in trained and steps != InstTraining().steps
+    assert "- ugatit red: side_px=32, steps=7." in trained
+    assert "- toonify red: coarse_steps=2," in trained
+    assert f"inst {config.diffusion.model}, float32; ugatit float32" in text
+
+
+def test_what_ours_after_a_reference_is_set_to_is_told():
+    config = ComparisonConfig(mixing_level=12, ours=OursConfig(refine=4))
+    described = facestyle.evaluation.comparison._described
+    assert described("ours-ref", config) == {"mixing_level": 12, "refine": 4}
+    assert described("ours", config) == {"refine": 4} and described("ugatit", config) == {}
+
+
+def test_judges_are_there_before_anything_is_drawn(
+    tiny, style_folder, runs, tmp_path, monkeypatch, drawn
+):
+    def away(*_, **__):
+        raise DownloadError("the judge is away")
+
+    monkeypatch.setattr(StyleJudge, "load", away)
+    with pytest.raises(DownloadError, match="the judge is away"):
+        compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=("ugatit",), runs=runs,
+            judge_name="faceres", progress=False,
+        )  # fmt: skip
+    assert drawn == []
+
+
+def test_pictures_too_small_to_judge_are_refused_at_once(style_folder, tmp_path, capsys):
+    words = ["compare", "--table", "--pictures", f"red={style_folder}", "-o", str(tmp_path)]
+    assert main([*words, "--set", "side_px=64"]) == 2
+    assert "need faces of 128 px, and side_px is 64" in capsys.readouterr().err
+
+
+def test_the_encoder_that_a_projection_starts_from_counts():
+    base = load_base_generator()
+    counts = []
+    for start in ("mean", "encoder"):
+        method = Toonify(base, ToonifyConfig(start=start))
+        method.blended = base
+        counts.append(method.parameters)
+    assert counts[1] - counts[0] == count_parameters(encoder_for(base, "w"))
+
+
+def test_cmmd_has_its_column_where_it_was_asked_for(
+    tiny, style_folder, runs, tmp_path, monkeypatch
+):
+    style = Grid()(list(iter_pictures(style_folder)))
+    missing = {"clip": "CLIP is away"}
+
+    def report(clip, **more):
+        monkeypatch.setattr(
+            StyleJudge, "load",
+            lambda *_, **__: StyleJudge(
+                {"inception": style, "clip": style}, inception=Grid(), clip=clip, measures=("kid", "cmmd"), **more
+            ),
+        )  # fmt: skip
+        return compare(
+            {"red": style_folder}, tmp_path / "out", CONFIG, base=tiny, methods=("ugatit", "toonify"), runs=runs,
+            measures=("kid", "cmmd"), progress=False,
+        ).read_text()  # fmt: skip
+
+    away = report(None, missing=missing)
+    assert "red CMMD |" in away and "CLIP is away" in away
+    text = report(Grid())
+    value = read_metrics(tmp_path / "out" / "red" / "ugatit" / "metrics.json")["photos"]["cmmd"]
+    assert f"{value['value']:.3f}" in text and "CLIP is away" not in text
 
 
 def test_one_model_and_one_set_of_judging_networks_serve_all_styles(
@@ -314,6 +432,10 @@ def test_what_a_row_lacks_is_measured_when_it_can_be(
     assert run("two")[0] == 2, "no network is loaded to find that out"
     count, text = run("two", ("ugatit", "toonify"))
     assert count == 4 and "by two" in text, "judged alike"
+    shutil.rmtree(tmp_path / "out" / "red" / "ugatit")
+    assert run("one")[0] == 5, "where toonify was judged by two"
+    count, text = run("one", ("ugatit", "toonify"))
+    assert count == 6 and "by one" in text, "both stood, and were judged alike all the same"
 
 
 def test_a_method_that_cannot_run_any_more_is_not_on_the_sheet(
