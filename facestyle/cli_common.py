@@ -30,6 +30,7 @@ __all__ = [
     "output_files",
     "refuse_other_pictures",
     "refuse_unread",
+    "set_paths",
     "usual_of",
 ]
 
@@ -252,6 +253,11 @@ def configured(base: Any, assignments: Sequence[str]) -> Any:
             raise ConfigError(f"{path!r} is a group; set one of its fields, {path}.FIELD=VALUE")
         into[name] = _parsed(value, old, path)
     return _replaced(base, changes)
+
+
+def set_paths(assignments: Sequence[str]) -> list[str]:
+    """What ``FIELD=VALUE`` assignments set, such as "training.steps"."""
+    return [text.partition("=")[0] for text in assignments]
 
 
 def _field_of(config: Any, name: str, path: str) -> Any:

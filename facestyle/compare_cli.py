@@ -13,6 +13,7 @@ from facestyle.cli_common import (
     listed,
     load_base,
     named_pictures,
+    set_paths,
 )
 from facestyle.errors import ConfigError
 
@@ -56,6 +57,7 @@ def add_parser(commands: Any) -> None:
 
 
 def _compare(args: argparse.Namespace) -> int:
+    from facestyle.baselines.registry import check_draw_settings
     from facestyle.evaluation.comparison_methods import METHODS, ComparisonConfig
     from facestyle.evaluation.judges import check_side
 
@@ -73,6 +75,8 @@ def _compare(args: argparse.Namespace) -> int:
         )
     config = configured(ComparisonConfig(), args.set)
     check_side(config.side_px)
+    of_inst = [p.removeprefix("inst.") for p in set_paths(args.set) if p.startswith("inst.")]
+    check_draw_settings("inst", of_inst)
     methods = args.methods.split(",") if args.methods else METHODS
     if args.table:
         if not styles:

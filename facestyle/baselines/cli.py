@@ -14,6 +14,7 @@ from facestyle.cli_common import (
     listed,
     load_base,
     output_files,
+    set_paths,
 )
 from facestyle.errors import ConfigError, FacestyleError, ImageError, NoFaceError
 
@@ -130,9 +131,15 @@ def _add_set(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def _train(args: argparse.Namespace) -> int:
-    from facestyle.baselines.registry import DIFFUSION, make_baseline, train_config
+    from facestyle.baselines.registry import (
+        DIFFUSION,
+        check_train_settings,
+        make_baseline,
+        train_config,
+    )
 
     config = configured(train_config(args.method), args.set)
+    check_train_settings(args.method, set_paths(args.set))
     print(listed(config))
     if args.dry_run:
         return 0
@@ -147,7 +154,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _stylize(args: argparse.Namespace) -> int:
-    from facestyle.baselines.registry import make_baseline, stylize_config
+    from facestyle.baselines.registry import check_draw_settings, make_baseline, stylize_config
     from facestyle.faces.detect import FaceDetector
     from facestyle.image import save_png, to_pil
     from facestyle.portraits_cli import refuse_overwriting
@@ -160,6 +167,7 @@ def _stylize(args: argparse.Namespace) -> int:
     config = stylize_config(args.method)
     if args.set:
         config = configured(config, args.set)
+        check_draw_settings(args.method, set_paths(args.set))
     inputs = input_files(args.inputs)
     outputs = output_files(inputs, Path(args.output))
     refuse_overwriting(outputs.values(), inputs)

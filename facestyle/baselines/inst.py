@@ -174,6 +174,8 @@ class Inst(StyledDiffusionBaseline[InstConfig, InstStyle]):
         times, level = _levels(self.model, config)
 
         def draw(clean: Tensor, number: int) -> Tensor:
+            if level is None and not config.official_quirks:
+                return clean
             if config.latent_adain:
                 clean = adain(clean, known.mean, known.std, eps=_EPS)
             if level is None:
@@ -285,7 +287,9 @@ def stochastic_inversion(
 
 def _levels(model: LatentDiffusion, config: InstConfig) -> tuple[list[int], int | None]:
     """The times to denoise from, ascending, and the one to noise to; None for a photo that stays as it is."""
-    times = model.ddim.times(config.steps)[: int(config.strength * config.steps)]
-    if config.official_quirks:
+    quirks = config.official_quirks
+    count = int(config.strength * config.steps + (0 if quirks else 1e-9))  # 0.58 of 50 are 29
+    times = model.ddim.times(config.steps)[:count]
+    if quirks:
         return times, min(int(config.strength * (model.ddim.last + 1)), model.ddim.last)
     return times, times[-1] if times else None

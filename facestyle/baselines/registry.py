@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +23,15 @@ from facestyle.models.generator import Generator
 from facestyle.models.zoo import load_base_generator
 from facestyle.runtime import choose_device
 
-__all__ = ["DIFFUSION", "DiffusionModel", "make_baseline", "stylize_config", "train_config"]
+__all__ = [
+    "DIFFUSION",
+    "DiffusionModel",
+    "check_draw_settings",
+    "check_train_settings",
+    "make_baseline",
+    "stylize_config",
+    "train_config",
+]
 
 DIFFUSION: dict[str, type[DiffusionBaseline[Any]]] = {"ntc": Ntc, "inst": Inst, "styleid": StyleId}
 """Methods that draw with a Stable Diffusion."""
@@ -32,6 +40,12 @@ _STYLIZE: dict[str, Callable[[], Any]] = {
     "dualstylegan": DualStyleConfig, "toonify": ToonifyConfig, "ui2i": Ui2iConfig,
     "inst": InstConfig, "ntc": NtcConfig, "styleid": StyleIdConfig,
 }  # fmt: skip
+
+_LEARNED_BY = {
+    "inst": ("training.", "official_quirks"),
+    "styleid": ("steps", "inversion", "official_quirks", "seed"),
+}
+"""How settings begin by which a style picture is learned; `_key` of the methods has them all."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +102,31 @@ def train_config(name: str) -> Any:
     if name in ("inst", "styleid"):
         return _STYLIZE[name]()
     raise ConfigError(f"{name} is not trained here; import its authors' files")
+
+
+def check_train_settings(name: str, paths: Iterable[str]) -> None:
+    """Refuse settings, such as "training.steps", of which what InST or StyleID learn does not depend.
+
+    Raises:
+        ConfigError: there is one among them; the message says where it is read.
+    """
+    read = _LEARNED_BY.get(name)
+    if unread := [p for p in paths if read is not None and not p.startswith(read)]:
+        raise ConfigError(
+            f"{', '.join(unread)}: {name} does not learn by it; give it to `facestyle baseline stylize` or `compare`"
+        )
+
+
+def check_draw_settings(name: str, paths: Iterable[str]) -> None:
+    """Refuse settings of what a method learned before it draws.
+
+    Raises:
+        ConfigError: there is one among them.
+    """
+    if name == "inst" and (unread := [p for p in paths if p.startswith("training.")]):
+        raise ConfigError(
+            f"{', '.join(unread)}: inst draws with what it learned; give it to `facestyle baseline train inst`"
+        )
 
 
 def make_baseline(

@@ -62,6 +62,7 @@ from facestyle.evaluation.people import (
     check_aligned,
     pil_pictures,
     sample_people,
+    spread,
     to_levels,
 )
 from facestyle.evaluation.sheets import contact_sheet, save_sheet
@@ -458,9 +459,8 @@ def _changed(config: ComparisonConfig, *names: str) -> dict[str, Any]:
 
 
 def _shown(count: int, config: ComparisonConfig) -> list[int]:
-    """Numbers of the photos on the sheets, spread over all."""
-    shown = min(count, config.sheet_faces)
-    return [i * count // shown for i in range(shown)]
+    """Numbers of the photos on the sheets."""
+    return spread(count, config.sheet_faces)
 
 
 def _sheet(

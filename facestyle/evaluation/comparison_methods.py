@@ -29,6 +29,7 @@ from facestyle.baselines.ugatit_training import UgatitConfig
 from facestyle.baselines.ui2i import Ui2iConfig
 from facestyle.errors import ConfigError, FacestyleError
 from facestyle.evaluation.features import iter_pictures
+from facestyle.evaluation.people import spread
 from facestyle.faces.align import full_image_quad
 from facestyle.image import to_pil, to_tensor
 from facestyle.inversion import QUICK_STEPS
@@ -382,8 +383,7 @@ def _ours(
     if pictures is None:
         raise ConfigError("it follows pictures of the style; give some with --pictures")
     known = list(iter_pictures(pictures))
-    count = min(config.references, len(known))
-    chosen = [known[i * len(known) // count] for i in range(count)]
+    chosen = [known[i] for i in spread(len(known), config.references)]
     codes = [stylizer.encode_reference(picture, aligned=True) for picture in chosen]
     return _OursLikeReferences(stylizer, config.ours.refine, codes, config.mixing_level)
 

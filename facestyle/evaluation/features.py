@@ -16,12 +16,14 @@ import torch
 from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError
+from facestyle.image import load_image
 from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.picture_files import iter_images
 
 __all__ = [
     "FeatureNet",
     "Pictures",
+    "as_rgb",
     "in_batches",
     "iter_pictures",
     "pictures_digest",
@@ -86,9 +88,14 @@ def iter_pictures(pictures: Pictures) -> Iterator[Image.Image]:
         return
     for item in pictures:
         if isinstance(item, Image.Image):
-            yield item
+            yield as_rgb(item)
         else:
             yield from iter_pictures(item)
+
+
+def as_rgb(picture: Image.Image) -> Image.Image:
+    """A picture as a file of it would be read: upright, with what is transparent on white."""
+    return picture if picture.mode == "RGB" else load_image(picture)
 
 
 def set_features(

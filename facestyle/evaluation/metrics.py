@@ -38,7 +38,7 @@ from facestyle.bench import machine
 from facestyle.errors import ConfigError, DownloadError, ImageError
 from facestyle.evaluation.appearance import AppearanceJudge, appearance_by_group, load_appearance
 from facestyle.evaluation.cmmd import cmmd, load_clip
-from facestyle.evaluation.features import FeatureNet, Pictures, set_features
+from facestyle.evaluation.features import FeatureNet, Pictures, as_rgb, set_features
 from facestyle.evaluation.hair import HairDrift, hair_drift
 from facestyle.evaluation.inception import load_inception
 from facestyle.evaluation.judges import IdentityJudge, load_judge
@@ -530,7 +530,7 @@ def _floats(pictures: Tensor | Sequence[Image.Image]) -> Tensor:
 
 def _each(pictures: Tensor | Sequence[Image.Image]) -> Iterator[Image.Image]:
     if not isinstance(pictures, Tensor):
-        yield from pictures
+        yield from map(as_rgb, pictures)
         return
     for start in range(0, len(pictures), BATCH):
         yield from pil_pictures(_levels(pictures[start : start + BATCH]))

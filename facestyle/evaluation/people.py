@@ -31,6 +31,7 @@ __all__ = [
     "pil_pictures",
     "sample_people",
     "sample_w",
+    "spread",
     "to_levels",
 ]
 
@@ -152,6 +153,12 @@ def encode_people(
         photos=torch.cat(kept),
         who=f"{len(w)} encoded photos, psi {psi:g}",
     )
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """Numbers of at most ``wanted`` of so many pictures, spread evenly over them."""
+    chosen = min(count, wanted)
+    return [i * count // chosen for i in range(chosen)]
 
 
 def check_aligned(image: Image.Image) -> None:

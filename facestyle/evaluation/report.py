@@ -24,7 +24,13 @@ from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
 from facestyle.evaluation.judges import IdentityJudge, judging_device, load_judge
 from facestyle.evaluation.metrics import MEASURES, StyleJudge, save_metrics, style_metrics
-from facestyle.evaluation.people import SAMPLE_PSI, encode_people, pil_pictures, sample_people
+from facestyle.evaluation.people import (
+    SAMPLE_PSI,
+    encode_people,
+    pil_pictures,
+    sample_people,
+    spread,
+)
 from facestyle.evaluation.perceptual import PerceptualDistance, load_perceptual
 from facestyle.evaluation.sheets import before_after, contact_sheet, save_sheet
 from facestyle.evaluation.tables import measured_on, metrics_table
@@ -93,8 +99,7 @@ def encoder_report(
     judging = judging_device(place)
     judge, perceptual = load_judge(judge_name, judging), load_perceptual(perceptual_name, judging)
     photos = [to_tensor(image, device=place) for _, image in read_images(faces, limit=limit)]
-    step = max(1, len(photos) // optimise)
-    subset = list(range(0, len(photos), step))[:optimise]
+    subset = spread(len(photos), optimise)
     everybody = list(range(len(photos)))
     with torch.inference_mode():
         w = torch.cat(

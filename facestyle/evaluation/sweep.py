@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from facestyle.errors import ConfigError
 from facestyle.evaluation.features import Pictures
-from facestyle.evaluation.judges import judging_device
+from facestyle.evaluation.judges import APPEARANCE_NET, judging_device
 from facestyle.evaluation.metrics import StyleJudge, portrait_metrics, save_metrics
 from facestyle.evaluation.people import People, draw, encode_people, pil_pictures
 from facestyle.evaluation.report import measures_with
@@ -189,7 +189,7 @@ def _looks_table(rows: Sequence[dict[str, Any]]) -> list[str]:
         return f"{kept}{group['delta_years']:+.1f}"
 
     return [
-        f"| still seen so, change of years | {heads} |",
+        f"| still seen so, change of years, by {APPEARANCE_NET} | {heads} |",
         "|---" * (1 + len(names)) + "|",
         *(
             f"| {variant} | " + " | ".join(cell(groups[name]) for name in names) + " |"
@@ -230,7 +230,8 @@ def _portraits(
         assert folder is not None
         changed: dict[str, Any] = {setting: share}
         card = replace(StyleConfig.from_file(folder / "config.json"), **changed)
-        return drawn(codes, config.psi, load_style_generator(folder, base, card))
+        generator = load_style_generator(folder, base, card).to(base.w_avg.device)
+        return drawn(codes, config.psi, generator)
 
     ways: dict[Setting, Callable[[float], Tensor]] = {
         "psi": lambda value: drawn(codes, value),

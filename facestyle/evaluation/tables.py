@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from facestyle.errors import ConfigError
+from facestyle.evaluation.judges import APPEARANCE_NET
 
 __all__ = ["COLUMNS", "comparison_table", "measured_on", "metrics_table"]
 
@@ -260,8 +261,8 @@ def _appearance_lines(table: Metrics | None, whose: str) -> list[str]:
         return []
     lines = [
         "",
-        f"| who they look like ({whose}) | people | identity distance | still seen so | change of P(male) | years | "
-        "change of years |",
+        f"| who they look like ({whose}), by {APPEARANCE_NET} | people | identity distance | still seen so | "
+        "change of P(male) | years | change of years |",
         "|---|---|---|---|---|---|---|",
     ]
     for group, row in table.items():

@@ -54,6 +54,25 @@ def test_no_photo_is_written_over_by_whatever_path_leads_to_it(run, photo, tmp_p
     assert (tmp_path / "IMG_1.PNG").read_bytes() == photo.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["train", "styleid", "--set", "steps=3", "--set", "gamma=0.3"], "gamma: styleid does not"),
+        (["train", "inst", "--set", "training.steps=3", "--set", "strength=0.3"], "strength: inst"),
+        (["stylize", "inst", "--run", ".", "--set", "training.steps=3"], "baseline train inst"),
+    ],
+)
+def test_settings_that_would_not_be_read_are_refused(words, told, photo, tmp_path, capsys):
+    assert main(["baseline", *words, str(photo), "-o", str(tmp_path)]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_comparison_takes_no_settings_of_insts_training(photo, tmp_path, capsys):
+    words = ["compare", str(photo), "--style", "cartoon", "-o", str(tmp_path), "--dry-run"]
+    assert main([*words, "--set", "inst.training.steps=3"]) == 2
+    assert "training.steps: inst draws with what it learned" in capsys.readouterr().err
+
+
 def test_photos_without_a_face_are_told_and_the_others_done(run, photo, tmp_path, capsys):
     plain = tmp_path / "plain.png"
     Image.new("RGB", (256, 256), (90, 120, 90)).save(plain)
@@ -111,13 +130,9 @@ def test_the_diffusion_methods_run_from_the_command_line(
     tiny_diffusion_folder, tiny_clip_folder, style_picture, photo, tmp_path, capsys
 ):
     model = ["--model", str(tiny_diffusion_folder), "--device", "cpu"]
-    settings = {
-        "ntc": ["steps=10"],
-        "styleid": ["steps=3"],
-        "inst": ["steps=3", "training.steps=2", f"training.clip={tiny_clip_folder}"],
-    }
-    for name, given in settings.items():
-        options = [part for setting in given for part in ("--set", setting)]
+    of_training = ["--set", "training.steps=2", "--set", f"training.clip={tiny_clip_folder}"]
+    for name, steps in (("ntc", 10), ("styleid", 3), ("inst", 3)):
+        options = ["--set", f"steps={steps}"]
         run = tmp_path / name
         if name != "ntc":
             train = [
@@ -128,7 +143,7 @@ def test_the_diffusion_methods_run_from_the_command_line(
                 "-o",
                 str(run),
                 *model,
-                *options,
+                *(of_training if name == "inst" else options),
             ]
             assert main(train) == 0
             assert capsys.readouterr().out.splitlines()[-1] == str(run)

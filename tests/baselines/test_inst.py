@@ -11,7 +11,7 @@ pytest.importorskip("diffusers", reason="needs the extra diffusion")
 
 from facestyle.baselines.ddim import adain, channel_statistics
 from facestyle.baselines.diffusion_method import STYLE_NUMBER, latent_rng, squashed
-from facestyle.baselines.inst import Inst, InstConfig, InstStyle, stochastic_inversion
+from facestyle.baselines.inst import Inst, InstConfig, InstStyle, _levels, stochastic_inversion
 from facestyle.baselines.inst_training import (
     InstInverter,
     InstTraining,
@@ -231,13 +231,21 @@ def test_quirks_learn_of_a_squeezed_picture_with_dropout_and_a_sample(
 
 
 def test_strength_0_draws_nothing(run, tiny_model, seen, crops):
-    method = Inst(tiny_model, dataclasses.replace(run[0].config, latent_adain=False))
+    method = Inst(tiny_model, run[0].config)
     method.style = run[0].style
+    assert method.config.latent_adain
     made = method.stylize(crops[:1], strength=0.0)
     assert seen.times == []
     resized = torch.nn.functional.interpolate(crops[:1], (64, 64), mode="bilinear", antialias=True)
     with torch.no_grad():
         assert torch.equal(made, tiny_model.decode(tiny_model.encode(resized)))
+
+
+def test_no_step_is_lost_to_rounding(tiny_model):
+    config = InstConfig(strength=0.58)
+    assert len(_levels(tiny_model, config)[0]) == 29
+    quirks = dataclasses.replace(config, official_quirks=True)
+    assert len(_levels(tiny_model, quirks)[0]) == 28, "as the authors' code has it"
 
 
 def test_the_latent_takes_over_the_styles_statistics(run):

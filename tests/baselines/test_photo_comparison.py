@@ -234,7 +234,7 @@ def test_bad_input_is_refused_by_name(tiny, tmp_path):
         (["a.png", "--table"], "one photo, or --table"),
         (["--table"], "--pictures STYLE=PICTURES"),
         (["a.png"], "--style cartoon"),
-        (["a.png", "--style", "cartoon", "--faces", "b.zip"], "--faces are the photos of --table"),
+        (["a.png", "--style", "cartoon", "--faces", "b.zip"], "--faces and --download-clip are of --table"),
         (["--table", "--pictures", "a=b", "--style", "a"], "--style and --already-aligned"),
         (["--table", "--pictures", "a=b", "--already-aligned"], "--style and --already-aligned"),
         (["a.png", "--style", "cartoon", "--methods", "gatys"], "expected methods of"),
@@ -253,7 +253,7 @@ def test_the_command_compares_a_photo(
     arguments = [
         "compare", str(path), "--already-aligned", "--style", "red", "--pictures", f"red={style_folder}", "-o",
         str(tmp_path / "out"), "--runs", str(diffusion_runs), "--device", "cpu", "--set", "ntc.steps=4",
-        "--set", "styleid.steps=3", "--set", "side_px=64",
+        "--set", "styleid.steps=3", "--set", "side_px=128",
         "--set", f"diffusion.model={diffusion_config.diffusion.model}",
     ]  # fmt: skip
     assert main([*arguments, "--methods", "ntc,styleid,ui2i"]) == 0

@@ -79,6 +79,13 @@ def test_folders_and_pictures_can_be_mixed(tmp_path: Path, pictures: list[Image.
     assert len(set_features(tmp_path, {"means": Means()})["means"]) == 2
 
 
+def test_a_picture_and_its_file_are_one(tmp_path: Path) -> None:
+    clear = Image.new("RGBA", (40, 40), (0, 0, 0, 0))
+    clear.save(tmp_path / "clear.png")
+    shown = [image.getpixel((0, 0)) for image in iter_pictures([clear, tmp_path])]
+    assert shown == [(255, 255, 255)] * 2
+
+
 def test_no_such_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="no such folder"):
         set_features(tmp_path / "nowhere", {"means": Means()}, tmp_path / "cache.safetensors")

@@ -549,7 +549,8 @@ def test_a_sweep_does_without_the_network_of_appearance() -> None:
     assert sweep._looks_table([row]) == []
     group = {"n": 2, "kept": 1.0, "delta_years": 1.0}
     row["photos"] = {"by_appearance": {"all": group, "women": group}}
-    assert "| psi 1 | 100%, +1.0 |" in sweep._looks_table([row])
+    lines = sweep._looks_table([row])
+    assert "| psi 1 | 100%, +1.0 |" in lines and "by faceres_appearance" in lines[0]
 
 
 @pytest.mark.parametrize("setting", ["likeness", "hair"])
@@ -574,6 +575,8 @@ def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
         return styled if getattr(config, setting) else generator
 
     monkeypatch.setattr(sweep, "load_style_generator", load)
+    moved: list[Any] = []
+    monkeypatch.setattr(MobileGenerator, "to", lambda own, place: moved.append(place) or own)
     stylizer: Any = SimpleNamespace(
         base=generator, generator=styled, encoder=lambda photo: generator.w_avg[None] + photo.mean() + 1,
         config=card, device=torch.device("cpu"), folder=tmp_path,
@@ -583,6 +586,7 @@ def test_a_sweep_takes_a_share_of_what_lies_beside_a_style(
     text = sweep_report(stylizer, setting, style, photos, out, values=(0, 0.8), limit=3, shown=2)
     assert "The style's own is 0.4." in text
     assert drawn_with == [replace(card, **{setting: value}) for value in (0, 0.8)]
+    assert moved == [generator.w_avg.device] * 2, "where codes are, as files are read on the CPU"
     first, second = (
         read_metrics(out / f"{setting}_{value}.json")["photos"] for value in ("0", "0.8")
     )

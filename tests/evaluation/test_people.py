@@ -16,6 +16,7 @@ from facestyle.evaluation.people import (
     pil_pictures,
     sample_people,
     sample_w,
+    spread,
     to_levels,
 )
 from facestyle.image import to_pil
@@ -96,3 +97,8 @@ def test_photos_that_are_no_aligned_faces_are_errors(generator: MobileGenerator)
         encode_people(generator, encoder, [], psi=1, side_px=32)
     with pytest.raises(ConfigError, match="limit"):
         encode_people(generator, encoder, [], psi=1, side_px=32, limit=0)
+
+
+def test_a_choice_is_spread_over_all() -> None:
+    assert spread(47, 24)[::23] == [0, 45] and len(spread(47, 24)) == 24
+    assert spread(3, 8) == [0, 1, 2] and spread(0, 8) == []
