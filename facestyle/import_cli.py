@@ -34,10 +34,8 @@ def _import(args: argparse.Namespace) -> int:
     print(f"{args.file}: {report['kind']}, sha256 {report['origin']['sha256'][:12]}")
     for part in report["parts"].values():
         print(f"  {Path(args.output) / part['file']}  {_described(part)}")
-    if report["left_out"]:
-        print(
-            f"  left out: {', '.join(report['left_out'])}, as {args.output} holds one of the same W"
-        )
+    for name, why in report["left_out"].items():
+        print(f"  left out: {name}, as {why}")
     return 0
 
 

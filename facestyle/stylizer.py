@@ -28,7 +28,7 @@ from facestyle.image import to_tensor
 from facestyle.inversion import OnStep
 from facestyle.latents import blend, check_mixing, style_mix, truncate
 from facestyle.models.encoder import Space
-from facestyle.models.generator import Generator
+from facestyle.models.generator import Generator, moves_shapes
 from facestyle.models.psp_encoder import AnyEncoder
 from facestyle.models.zoo import load_style
 from facestyle.multimodal import RANDOM_PSI, Latent, Variation, Variations, sample_styles
@@ -543,6 +543,11 @@ class FaceStylizer:
     def encoder_into(self, space: Space) -> AnyEncoder:
         """The encoder into a space; others than E_w are loaded when they are first asked for."""
         return self._reader.encoder_into(space)
+
+    @cached_property
+    def moves_shapes(self) -> bool:
+        """Whether the style draws shapes of its own; where it does not, ``keep_shape`` changes nothing."""
+        return moves_shapes(self.base.synthesis, self.generator.synthesis)
 
     @cached_property
     def style_sha256(self) -> str:

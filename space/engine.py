@@ -232,6 +232,14 @@ class Engine:
         """A style's own truncation."""
         return self.config(style).psi
 
+    def moves_shapes(self, style: str) -> bool:
+        """Whether ``keep_shape`` does anything in a style, which is loaded for that; True on ZeroGPU, where it is not.
+
+        Raises:
+            FacestyleError: it cannot be loaded.
+        """
+        return ON_ZERO_GPU or self.stylizer(style).moves_shapes
+
     def title(self, style: str) -> str:
         """A style's name for people."""
         return self.config(style).title or style

@@ -18,7 +18,7 @@ from space.panel import CUTS, Panel, visitor_of
 from space.photo_input import photo_input
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
-from space.stylize_tab import DRAWING, with_message
+from space.stylize_tab import DRAWING, follow_style, with_message
 from space.texts import explain, say, text
 from space.variations_tab import level_choices
 
@@ -28,6 +28,9 @@ __all__ = ["build_reference_tab"]
 def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> None:
     """Lay the tab out and wire it; it shows portrait or full picture as the first tab does, until told otherwise."""
     stops: dict[str, threading.Event] = {}
+    chosen_since: dict[
+        str, str
+    ] = {}  # the style of a visitor who changed it while a reference is studied
     gr.Markdown(text("reference_hint"))
     with gr.Row():
         with gr.Column(min_width=260):
@@ -65,6 +68,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     view.lay_out_codes()
     asked = gr.State(None)  # with what the last study was begun
 
+    follow_style(engine, panel.style, keep_shape)
     looks = [shows, level, alpha, strength, keep_color, keep_texture, keep_shape]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, reference, whole, *looks]
     outputs = [message, *view.outputs]
@@ -111,6 +115,8 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
             code = engine.code(visitor, reference, style, aligned=aligned, on_step=step)
         except FacestyleError as error:
             return with_message(outputs, explain(request, error, "reference"))
+        if chosen_since.get(visitor, style) != style:
+            return [gr.skip()] * len(outputs)
         try:
             options |= engine.closer(visitor, photo, style, **CUTS[cut])
             result = engine.with_code(visitor, photo, style, code, faces=faces or "all", **options)
@@ -174,6 +180,14 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
 
     def forget(request: gr.Request) -> None:
         stops.pop(visitor_of(request), None)
+        chosen_since.pop(visitor_of(request), None)
+
+    def change(style: str, request: gr.Request) -> None:
+        """A study in the style before is for nothing."""
+        visitor = visitor_of(request)
+        if visitor in stops:
+            chosen_since[visitor] = style
+            stops[visitor].set()
 
     def end(request: gr.Request) -> None:
         if event := stops.get(visitor_of(request)):
@@ -185,6 +199,7 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     study = study.then(lambda *given: list(given), inputs, asked, **light)
     study = study.then(draw, inputs, outputs, concurrency_id="studying", **queue)
     stop.click(end, None, None, **light)
+    panel.style.change(change, panel.style, None, **light)
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
     }  # fmt: skip

@@ -18,7 +18,14 @@ from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
 from space.texts import explain, say, text
 
-__all__ = ["DRAWING", "Redrawing", "build_stylize_tab", "keeping", "with_message"]
+__all__ = [
+    "DRAWING",
+    "Redrawing",
+    "build_stylize_tab",
+    "follow_style",
+    "keeping",
+    "with_message",
+]
 
 DRAWING = "drawing"
 """Queue of all that draws: one picture at a time, which uses all cores by itself."""
@@ -82,6 +89,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         reset = gr.Button(text("reset"), size="sm", elem_id="reset", scale=0, min_width=180)
     view.lay_out_codes()
 
+    follow_style(engine, panel.style, keep_shape)
     settings = [shows, strength, keep_color, keep_texture, keep_shape, psi, refine, seed]
     inputs = [panel.photo, panel.style, panel.chosen, panel.cut, *settings]
     outputs = [panel.message, *view.outputs]
@@ -314,6 +322,22 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         draw, inputs, outputs, **drawing
     )
     return Redrawing(psi, shows, draw, inputs, outputs, drawing)
+
+
+def follow_style(engine: Engine, style: gr.State, keep_shape: gr.Slider) -> None:
+    """Let the slider be moved where it does something, and say so where it does not."""
+
+    def offered(style: str, request: gr.Request) -> Any:
+        try:
+            moves = engine.moves_shapes(style)
+        except FacestyleError:  # drawing says why
+            return gr.skip()
+        info = "keep_shape_info" if moves else "keep_shape_none"
+        return gr.update(interactive=moves, info=say(request, info))
+
+    style.change(
+        offered, style, keep_shape, queue=False, show_progress="hidden", api_visibility="private"
+    )
 
 
 def keeping(name: str, elem_id: str | None = None) -> gr.Slider:

@@ -17,7 +17,7 @@ from space.outputs import save
 from space.panel import CUTS, Panel, visitor_of
 from space.result_view import ResultView, photo_name, shown
 from space.snippets import Call
-from space.stylize_tab import DRAWING, keeping, with_message
+from space.stylize_tab import DRAWING, follow_style, keeping, with_message
 from space.texts import explain, say, text
 
 __all__ = ["build_variations_tab", "level_choices"]
@@ -66,6 +66,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
             keep_color, keep_texture = keeping("keep_color"), keeping("keep_texture")
         view.lay_out_codes()
 
+    follow_style(engine, panel.style, keep_shape)
     looks = [level, strength, keep_color, keep_texture, keep_shape]
     outputs = [panel.message, *view.outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}

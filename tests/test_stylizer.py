@@ -172,6 +172,7 @@ def test_keep_texture_goes_back_to_g_in_what_draws_textures(stylizer):
             wanted = base[name].double() + share * (style[name].double() - base[name].double())
             torch.testing.assert_close(tensor, wanted.float(), atol=1e-6, rtol=1e-6)
     assert is_fine("b128.conv0.weight") and is_fine("b1024.torgb.bias")
+    assert is_fine("b16.torgb.weight") and shape_stage("b16.torgb.bias") is None  # colours
     assert is_fine("b8.conv1.noise_strength") and not is_fine("b64.conv1.weight")
     assert not is_fine("b4.const") and not is_fine("stem.weight")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 __all__ = [
-    "Generator", "Noise", "Source", "is_fine", "same_w", "sample_z", "shape_stage", "weights_between",
+    "Generator", "Noise", "Source", "is_fine", "moves_shapes", "same_w", "sample_z", "shape_stage",
+    "weights_between",
 ]  # fmt: skip
 
 Noise = Literal["const", "none"]
@@ -115,8 +117,7 @@ def weights_between(
     fine_share = share if fine_share is None else fine_share
     back: dict[str, float] = {}
     if keep_shape:
-        stages = [[name for name in end if shape_stage(name) == stage] for stage in _SHAPES_PX]
-        left = [names for names in stages if any(_differ(start[name], end[name]) for name in names)]
+        left = _moved_stages(start, end)
         for index, names in enumerate(left):
             back |= dict.fromkeys(names, min(1.0, max(0.0, keep_shape * len(left) - index)))
     return {
@@ -129,6 +130,17 @@ def weights_between(
     }
 
 
+def moves_shapes(base: nn.Module, styled: nn.Module) -> bool:
+    """Whether a style's synthesis network draws shapes of its own, which ``keep_shape`` brings back."""
+    return bool(_moved_stages(base.state_dict(), styled.state_dict()))
+
+
+def _moved_stages(start: Mapping[str, Tensor], end: Mapping[str, Tensor]) -> list[list[str]]:
+    """Names of the weights that draw shapes, by stage, coarsest first; stages that are G's are left out."""
+    stages = [[name for name in end if shape_stage(name) == stage] for stage in _SHAPES_PX]
+    return [names for names in stages if any(_differ(start[name], end[name]) for name in names)]
+
+
 def is_fine(name: str) -> bool:
     """Whether a synthesis network's weight draws textures: grids of 128 and finer, heads to a picture, all noise.
 
@@ -137,7 +149,8 @@ def is_fine(name: str) -> bool:
     Args:
         name: of the weight, in the architecture "mobile" or "stylegan2".
     """
-    return "noise" in name or name.startswith("to_") or _grid_px(name) >= _FINE_PX
+    is_head = name.startswith("to_") or ".torgb." in name
+    return is_head or "noise" in name or _grid_px(name) >= _FINE_PX
 
 
 def shape_stage(name: str) -> int | None:

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from facestyle.models.generator import Noise
-from facestyle.models.stylegan2_generator import CUT, EqualLinear, StyleGAN2Synthesis
+from facestyle.models.stylegan2_generator import EqualLinear, StyleGAN2Synthesis, limit_of
 
 __all__ = ["SettledStyleGAN2"]
 
@@ -144,6 +144,7 @@ class _SettledLayer(_Settled):
         self.register_buffer("power", layer.weight.detach().square().sum((2, 3)))
         self.register_buffer("noise", layer.noise_const * layer.noise_strength.detach() * gain)
         self._has_noise = bool(self.noise.any())
+        self._conv_clamp: float | None = layer.conv_clamp
 
     def factors(self, w: Tensor) -> Tensor:
         """[after, before, 1, 1], what one sample multiplies the weights with."""
@@ -154,6 +155,12 @@ class _SettledLayer(_Settled):
     def noise_at(self, is_noisy: bool) -> Tensor | None:
         """[H, W], what is added to every channel; None for nothing."""
         return self.noise if is_noisy and self._has_noise else None
+
+    def activated(self, x: Tensor, noise: Tensor | None) -> Tensor:
+        """Noise and leaky ReLU, in place; cut as in `StyleGAN2Synthesis`."""
+        x = F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
+        limit = limit_of(self._conv_clamp, x.dtype)
+        return x if limit is None else x.clamp_(-limit, limit)
 
 
 class _SettledConv(_SettledLayer):
@@ -171,7 +178,7 @@ class _SettledConv(_SettledLayer):
 
     def forward(self, x: Tensor, weight: Tensor, noise: Tensor | None) -> Tensor:
         """[1, before, H, W] -> [1, after, H, W]."""
-        return _activated(F.conv2d(x, weight, self.bias, padding=1), noise)
+        return self.activated(F.conv2d(x, weight, self.bias, padding=1), noise)
 
 
 class _SettledUp(_SettledLayer):
@@ -233,7 +240,7 @@ class _SettledUp(_SettledLayer):
                 rows[..., 1 + j : -1 : 2] = F.conv2d(x, place, padding=(1 - i, 1 - j))
         rows = spread[:, :, seen.start - first : seen.stop - first + 3]
         x = F.conv2d(rows, self.fir, self.bias, groups=channels)
-        return _activated(x, _rows(noise, seen))
+        return self.activated(x, _rows(noise, seen))
 
 
 class _SettledHead(_Settled):
@@ -245,6 +252,7 @@ class _SettledHead(_Settled):
         super().__init__(layer.affine, layer.bias)
         self.register_buffer("weight", _channels_last(layer.weight))
         self.gain: float = layer.gain
+        self._conv_clamp: float | None = layer.conv_clamp
 
     def settle(self, w: Tensor) -> Tensor:
         """The weights of one sample, [3, before, 1, 1]; float32 for float16, as nothing holds them within its range."""
@@ -254,13 +262,9 @@ class _SettledHead(_Settled):
 
     def forward(self, x: Tensor, weight: Tensor) -> Tensor:
         """[1, before, H, W] -> [1, 3, H, W]."""
-        return F.conv2d(x.to(weight.dtype), weight, self.bias.to(weight.dtype)).float()
-
-
-def _activated(x: Tensor, noise: Tensor | None) -> Tensor:
-    """Noise and leaky ReLU, in place; in float16 cut as in `StyleGAN2Synthesis`."""
-    x = F.leaky_relu_(x if noise is None else x.add_(noise), 0.2)
-    return x.clamp_(-CUT, CUT) if x.dtype == torch.float16 else x
+        color = F.conv2d(x.to(weight.dtype), weight, self.bias.to(weight.dtype)).float()
+        limit = self._conv_clamp
+        return color if limit is None else color.clamp_(-limit, limit)
 
 
 def _rows(noise: Tensor | None, rows: slice) -> Tensor | None:

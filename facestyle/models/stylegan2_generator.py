@@ -8,7 +8,7 @@ Rows of w_plus: ``b4.conv1`` reads row 0 and ``b4.torgb`` row 1; with r = 8 << i
 
 In half precision styles, demodulation and the sum of the heads are float32 all the same, and so is everything up to
 64 px. float16 ends at 65504: there weights and styles are divided by their largest, which demodulation takes back, and
-features are cut at +-256. In float32 nothing is divided or cut.
+features are cut at +-256. In float32 nothing is divided, and cut only where the generator was trained so (`conv_clamp`).
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ __all__ = [
     "check_filter",
     "estimate_w_avg",
     "from_rosinality",
+    "limit_of",
     "scaled_leaky_relu",
     "sizes_of",
 ]
@@ -52,6 +53,13 @@ CUT = 256.0
 def scaled_leaky_relu(x: Tensor) -> Tensor:
     """Leaky ReLU of slope 0.2, times sqrt 2, which keeps the variance of normal inputs about the same."""
     return F.leaky_relu(x, 0.2) * math.sqrt(2.0)
+
+
+def limit_of(conv_clamp: float | None, dtype: torch.dtype) -> float | None:
+    """What features of a network of this number type are cut at; None for nothing."""
+    if dtype != torch.float16:
+        return conv_clamp
+    return CUT if conv_clamp is None else min(CUT, conv_clamp)
 
 
 def _fir() -> Tensor:
@@ -204,7 +212,14 @@ class _StyledConv(nn.Module):
     _kept: _Kept | None = None
 
     def __init__(
-        self, before: int, after: int, w_dim: int, resolution: int, *, up: bool = False
+        self,
+        before: int,
+        after: int,
+        w_dim: int,
+        resolution: int,
+        *,
+        up: bool = False,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, before, bias=1.0)
@@ -215,6 +230,7 @@ class _StyledConv(nn.Module):
         self.register_buffer("fir", _fir(), persistent=False)
         self.resolution = resolution
         self.up = up
+        self.conv_clamp = conv_clamp
 
     def forward(self, x: Tensor, w: Tensor, noise: Noise) -> Tensor:
         weight, power, divisor = self._kernel()
@@ -235,7 +251,8 @@ class _StyledConv(nn.Module):
         if noise == "const":
             x = x + self.noise_const.to(dtype) * self.noise_strength.to(dtype)
         x = scaled_leaky_relu(x + self.bias.to(dtype)[:, None, None])
-        return x.clamp(-CUT, CUT) if self.weight.dtype == torch.float16 else x
+        limit = limit_of(self.conv_clamp, self.weight.dtype)
+        return x if limit is None else x.clamp(-limit, limit)
 
     def _kernel(self) -> _Kernel:
         """The weight's kernel, kept where it can be; threads that come at once make the same one."""
@@ -264,15 +281,22 @@ class _StyledConv(nn.Module):
 class _ToRgb(nn.Module):
     """Modulated 1x1 convolution to colours, not demodulated, without activation."""
 
-    def __init__(self, before: int, w_dim: int, resolution: int) -> None:
+    def __init__(
+        self, before: int, w_dim: int, resolution: int, *, conv_clamp: float | None = None
+    ) -> None:
         super().__init__()
         self.affine = EqualLinear(w_dim, before, bias=1.0)
         self.weight = nn.Parameter(torch.randn(3, before, 1, 1))
         self.bias = nn.Parameter(torch.zeros(3))
         self.gain = 1 / math.sqrt(before)
         self.resolution = resolution
+        self.conv_clamp = conv_clamp
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        color = self._colored(x, w)
+        return color if self.conv_clamp is None else color.clamp(-self.conv_clamp, self.conv_clamp)
+
+    def _colored(self, x: Tensor, w: Tensor) -> Tensor:
         dtype = _features_dtype(self.weight, self.resolution)
         style, weight = _style(self.affine, w), self.weight.to(dtype)
         if dtype == torch.float16:
@@ -287,12 +311,17 @@ class _ToRgb(nn.Module):
 class _Block(nn.Module):
     """The layers of one resolution; the first has no ``conv0``."""
 
-    def __init__(self, before: int, after: int, w_dim: int, resolution: int) -> None:
+    def __init__(
+        self, before: int, after: int, w_dim: int, resolution: int, conv_clamp: float | None
+    ) -> None:
         super().__init__()
+        sizes: dict[str, Any] = {
+            "w_dim": w_dim, "resolution": resolution, "conv_clamp": conv_clamp
+        }  # fmt: skip
         if resolution > 4:
-            self.conv0 = _StyledConv(before, after, w_dim, resolution, up=True)
-        self.conv1 = _StyledConv(after, after, w_dim, resolution)
-        self.torgb = _ToRgb(after, w_dim, resolution)
+            self.conv0 = _StyledConv(before, after, **sizes, up=True)
+        self.conv1 = _StyledConv(after, after, **sizes)
+        self.torgb = _ToRgb(after, **sizes)
 
 
 class StyleGAN2Synthesis(nn.Module):
@@ -303,11 +332,20 @@ class StyleGAN2Synthesis(nn.Module):
         w_dim: numbers in a row of w_plus.
         channel_base: a resolution r has ``channel_base / r`` channels, but at most ``channel_max``.
         channel_max: most channels.
+        conv_clamp: see `StyleGAN2Generator`.
     """
 
     fir: Tensor
 
-    def __init__(self, resolution: int, *, w_dim: int, channel_base: int, channel_max: int) -> None:
+    def __init__(
+        self,
+        resolution: int,
+        *,
+        w_dim: int,
+        channel_base: int,
+        channel_max: int,
+        conv_clamp: float | None = None,
+    ) -> None:
         super().__init__()
         self.resolution = resolution
         self.w_dim = w_dim
@@ -317,7 +355,7 @@ class StyleGAN2Synthesis(nn.Module):
         self.const = nn.Parameter(torch.randn(self.channels[0], 4, 4))
         befores = self.channels[:1] + self.channels
         for side, before, after in zip(self.sides, befores, self.channels, strict=False):
-            self.add_module(f"b{side}", _Block(before, after, w_dim, side))
+            self.add_module(f"b{side}", _Block(before, after, w_dim, side, conv_clamp))
         self.register_buffer("fir", _fir(), persistent=False)
 
     def forward(
@@ -386,9 +424,11 @@ class StyleGAN2Generator(Generator):
         channel_base: a resolution r has ``channel_base / r`` channels: 32768 in config f.
         channel_max: but at most so many.
         mapping_depth: layers of the mapping network.
+        conv_clamp: what the results of convolutions and heads are cut at, with either sign, as NVIDIA trains generators
+            whose fine layers are float16; None leaves them as they are.
 
     Raises:
-        ConfigError: the sizes cannot be built.
+        ConfigError: the sizes cannot be built, or ``conv_clamp`` is not above 0.
     """
 
     architecture: ClassVar[str] = "stylegan2"
@@ -401,6 +441,7 @@ class StyleGAN2Generator(Generator):
         channel_base: int = 32_768,
         channel_max: int = 512,
         mapping_depth: int = 8,
+        conv_clamp: float | None = None,
     ) -> None:
         super().__init__()
         if resolution not in [8 << i for i in range(8)]:
@@ -410,26 +451,34 @@ class StyleGAN2Generator(Generator):
                 f"expected channel_base of {resolution} or more and other sizes of 1 or more, got {channel_base}, "
                 f"{channel_max}, {w_dim}, {mapping_depth}"
             )
+        if conv_clamp is not None and not 0 < conv_clamp < math.inf:
+            raise ConfigError(f"conv_clamp must be above 0, or None, got {conv_clamp}")
         self.resolution = resolution
         self.preview_resolution = min(256, resolution)
         self.w_dim = w_dim
         self.channel_base, self.channel_max = channel_base, channel_max
         self.mapping_depth = mapping_depth
+        self.conv_clamp = conv_clamp
         self.mapping: nn.Module = StyleGAN2Mapping(w_dim, mapping_depth)
         self.synthesis: nn.Module = StyleGAN2Synthesis(
-            resolution, w_dim=w_dim, channel_base=channel_base, channel_max=channel_max
+            resolution,
+            w_dim=w_dim,
+            channel_base=channel_base,
+            channel_max=channel_max,
+            conv_clamp=conv_clamp,
         )
         self.num_ws = 2 * round(math.log2(resolution)) - 2
 
     def config(self) -> dict[str, Any]:
-        """Arguments of the constructor, JSON-able."""
-        return {
+        """Arguments of the constructor, JSON-able; ``conv_clamp`` only where there is one."""
+        config: dict[str, Any] = {
             "resolution": self.resolution,
             "w_dim": self.w_dim,
             "channel_base": self.channel_base,
             "channel_max": self.channel_max,
             "mapping_depth": self.mapping_depth,
         }
+        return config if self.conv_clamp is None else config | {"conv_clamp": self.conv_clamp}
 
 
 def estimate_w_avg(generator: Generator, count: int = 10_000, *, seed: int = 0) -> Tensor:

@@ -53,9 +53,12 @@ LEVELS = ("W1+", "W2+", "W3+")
 def variant_config(config: FinetuneConfig, variant: str) -> FinetuneConfig:
     """The style's config with the constraints of a variant; weights it keeps are the config's.
 
+    Nothing is held out: all variants give their last weights, none is taken part of the way back by a score.
+
     Raises:
         ConfigError: an unknown variant.
     """
+    config = replace(config, held_out=0)
     if variant in LEVELS:
         return replace(config, pair_level=LEVELS.index(variant) + 1)
     if variant not in CONSTRAINTS:

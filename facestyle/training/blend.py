@@ -93,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         source = args.files[-1]
         metadata = _with_corrections(read_metadata(source), args.corrections, source)
     else:
-        metadata = read_metadata(output if output.is_file() else args.files[-1])
+        own = [file for file in args.files if file != "base"]
+        metadata = read_metadata(output if output.is_file() or not own else own[-1])
     save_tensors(tensors, args.output, metadata=metadata, dtype=torch.float16)
     return 0
 

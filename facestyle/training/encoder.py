@@ -36,6 +36,7 @@ from facestyle.models.checkpoints import load_strict, read_tensors, save_tensors
 from facestyle.models.encode import corrected
 from facestyle.models.encoder import SPACES, Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
+from facestyle.ranges import check_above_0, check_least
 from facestyle.runtime import choose_device, parse_dtype
 from facestyle.seeds import TRAINING_SEEDS, check_seed, numbered_seed
 from facestyle.training.data import PictureSet, jitter, shuffled_batches
@@ -67,8 +68,9 @@ class EncoderConfig:
         identity_weight: weight of 1 - cosine of identity embeddings.
         pixel_weight: weight of the mean absolute difference at 32 px.
         code_weight: weight of the pool's code error in stage ``photos``.
-        prior_weight: weight of the codes' squared distance from w_avg, in units of W's variance.
-        row_weight: W+ and Z+: weight of the rows' variance about their mean, in units of W's variance. Rows that differ
+        prior_weight: weight of the codes' squared distance from w_avg, in units of the pool's variance, which
+            ``psi_min`` narrows.
+        row_weight: W+ and Z+: weight of the rows' variance about their mean, in the same units. Rows that differ
             too much draw no face.
         corrections: how often the encoder may draw its code and correct it, see `facestyle.models.encode`. Stage
             ``photos`` learns a step of these at a time, the last ones more often.
@@ -102,11 +104,14 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed, TRAINING_SEEDS)
         for name in ("pool_size", "code_batch", "photo_batch", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("code_steps", "photo_steps", "pool_batch", "corrections"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+            check_least(name, getattr(self, name), 1)
+        for name in (
+            "code_steps", "photo_steps", "pool_batch", "corrections", "trunk_lr_share", "perceptual_weight",
+            "identity_weight", "pixel_weight", "code_weight", "prior_weight", "row_weight",
+        ):  # fmt: skip
+            check_least(name, getattr(self, name), 0)
+        for name in ("code_lr", "photo_lr"):
+            check_above_0(name, getattr(self, name))
         if self.space not in SPACES:
             raise ConfigError(f"space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.dtype not in ("float32", "bfloat16"):

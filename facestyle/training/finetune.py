@@ -59,8 +59,16 @@ __all__ = ["SHARES", "check_trains", "finetune", "per_tensor_groups"]
 
 SHARES = (0.2, 0.35, 0.5, 0.65, 0.8)
 """Of the last snapshot in averages of weights with the first (arXiv:2203.05482), scored beside the snapshots."""
+_RISE_STEPS = 20
+"""In which a stage's rate rises to its own, unless a quarter of the stage is shorter."""
 _PLACE = {"stage", "step", "share"}
 """Of a row in ``choice.json``: what was scored."""
+
+
+def _has_blank_planes(generator: Generator, block: int) -> bool:
+    """Whether a block of the architecture "mobile" has no noise in any of its planes."""
+    inside = generator.synthesis.get_submodule(f"blocks.{block}").named_buffers()
+    return not any(plane.any() for name, plane in inside if name.endswith(".noise"))
 
 
 def per_tensor_groups(
@@ -77,12 +85,18 @@ def per_tensor_groups(
     ]
 
 
-def check_trains(generator: Generator, config: FinetuneConfig) -> None:
-    """Whether every stage that has steps has something to train.
+def check_trains(generator: Generator, config: FinetuneConfig, *, has_pairs: bool) -> None:
+    """Whether every stage that has steps has something to train, and something to learn from.
 
     Raises:
         ConfigError: it has not.
     """
+    weights = [config.adversarial_weight, config.sem_weight, config.patch_weight]
+    if not any([*weights, config.pair_weight if has_pairs else 0]):
+        raise ConfigError(
+            "no loss has a weight, so nothing would be learned; set adversarial_weight, patch_weight, sem_weight, or, "
+            "where there are pairs, pair_weight above 0"
+        )
     stages = ((config.coarse_steps, None), (config.full_steps, config.late_blocks))
     for steps, late_blocks in stages:
         if steps and not _trained(generator, config.early_blocks, late_blocks):
@@ -155,7 +169,7 @@ class _Finetuning:
         processes: Processes,
         progress: bool,
     ) -> None:
-        check_trains(generator, config)
+        check_trains(generator, config, has_pairs=pairs is not None)
         self.config = config
         self.folder = folder
         self.processes = processes
@@ -178,14 +192,16 @@ class _Finetuning:
             for name, buffer in self.target.synthesis.named_buffers():
                 if name.endswith((".noise", ".noise_const")):
                     buffer.mul_(config.noise_scale)
+        if init is not None:
+            tensors = read_style_tensors(init, self.base.synthesis)
+            load_strict(self.target.synthesis, tensors, path=init)
         if config.noise_share:
             preview_blocks = getattr(self.target.synthesis, "preview_blocks", 0)
             last = preview_blocks + (config.late_blocks if config.full_steps else 0)
             blocks = range(config.early_blocks, last)
+            if init is not None:
+                blocks = [block for block in blocks if _has_blank_planes(self.target, block)]
             fill_planes(self.target, config.noise_share, blocks, config.seed)
-        if init is not None:
-            tensors = read_style_tensors(init, self.base.synthesis)
-            load_strict(self.target.synthesis, tensors, path=init)
         self.ema = copy.deepcopy(self.target)
 
         features = LiteFeatures()
@@ -270,9 +286,10 @@ class _Finetuning:
         for _, p in named:
             p.requires_grad_(True)
         g_optimizer = torch.optim.Adam(per_tensor_groups(named, lr), betas=(0.0, 0.99))
+        rise = min(_RISE_STEPS, max(1, steps // 4))
         schedule = torch.optim.lr_scheduler.LambdaLR(
             g_optimizer,
-            lambda step: min(1.0, (step + 1) / 20, 2 * (1 - step / max(steps, 1))),
+            lambda step: min(1.0, (step + 1) / rise, 2 * (1 - step / max(steps, 1))),
         )
         modules = {
             "target": self.target, "ema": self.ema, "discriminator": self.adversary,
@@ -282,7 +299,7 @@ class _Finetuning:
         if self.processes.is_main:
             self.state.forget_after(name, first)
         order = self._order(len(self.pictures), batch, 17, first)
-        beta = 0.5 ** (batch * self.processes.count / config.ema_half_life_nimg)
+        images = batch * self.processes.count
         bar = tqdm(
             range(first, steps), initial=first, total=steps, desc=name, disable=not self.progress
         )
@@ -295,7 +312,8 @@ class _Finetuning:
             weight = share * min(1.0, step / ramp if ramp else 1.0) if share else None
             row = self._step(next(order), batch, resolution, soften, step, weight, g_optimizer, rng)
             schedule.step()
-            update_ema(self.ema, self.target, beta)
+            half_life = min(config.ema_half_life_nimg, images * (step + 1) / 2)
+            update_ema(self.ema, self.target, 0.5 ** (images / half_life))
             bar.set_postfix({k: f"{v:.2f}" for k, v in row.items()})
             is_due = (step + 1) % config.preview_every == 0 or step + 1 == steps
             check_finite(name, step + 1, row, modules if is_due else None)

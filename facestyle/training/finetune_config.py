@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from facestyle.errors import ConfigError
+from facestyle.ranges import check_above_0, check_least
 from facestyle.seeds import TRAINING_SEEDS, check_seed
 
 __all__ = ["FinetuneConfig"]
@@ -58,12 +59,15 @@ class FinetuneConfig:
         pair_level: which codes of the pairs.
         pair_batch: pairs a step and process.
         psi_min, psi_max: codes are truncated by a psi drawn from this range.
-        ema_half_life_nimg: half-life, in generated images, of the averaged weights.
+        ema_half_life_nimg: half-life, in generated images, of the averaged weights; at most half of those that the
+            stage has drawn, so that a short stage counts.
         noise_scale: the style's noise planes are G's times this; 0 for smooth surfaces. With ``init`` they are that
             file's.
         noise_share: 0 leaves the noise planes fixed. Above 0 those of the blocks that are trained begin as strokes of
-            this share of what they are added to, and are trained too: strokes that lie anywhere need something to
-            follow that is not the face, or they become its wrinkles. For the architecture "mobile".
+            this share of the spread of what the layer gives (about twice that of what they are added to), and are
+            trained too: strokes that lie anywhere need something to follow that is not the face, or they become its
+            wrinkles. With ``init`` they begin as that file's, but for blocks that have none there. For the architecture
+            "mobile".
         replace_background: put cut-out style pictures (a plain ground) before blurred samples of G, so that the style
             does not learn the plain ground; "auto" does so when the set's borders are plain.
         flip: style pictures are mirrored at random; pairs never are.
@@ -122,19 +126,16 @@ class FinetuneConfig:
             "coarse_batch", "full_batch", "pair_batch", "preview_every", "ema_half_life_nimg",
             "patch_pictures",
         ):  # fmt: skip
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
+            check_least(name, getattr(self, name), 1)
         for name in (
             "coarse_steps", "full_steps", "adversarial_weight", "sem_weight", "identity_weight",
             "color_weight", "pair_weight", "pair_pixel_weight", "pair_level", "noise_scale", "noise_share",
             "held_out", "held_out_content", "early_blocks", "late_blocks", "pair_texture_weight",
             "patch_weight", "mouth_weight", "eye_weight", "full_px", "discriminator_lr",
         ):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
-        for name in ("coarse_lr", "full_lr"):
-            if not getattr(self, name) > 0:
-                raise ConfigError(f"{name} must be above 0, got {getattr(self, name)}")
+            check_least(name, getattr(self, name), 0)
+        for name in ("coarse_lr", "full_lr", "discriminator_width"):
+            check_above_0(name, getattr(self, name))
         if not 2 <= self.sem_finest <= 4:
             raise ConfigError(f"sem_finest must be 2, 3 or 4, got {self.sem_finest}")
         if not 1 <= self.eye_scale <= 3:

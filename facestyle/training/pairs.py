@@ -33,7 +33,9 @@ from facestyle.models.encode import encode
 from facestyle.models.encoder import to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
+from facestyle.options import check_psi
 from facestyle.processes import Processes
+from facestyle.ranges import check_above_0, check_least
 from facestyle.training.data import PictureSet
 from facestyle.training.pair_report import REPORT, draw_pairs, measure_pairs, write_report
 from facestyle.training.state import TrainingState
@@ -84,11 +86,11 @@ class PairsConfig:
         if self.level not in LEVELS:
             raise ConfigError(f"level must be 1, 2 or 3, got {self.level}")
         for name in ("steps", "batch"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be 1 or more, got {getattr(self, name)}")
-        for name in ("count", "identity_weight", "pixel_weight", "row_weight", "psi"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name} must be 0 or more, got {getattr(self, name)}")
+            check_least(name, getattr(self, name), 1)
+        for name in ("count", "identity_weight", "pixel_weight", "row_weight"):
+            check_least(name, getattr(self, name), 0)
+        check_above_0("lr", self.lr)
+        check_psi("psi", self.psi)
         if self.refine_from not in ("P2", "S"):
             raise ConfigError(f'refine_from must be "P2" or "S", got {self.refine_from!r}')
         if self.replace_background not in ("auto", "yes", "no"):

@@ -321,8 +321,8 @@ def train_style(
     processes = processes or Processes()
     folder = Path(out)
     check_style_name(name)
-    for settings in (config.star, config.style):
-        check_trains(generator, settings)
+    check_trains(generator, config.star, has_pairs=False)
+    check_trains(generator, config.style, has_pairs=config.uses_pairs or pairs is not None)
     own_encoder = _find_encoders(
         generator, config.pairs.level if pairs is None and config.uses_pairs else 0, encoder,
         encoder_z, encoder_w_plus,

@@ -44,7 +44,8 @@ def fill_planes(generator: Generator, share: float, blocks: Collection[int], see
 
     Args:
         generator: of the architecture "mobile".
-        share: the strokes' spread, as a share of the spread of what they are added to, for the mean face.
+        share: the strokes' spread, as a share of the spread of what the layer gives for the mean face, noise and
+            activation included; that of what they are added to is about twice as large.
         blocks: numbers of the blocks; the others keep their planes.
         seed: of the strokes.
 

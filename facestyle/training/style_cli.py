@@ -163,16 +163,16 @@ def _add_plus_encoders(parser: argparse.ArgumentParser) -> None:
 
 
 def _refuse_settings(assignments: Iterable[str], unread: Mapping[str, str]) -> None:
-    """Refuse settings of stages that are left out, each with the reason.
+    """Refuse settings that are not read, by name or with all of their stage, each with the reason.
 
     Raises:
         ConfigError: there is one.
     """
     for text in assignments:
         name = text.partition("=")[0]
-        group = name.partition(".")[0]
-        if group in unread and text not in _OFF:
-            raise ConfigError(f"{name} is not read: {unread[group]}; leave it out")
+        why = unread.get(name, unread.get(name.partition(".")[0]))
+        if why is not None and text not in _OFF:
+            raise ConfigError(f"{name} is not read: {why}; leave it out")
 
 
 def _train_encoder(args: argparse.Namespace) -> int:
@@ -348,12 +348,23 @@ def _ablate(args: argparse.Namespace) -> int:
 
     styles = named_pictures(args.styles)
     config = configured(PRESETS[args.preset], args.set)
-    _refuse_settings(args.set, dict.fromkeys(("hair", "likeness"), "ablate trains G' alone"))
+    variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
+    _refuse_settings(
+        args.set,
+        dict.fromkeys(("hair", "likeness"), "ablate trains G' alone")
+        | {
+            "pairs.level": "variants say of which level pairs are",
+            "style.held_out": "ablate keeps every variant's last",
+        },
+    )
+    if args.encoder_w_plus and "W3+" not in variants and config.style.pair_level != 3:
+        raise ConfigError(
+            "--encoder-w-plus is for pairs of level 3, and no variant takes them; leave it out"
+        )
     print(listed(config))
     if args.dry_run:
         return 0
     processes = Processes(args.device)
-    variants = args.variants.split(",") if args.variants else (*CONSTRAINTS, *LEVELS)
     report = ablate(
         load_base(args), styles, args.output, config,
         encoder_z=args.encoder_z, encoder_w_plus=args.encoder_w_plus, variants=variants,

@@ -234,7 +234,10 @@ def test_bad_input_is_refused_by_name(tiny, tmp_path):
         (["a.png", "--table"], "one photo, or --table"),
         (["--table"], "--pictures STYLE=PICTURES"),
         (["a.png"], "--style cartoon"),
-        (["a.png", "--style", "cartoon", "--faces", "b.zip"], "--faces and --download-clip are of --table"),
+        (
+            ["a.png", "--style", "cartoon", "--faces", "b.zip"],
+            "--faces and --download-clip are of --table",
+        ),
         (["--table", "--pictures", "a=b", "--style", "a"], "--style and --already-aligned"),
         (["--table", "--pictures", "a=b", "--already-aligned"], "--style and --already-aligned"),
         (["a.png", "--style", "cartoon", "--methods", "gatys"], "expected methods of"),

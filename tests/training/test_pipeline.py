@@ -672,6 +672,9 @@ def test_what_is_read_is_taken(command, capsys):
         (["pairs", "x", "--encoder-w-plus", "e"], "--encoder-w-plus is not read: it is for level 3"),
         (["ablate", "a=x", "--set", "hair.steps=3"], "hair.steps is not read: ablate trains G' alone"),
         (["ablate", "a=x", "--set", "likeness.rank=3"], "likeness.rank is not read"),
+        (["ablate", "a=x", "--set", "pairs.level=3"], "pairs.level is not read: variants say"),
+        (["ablate", "a=x", "--set", "style.held_out=4"], "style.held_out is not read"),
+        (["ablate", "a=x", "--variants", "+SC", "--encoder-w-plus", "e"], "--encoder-w-plus is for pairs of level 3"),
     ],
 )  # fmt: skip
 def test_pairs_and_ablate_refuse_what_they_would_not_read(tmp_path, capsys, words, said):

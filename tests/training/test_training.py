@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from facestyle.errors import CheckpointError, ConfigError, DatasetError, OutputError
-from facestyle.models.checkpoints import read_tensors, save_tensors
+from facestyle.models.checkpoints import read_metadata, read_tensors, save_tensors
 from facestyle.models.encode import encode
 from facestyle.models.features import LiteFeatures
 from facestyle.models.zoo import load_base_generator, load_encoder
@@ -31,6 +31,7 @@ from facestyle.training.encoder import EncoderConfig, train_encoder
 from facestyle.training.finetune import _Finetuning, _preview, finetune, per_tensor_groups
 from facestyle.training.finetune_config import FinetuneConfig
 from facestyle.training.losses import SemanticLoss, texture_distance
+from facestyle.training.pairs import PairsConfig
 from facestyle.training.preview import fit_preview, preview_error
 from facestyle.training.state import TrainingState
 from facestyle.training.stroke_noise import fill_planes, strokes
@@ -220,6 +221,50 @@ def test_what_diverged_goes_on_from_the_last_checkpoint(tiny, folder, tmp_path, 
     finetune(tiny, folder, tmp_path, config, progress=False)
     rows = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 1, 2]
+
+
+def test_a_short_stage_counts_in_what_is_returned(tiny, folder, tmp_path):
+    """The average forgets what was before it, and the rate rises within it."""
+    config = dataclasses.replace(TINY_FINETUNE, coarse_steps=0, full_steps=8, noise_scale=1.0)
+    made = finetune(tiny, folder, tmp_path, config, progress=False).synthesis.state_dict()
+    kept = torch.load(tmp_path / "full.pt", weights_only=True)["parts"]
+    last = {k.removeprefix("synthesis."): v for k, v in kept["target"].items()}
+    name = "blocks.0.conv1.weight"
+    before = tiny.synthesis.state_dict()[name]
+    moved, averaged = (last[name] - before).norm(), (made[name] - before).norm()
+    assert averaged > moved / 2
+    assert moved > 0.4 * config.full_lr * before.norm(), (
+        "at a twentieth of the rate a step it was 0.2"
+    )
+
+
+def test_what_has_no_loss_is_refused(tiny, folder, tmp_path):
+    config = dataclasses.replace(TINY_FINETUNE, adversarial_weight=0.0, sem_weight=0.0)
+    with pytest.raises(ConfigError, match="no loss has a weight"):
+        finetune(tiny, folder, tmp_path, config, progress=False)
+
+
+def test_strokes_begin_as_those_of_the_style_it_starts_from(tiny, folder, tmp_path):
+    config = dataclasses.replace(
+        TINY_FINETUNE, coarse_steps=0, full_steps=0, noise_scale=1.0, noise_share=0.3
+    )
+
+    def planes(**noise):
+        start = copy.deepcopy(tiny.synthesis)
+        for name, buffer in start.named_buffers():
+            if name.endswith(".noise"):
+                buffer.copy_(torch.full_like(buffer, noise.get(name.split(".")[1], 0.5)))
+        save_tensors(start.state_dict(), tmp_path / "init.safetensors", metadata={})
+        out = tmp_path / f"run{len(list(tmp_path.iterdir()))}"
+        made = finetune(
+            tiny, folder, out, config, init=tmp_path / "init.safetensors", progress=False
+        )
+        return [made.synthesis.blocks[i].conv1.noise for i in (0, 1)]
+
+    first, second = planes()
+    assert (first == 0.5).all() and (second == 0.5).all()
+    first, second = planes(**{"1": 0.0})
+    assert (first == 0.5).all() and second.std() > 0, "where there were none"
 
 
 def test_a_painted_style_keeps_the_first_blocks_and_trains_strokes(tiny, folder, tmp_path):
@@ -480,6 +525,13 @@ def test_encoder_learns_the_tiny_generator(tiny, folder, tmp_path, dtype):
         (FinetuneConfig, {"coarse_lr": 0.0}),
         (FinetuneConfig, {"full_lr": -1e-3}),
         (FinetuneConfig, {"psi_max": 1.6}),
+        (FinetuneConfig, {"coarse_lr": float("nan")}),
+        (FinetuneConfig, {"sem_weight": float("nan")}),
+        (FinetuneConfig, {"discriminator_width": -1.0}),
+        (EncoderConfig, {"code_lr": -1.0}),
+        (EncoderConfig, {"prior_weight": -1.0}),
+        (PairsConfig, {"lr": 0.0}),
+        (PairsConfig, {"psi": 9.0}),
     ],
 )
 def test_impossible_settings_are_refused(cls, change):
@@ -639,5 +691,9 @@ def test_blending_is_a_weighted_mean(tmp_path):
     for name, tensor in blend_files(["base", style], [1.0, 0.0]).items():
         torch.testing.assert_close(tensor, plain[name])
     out = tmp_path / "out.safetensors"
+    for words in ([str(style), "base"], ["base", str(style)]):
+        mixed = tmp_path / f"{words[0][-4:]}.safetensors"
+        assert blend_main([*words, "--shares", "0.5", "0.5", "-o", str(mixed)]) == 0
+        assert read_metadata(mixed) == read_metadata(style)
     assert blend_main([str(files[0]), "--shares", "1", "-o", str(out)]) == 0
     assert read_tensors(out)["x"].dtype == torch.float16

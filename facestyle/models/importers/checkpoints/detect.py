@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from facestyle.models.importers.checkpoints.safe_pickle import Record
 from facestyle.models.importers.checkpoints.stored import StoredArray
 from facestyle.models.importers.checkpoints.stylegan2 import (
     mean_of_w,
+    nvidia_clamp,
     nvidia_discriminator,
     nvidia_generator,
     nvidia_state,
@@ -43,10 +45,12 @@ class Checkpoint:
         kind: "nvidia-stylegan2", "rosinality-stylegan2", "psp", "e4e", "dualstylegan", "dualstylegan-codes" or
             "mobilestylegan".
         parts: its networks.
+        left_out: by name, those that cannot be read and that nothing needs; why.
     """
 
     kind: str
     parts: list[Part]
+    left_out: dict[str, str] = field(default_factory=dict)
 
 
 def open_checkpoint(path: str | Path) -> Checkpoint:
@@ -95,19 +99,49 @@ def _nvidia(content: dict[str, Any], path: Path) -> Checkpoint:
     parts = []
     generator = content.get("G_ema") or content.get("G")
     if isinstance(generator, Record):
-        parts.append(nvidia_generator(nvidia_state(generator, path), path))
+        state = nvidia_state(generator, path)
+        clamp = nvidia_clamp(generator, path)
+        parts.append(nvidia_generator(state, path, conv_clamp=clamp))
+    left_out: dict[str, str] = {}
     if isinstance(critic := content.get("D"), Record):
-        parts.append(nvidia_discriminator(nvidia_state(critic, path), path))
-    return Checkpoint("nvidia-stylegan2", parts)
+
+        def discriminator() -> Part:
+            return nvidia_discriminator(nvidia_state(critic, path), path)
+
+        left_out = _add_unneeded(parts, "discriminator", discriminator, path)
+    return Checkpoint("nvidia-stylegan2", parts, left_out)
 
 
 def _rosinality(content: dict[str, Any], path: Path) -> Checkpoint:
     state = tensors_in(content.get("g_ema", content.get("g")), path)
     w_avg = mean_of_w(content.get("latent_avg"))
     parts = [rosinality_generator(state, path, w_avg=w_avg)]
+    left_out: dict[str, str] = {}
     if "d" in content:
-        parts.append(rosinality_discriminator(tensors_in(content["d"], path), path))
-    return Checkpoint("rosinality-stylegan2", parts)
+
+        def discriminator() -> Part:
+            return rosinality_discriminator(tensors_in(content["d"], path), path)
+
+        left_out = _add_unneeded(parts, "discriminator", discriminator, path)
+    return Checkpoint("rosinality-stylegan2", parts, left_out)
+
+
+def _add_unneeded(
+    parts: list[Part], name: str, make: Callable[[], Part], path: Path
+) -> dict[str, str]:
+    """Add what a file's other parts do without; by its name why it was left out, where it cannot be read.
+
+    Raises:
+        CheckpointError: it cannot be read and is the file's only part.
+    """
+    try:
+        with named_errors(path, _KNOWN):
+            parts.append(make())
+    except CheckpointError as error:
+        if not parts:
+            raise
+        return {name: str(error).removeprefix(f"{path}: ")}
+    return {}
 
 
 def _psp(content: dict[str, Any], path: Path) -> Checkpoint:

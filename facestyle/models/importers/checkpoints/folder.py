@@ -50,7 +50,7 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
         half: store float16, half the size.
 
     Returns:
-        Kind, origin, networks and what was left out, JSON-able.
+        Kind, origin, networks, and by name what was left out and why, JSON-able.
 
     Raises:
         CheckpointError: the file is absent, damaged, dangerous, of an unknown kind, or its encoder is of another W than
@@ -61,10 +61,10 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
     before = _earlier(out, file)
     found = open_checkpoint(file)
     parts = {part.name: part for part in found.parts}
-    left_out = []
+    left_out = dict(found.left_out)
     if "encoder" in parts and "generator" in before and "generator" in parts:
         _check_same_w(parts.pop("generator"), before["generator"], file, out)
-        left_out.append("generator")
+        left_out["generator"] = f"{out} holds one of the same W"
     if taken := sorted(parts.keys() & before.keys()):
         raise OutputError(
             f"holds {taken[0]}.safetensors already; import into another folder", path=out

@@ -26,6 +26,7 @@ from facestyle.models.stylegan2_generator import (
 
 __all__ = [
     "mean_of_w",
+    "nvidia_clamp",
     "nvidia_discriminator",
     "nvidia_generator",
     "nvidia_state",
@@ -49,8 +50,15 @@ def rosinality_generator(
     return _generator(config, tensors, path, w_avg)
 
 
-def nvidia_generator(state: Mapping[str, Tensor], path: Path) -> Part:
+def nvidia_generator(
+    state: Mapping[str, Tensor], path: Path, *, conv_clamp: float | None = None
+) -> Part:
     """The generator of a ``G_ema``.
+
+    Args:
+        state: its tensors.
+        path: of the file.
+        conv_clamp: what its layers cut their results at, see `nvidia_clamp`.
 
     Raises:
         CheckpointError: it is of another architecture.
@@ -69,7 +77,7 @@ def nvidia_generator(state: Mapping[str, Tensor], path: Path) -> Part:
         name = re.sub(r"^mapping\.fc(\d+)\.", r"mapping.fc.\1.", name)
         clean["synthesis.const" if name == "synthesis.b4.const" else name] = tensor
     try:
-        config = sizes_of(clean)
+        config = {**sizes_of(clean), "conv_clamp": conv_clamp}
     except CheckpointError as error:
         raise _at(path, error) from error
     return _generator(config, clean, path, clean.pop("mapping.w_avg", None))
@@ -242,6 +250,37 @@ def nvidia_state(module: Record, path: Path) -> dict[str, Tensor]:
 
     walk(module, "")
     return tensors
+
+
+def nvidia_clamp(module: Record, path: Path) -> float | None:
+    """What the layers of a pickled generator, whose tensors `nvidia_state` has read, cut their results at.
+
+    No tensor shows it. None stands for no cut.
+
+    Raises:
+        CheckpointError: it is no number above 0, or not that of all layers.
+    """
+    clamps: set[float | None] = set()
+
+    def walk(record: Record, prefix: str) -> None:
+        if "conv_clamp" in record.state:
+            clamp = record.state["conv_clamp"]
+            if clamp is not None and not (type(clamp) in (int, float) and 0 < clamp < math.inf):
+                raise CheckpointError(
+                    f"{prefix} has a conv_clamp that is no number above 0", path=path
+                )
+            clamps.add(clamp if clamp is None else float(clamp))
+        for name, child in record.state["_modules"].items():
+            if child is not None:
+                walk(child, f"{prefix}{name}.")
+
+    walk(module, "")
+    if len(clamps) > 1:
+        raise CheckpointError(
+            "has layers that cut their results at different numbers; facestyle has one conv_clamp for all",
+            path=path,
+        )
+    return next(iter(clamps), None)
 
 
 def _named(record: Record, group: str, path: Path) -> dict[str, Any]:
