@@ -178,11 +178,11 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
         if visitor not in stops or stops[visitor].is_set():
             stops[visitor] = threading.Event()
 
-    def forget(request: gr.Request) -> None:
+    def forget_study(request: gr.Request) -> None:
         stops.pop(visitor_of(request), None)
         chosen_since.pop(visitor_of(request), None)
 
-    def change(style: str, request: gr.Request) -> None:
+    def leave_style(style: str, request: gr.Request) -> None:
         """A study in the style before is for nothing."""
         visitor = visitor_of(request)
         if visitor in stops:
@@ -199,11 +199,11 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     study = study.then(lambda *given: list(given), inputs, asked, **light)
     study = study.then(draw, inputs, outputs, concurrency_id="studying", **queue)
     stop.click(end, None, None, **light)
-    panel.style.change(change, panel.style, None, **light)
+    panel.style.change(leave_style, panel.style, None, **light)
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
     }  # fmt: skip
-    study.then(forget, None, None, **light).then(
+    study.then(forget_study, None, None, **light).then(
         redraw_if_changed, {asked, *inputs}, outputs, **redrawing
     )
     shown_first.change(lambda shows: shows, shown_first, shows, **light)

@@ -214,6 +214,11 @@ def test_a_style_that_keeps_shapes_draws_as_the_option_does(stylizer, astronaut,
     assert keeps.config.keep_shape == 0, "saved again, it is not taken twice"
 
 
+def test_a_style_says_whether_it_moves_shapes(stylizer):
+    assert stylizer.moves_shapes
+    assert not FaceStylizer.from_pretrained("impasto", device="cpu").moves_shapes
+
+
 def test_keep_shape_brings_shapes_back_and_leaves_lines(stylizer, astronaut):
     prepared = stylizer.prepare(astronaut)
 

@@ -23,6 +23,7 @@ from facestyle import cli, list_styles
 from facestyle.errors import FaceTooSmallError, NoFaceError
 from space import app, compare_tab, examples, outputs
 from space.assemble import main
+from space.engine import Engine
 from space.kept import PICTURES_S, Kept, PictureGoneError
 from space.photo_input import photo_input
 from space.texts import LANGUAGES, explain, own_words, say
@@ -165,6 +166,39 @@ def demo(engine):
     yield built
     del built
     gc.collect()  # as above
+
+
+def test_where_shapes_stay_the_slider_says_so(demo, monkeypatch):
+    calls = {f.name: f.fn for f in demo.fns.values()}
+    visitor = SimpleNamespace(headers={"accept-language": "de"}, session_hash="ada")
+    for moves in (True, False):
+        monkeypatch.setattr(Engine, "moves_shapes", lambda own, style, moves=moves: moves)
+        slider = calls["offered"]("impasto", visitor)
+        assert slider["interactive"] is moves
+        assert slider["info"] == say(visitor, "keep_shape_info" if moves else "keep_shape_none")
+    assert calls["offered"]("my-style.0123", visitor)["interactive"] is False
+    monkeypatch.undo()
+    assert calls["offered"]("my-style.0123", visitor) == gr.skip(), "that style is gone"
+
+
+def test_a_study_in_a_style_that_was_left_shows_nothing(demo, monkeypatch):
+    calls = {f.name: f.fn for f in demo.fns.values()}
+    draw = next(f.fn for f in demo.fns.values() if f.name == "draw" and len(f.inputs) == 13)
+    visitor = SimpleNamespace(headers={}, session_hash="ada")
+    photo, asked = str(examples.people()[0]), []
+
+    def study(own, visitor_name, reference, style, *, aligned, on_step):
+        calls["leave_style"]("anime", visitor)
+        asked.append(on_step(1))
+        return examples.example_code(examples.references("cartoon")[0])
+
+    monkeypatch.setattr(Engine, "code", study)
+    inputs = (photo, "cartoon", [], "find", photo, True, "portrait", 6, 1.0, 1.0, 0.0, 0.0, 0.0)
+    calls["begin"](visitor)
+    assert all(value == gr.skip() for value in draw(*inputs, visitor))
+    assert asked == [False], "and it is stopped"
+    calls["forget_study"](visitor)
+    assert not all(value == gr.skip() for value in draw(*inputs, visitor))
 
 
 def test_a_second_click_right_after_the_first_is_not_dropped(demo):

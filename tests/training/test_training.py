@@ -234,7 +234,7 @@ def test_a_short_stage_counts_in_what_is_returned(tiny, folder, tmp_path):
     moved, averaged = (last[name] - before).norm(), (made[name] - before).norm()
     assert averaged > moved / 2
     assert moved > 0.4 * config.full_lr * before.norm(), (
-        "at a twentieth of the rate a step it was 0.2"
+        "the rate rises within the stage"
     )
 
 
