@@ -50,7 +50,8 @@ def stylize_files(
 
     A picture stands when its file is there, whole, and was made from the photo as it now is, by the same weights with
     the same options; the device is no part of this. A photo that cannot be used becomes a row of the report with the
-    reason, and is tried again by the next run. In the main process the report ends complete.
+    reason, and is tried again by the next run. Files that an earlier run made of a photo and this one does not, such as
+    portraits with other settings, are removed. In the main process the report ends complete.
 
     Args:
         stylizer: of this process.
@@ -62,12 +63,14 @@ def stylize_files(
         dtype: as it was asked for; part of what a picture is made with.
 
     Raises:
-        OutputError: a picture or the report cannot be written, or lines of other processes did not arrive.
+        OutputError: a picture or the report cannot be written, a file of an earlier run cannot be removed, or lines of
+            other processes did not arrive.
     """
     names = {target.name for target in targets.values()}
     todo: list[_Photo] = []
     settings: dict[str, Any] = {}
     before: dict[str, Row] = {}
+    earlier: dict[str, dict[str, int]] = {}
     if processes.is_main:
         report.merge(names)
         before = dict(report.rows)
@@ -77,13 +80,14 @@ def stylize_files(
             for photo, target in targets.items()
             if not report.stands(target.name, photo, settings)
         ]
-    todo, settings = processes.share((todo, settings))
+        earlier = report.own_files([target.name for _, target in todo], targets)
+    todo, settings, earlier = processes.share((todo, settings, earlier))
     share = todo[processes.rank :: processes.count]
     with tqdm(
         total=len(targets), initial=len(targets) - len(todo), desc=stylizer.config.name,
         disable=not (options.progress and processes.is_main),
     ) as bar:  # fmt: skip
-        work = _Work(stylizer, report, options, settings, bar)
+        work = _Work(stylizer, report, options, settings, earlier, bar)
         if options.refine or stylizer.device.type != "cpu":
             for start in range(0, len(share), _TOGETHER):
                 work.draw(share[start : start + _TOGETHER])
@@ -98,12 +102,13 @@ def stylize_files(
 
 @dataclass
 class _Work:
-    """What a process does with its share."""
+    """What a process does with its share; ``earlier`` are files of earlier runs, by picture, name and bytes."""
 
     stylizer: FaceStylizer
     report: Report
     options: Options
     settings: dict[str, Any]
+    earlier: dict[str, dict[str, int]]
     bar: tqdm[NoReturn]
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -116,7 +121,10 @@ class _Work:
         ]
         results = _attempt(self.stylizer, photos, self.options)
         for (_, target), row, result in zip(batch, rows, results, strict=True):
-            self.report.add(target.name, row | self._outcome(result, target))
+            row |= self._outcome(result, target)
+            # Before the row takes the place of the one that names them: a killed run's are removed by the next.
+            self.report.remove(self.earlier.get(target.name, {}), kept=row.get("files", {}))
+            self.report.add(target.name, row)
             if not self.bar.disable:
                 with self.lock:
                     self.bar.update(self.bar.initial + self.report.added() - self.bar.n)

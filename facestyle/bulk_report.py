@@ -101,6 +101,50 @@ class Report:
         is_same = all(row[key] == value for key, value in photo_state(photo).items())
         return is_same and self._is_whole(row)
 
+    def own_files(
+        self, names: Collection[str], targets: Mapping[Path, Path]
+    ) -> dict[str, dict[str, int]]:
+        """Files and their bytes of the rows of some pictures, without those that are anything else's, too.
+
+        Args:
+            names: of the pictures.
+            targets: of this run: picture of each photo; photos are not among what is found.
+        """
+        if self._folder is None:
+            return {}
+        rows = {name: self.rows[name].get("files", {}) for name in names if name in self.rows}
+        owners = {target.name: {target.name} for target in targets.values()}
+        for name, row in self.rows.items():
+            for file in row.get("files", {}):
+                owners.setdefault(file, set()).add(name)
+        photos = {_identity(at_home(photo)) for photo in targets} if rows else set()
+        return {
+            name: {
+                file: size
+                for file, size in files.items()
+                if owners[file] == {name} and _identity(self._folder / file) not in photos
+            }
+            for name, files in rows.items()
+        }
+
+    def remove(self, files: Mapping[str, int], kept: Collection[str]) -> None:
+        """Remove files of the folder that have the bytes they were written with, but for those ``kept``.
+
+        Raises:
+            OutputError: one cannot be removed.
+        """
+        if self._folder is None:
+            return
+        for name, size in files.items():
+            path = self._folder / name
+            if name in kept or Path(name).name != name:
+                continue
+            try:
+                if path.is_file() and path.stat().st_size == size:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                raise OutputError(f"cannot be removed: {error.strerror}", path=path) from error
+
     def _parts(self) -> list[Path]:
         """Files of the processes' lines; none where the folder cannot be seen."""
         if self._folder is None or not os.path.isdir(self._folder):
@@ -140,6 +184,15 @@ class Report:
                 "draw all pictures anew",
                 path=path,
             ) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """The same for all paths of a file; None where it is not there."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def photo_state(photo: Path) -> Row:

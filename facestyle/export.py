@@ -31,7 +31,7 @@ from tqdm import tqdm
 from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError, OutputError
 from facestyle.files import write_whole
 from facestyle.latents import broadcast, truncate
-from facestyle.models.encode import corrected
+from facestyle.models.encode import corrected, corrects_by
 from facestyle.models.encoder import Encoder
 from facestyle.models.generator import Generator
 from facestyle.models.portable import portable
@@ -143,8 +143,9 @@ class _Coding(nn.Module):
         self.encoder, self.num_ws = encoder, base.num_ws
         self.mapping = base.mapping if encoder.space == "z_plus" else None
         corrections = encoder.corrections if isinstance(encoder, Encoder) else 0
-        side = base.preview_resolution
-        self.preview = portable(base.synthesis, side) if corrections else None
+        seen = corrects_by(encoder, base)
+        side, self.preview_ws = seen.preview_resolution, seen.num_ws
+        self.preview = portable(seen.synthesis, side) if corrections else None
         self.corrections = corrections
         self.register_buffer("w_avg", base.w_avg.detach().clone())
 
@@ -154,16 +155,16 @@ class _Coding(nn.Module):
             codes = corrected(encoder, face, self._draw, self.corrections)
         else:
             codes = encoder(face)
-        rows = self._rows(codes)
+        rows = self._rows(codes, self.num_ws)
         return self.w_avg + psi * (rows - self.w_avg)
 
-    def _rows(self, codes: Tensor) -> Tensor:
-        rows = broadcast(codes, self.num_ws)
+    def _rows(self, codes: Tensor, num_ws: int) -> Tensor:
+        rows = broadcast(codes, num_ws)
         return rows if self.mapping is None else self.mapping(rows)
 
     def _draw(self, codes: Tensor) -> Tensor:
         assert self.preview is not None
-        img: Tensor = self.preview(self._rows(codes))
+        img: Tensor = self.preview(self._rows(codes, self.preview_ws))
         return img
 
 

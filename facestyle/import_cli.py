@@ -35,7 +35,7 @@ def _import(args: argparse.Namespace) -> int:
     for part in report["parts"].values():
         print(f"  {Path(args.output) / part['file']}  {_described(part)}")
     for name, why in report["left_out"].items():
-        print(f"  left out: {name}, as {why}")
+        print(f"  left out: {name}: {why}")
     return 0
 
 

@@ -25,7 +25,7 @@ from facestyle.image import load_image, to_tensor
 from facestyle.inversion import Inverter, refiner
 from facestyle.models.bases import encoder_for
 from facestyle.models.checkpoints import weights_sha256
-from facestyle.models.encode import encode
+from facestyle.models.encode import corrects_by, encode
 from facestyle.models.encoder import Encoder, Space, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
@@ -95,7 +95,7 @@ class PhotoReader:
         encoder: E_w.
         config: the style's.
         device: of the networks.
-        dtype: of G's synthesis, which encoders look at.
+        dtype: of the synthesis networks whose pictures encoders look at.
     """
 
     def __init__(
@@ -134,11 +134,20 @@ class PhotoReader:
         """G's synthesis, ready to draw."""
         return synthesis_at(1, self.base, self.base, self.dtype)
 
+    @cached_property
+    def _bundled_network(self) -> nn.Module:
+        """The same of the bundled generator, by which the bundled E_w corrects codes for an imported G."""
+        generator = corrects_by(self.encoder, self.base)
+        return synthesis_at(1, generator, generator, self.dtype)
+
+    def _network_of(self, generator: Generator) -> nn.Module:
+        return self.base_network if generator is self.base else self._bundled_network
+
     def make_ready(self, space: Space) -> None:
         """Load what `read` needs for a space, once, before there are several workers."""
         encoder = self.encoder_into(space)
         if isinstance(encoder, Encoder) and encoder.corrections:
-            self.base_network  # noqa: B018
+            self._network_of(corrects_by(encoder, self.base))
 
     def at_once(self, count: int) -> int:
         """How many faces are computed together, ``count`` at most.
@@ -253,11 +262,19 @@ class PhotoReader:
         with booked(accounts, "encode", self.device), torch.inference_mode():
             at_once = self.at_once(BATCH)
             crops = [crop for photo in photos for crop in photo.crops]
+            generator = corrects_by(encoder, self.base)
+
+            def draw_small(w_plus: Tensor) -> Tensor:
+                drawn: Tensor = self._network_of(generator)(
+                    w_plus.to(self.dtype), resolution=generator.preview_resolution
+                )
+                return drawn.float()
+
             found: list[Tensor] = []
             for i in range(0, len(crops), at_once):
                 img = torch.cat(crops[i : i + at_once]).to(self.device)
                 img = img.contiguous(memory_format=torch.channels_last)
-                codes = encode(encoder, img, self.base, self._draw_small)
+                codes = encode(encoder, img, generator, draw_small)
                 found += to_w_plus(codes, encoder.space, self.base).unbind()
         ready = iter(found)
         for photo in photos:
@@ -283,13 +300,6 @@ class PhotoReader:
         ready = iter(refined)
         for photo in photos:
             photo.codes = [next(ready) for _ in photo.codes]
-
-    def _draw_small(self, w_plus: Tensor) -> Tensor:
-        """What G's preview path draws, float32."""
-        img: Tensor = self.base_network(
-            w_plus.to(self.dtype), resolution=self.base.preview_resolution
-        )
-        return img.float()
 
     @cached_property
     def _inverter(self) -> Inverter:

@@ -160,6 +160,55 @@ def test_pictures_of_other_settings_or_weights_are_drawn_anew(photos, style, tmp
     assert [row["psi"] for row in report["settings"]] == [0.5]
 
 
+def test_pictures_of_earlier_settings_do_not_stay_among_the_new_ones(photos, tmp_path, run):
+    out = tmp_path / "out"
+    run(photos, out, "--portraits")
+    (out / "1_face0.png").write_bytes(b"mine")
+    (out / "3_face0.png").rename(out / "kept_face0.png")
+    (photos / "2.png").write_bytes(b"no picture")
+    code, printed = run(photos, out, "--strength", "0.5")
+    assert code == 1 and counts(printed) == (4, 0, 1)
+    names = {"0.png", "1.png", "1_face0.png", "3.png", "4.png", "kept_face0.png"}
+    assert set(written(out)) == names
+    assert (out / "1_face0.png").read_bytes() == b"mine"
+    run(photos, out, "--portraits")
+    assert counts(run(photos, out, "--portraits")[1]) == (4, 4, 1)
+    assert set(written(out)) == names | {"0_face0.png", "3_face0.png", "4_face0.png"}
+
+
+def test_what_is_not_the_pictures_own_is_not_removed(photos, tmp_path, run):
+    """An input, a file of another picture, or one outside of the folder that a report was made to name."""
+    out = tmp_path / "out"
+    run(photos, out, "--portraits")
+    outside = tmp_path / "5.png"
+    shutil.copy(out / "3.png", outside)
+    path = out / "report.json"
+    report = json.loads(path.read_text())
+    report["pictures"]["3.png"]["files"]["../5.png"] = outside.stat().st_size
+    report["pictures"]["4.png"]["files"]["3_face0.png"] = (out / "3_face0.png").stat().st_size
+    path.write_text(json.dumps(report))
+    (photos / "0_face0.png").symlink_to(out / "0_face0.png")
+    os.rename(photos / "0_face0.png", photos / "a.png")
+    assert counts(run(photos, out, "--psi", "0.5")[1]) == (6, 0, 0)
+    assert outside.is_file()
+    kept = {"0_face0.png", "3_face0.png"}
+    assert set(written(out)) == {"a.png", *(f"{i}.png" for i in range(5)), *kept}
+
+
+def test_files_that_are_to_be_removed_and_cannot_be_are_named(
+    photos, style, tmp_path, run, monkeypatch, capsys
+):
+    out = tmp_path / "out"
+    run(photos, out, "--portraits")
+
+    def refused(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.unlink", refused)
+    assert main(arguments(photos, out, style)) == 4
+    assert "_face0.png: cannot be removed: Permission denied" in capsys.readouterr().err
+
+
 def test_folders_that_share_an_output_share_its_report(photos, tmp_path, run):
     other, out = tmp_path / "other", tmp_path / "out"
     other.mkdir()

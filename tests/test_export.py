@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from facestyle.errors import ConfigError, FacestyleError, MissingDependencyError
 from facestyle.export import TOLERANCE, _check_onnx, _described, export_style
 from facestyle.export_bench import time_backends
 from facestyle.faces.align import align
-from facestyle.image import to_tensor
+from facestyle.image import load_image, to_tensor
 from facestyle.latents import truncate
 from facestyle.models.encode import encode
 from facestyle.models.portable import portable
@@ -268,6 +269,25 @@ def test_the_packages_that_the_readme_names_are_enough(exported, tiny_stylizer, 
     found = draw_with(python, exported, face, tmp_path)
     wanted = np.asarray(tiny_stylizer(face, aligned=True).faces[0].portrait, dtype=int)
     assert np.abs(found - wanted).max() <= 1
+
+
+def test_the_script_reads_pictures_as_facestyle_does(tmp_path):
+    load = runpy.run_path(str(export._EXAMPLE))["load"]
+    rng = np.random.default_rng(0)
+    levels = rng.integers(256, size=(48, 64, 4), dtype=np.uint8)
+    levels[:16, :, 3] = 0
+    rgba = Image.fromarray(levels)
+    pictures = {
+        "clear": rgba, "grey and clear": rgba.convert("LA"), "palette": rgba.convert("P"),
+        "16 bits": Image.fromarray(rng.integers(1 << 16, size=(48, 64), dtype=np.uint16)),
+        "plain": rgba.convert("RGB"),
+    }  # fmt: skip
+    for name, picture in pictures.items():
+        more = {"transparency": 3} if name == "palette" else {}
+        picture.save(tmp_path / "x.png", **more)
+        found = np.asarray(load(str(tmp_path / "x.png")), dtype=int)
+        wanted = np.asarray(load_image(tmp_path / "x.png"), dtype=int)
+        assert np.abs(found - wanted).max() <= 0, name
 
 
 def test_a_stylegan2_is_drawn_by_its_own_synthesis():

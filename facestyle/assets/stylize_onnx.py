@@ -8,6 +8,17 @@ import numpy as np
 from PIL import Image, ImageOps
 
 
+def load(source: str) -> Image.Image:
+    """The picture upright, 16 bits of grey in 8, transparency on white."""
+    image = ImageOps.exif_transpose(Image.open(source))
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
 def main(source: str, target: str) -> None:
     """Draw the portrait of an aligned face."""
     from onnxruntime import InferenceSession
@@ -17,8 +28,7 @@ def main(source: str, target: str) -> None:
     encoder = InferenceSession(here / "encoder.onnx", providers=["CPUExecutionProvider"])
     generator = InferenceSession(here / "generator.onnx", providers=["CPUExecutionProvider"])
     size = (facts["face_px"], facts["face_px"])
-    face = ImageOps.exif_transpose(Image.open(source)).convert("RGB")
-    face = ImageOps.fit(face, size, Image.Resampling.LANCZOS)
+    face = ImageOps.fit(load(source), size, Image.Resampling.LANCZOS)
     pixels = np.asarray(face, np.float32).transpose(2, 0, 1)[None] / 127.5 - 1
     psi = np.array(facts["psi"], np.float32)
     w_plus = encoder.run(None, {"face": pixels, "psi": psi})[0]

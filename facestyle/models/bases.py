@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ __all__ = [
     "base_entry",
     "encoder_for",
     "find_encoder",
+    "fitting_encoders",
     "open_base",
     "save_encoder",
     "shares_w",
@@ -109,18 +111,47 @@ def encoder_for(generator: Generator, space: Space, path: str | Path | None = No
     encoder = load_encoder(found, space=space)
     if found is None:
         return encoder
-    width = encoder.w_dim if isinstance(encoder, Encoder) else encoder.code_dim
-    rows = 1 if space == "w" else generator.num_ws
-    if (encoder.rows, width) != (rows, generator.w_dim):
+    if misfit := _misfit(encoder, generator):
         raise CheckpointError(
-            f"gives codes of {encoder.rows} x {width} numbers, and the generator of {generator.resolution} px takes "
-            f"{rows} x {generator.w_dim}; train an encoder for it with facestyle train-encoder --base",
-            path=found,
+            f"{misfit}; train an encoder for it with facestyle train-encoder --base", path=found
         )
-    made_for = read_metadata(found).get("base_sha256", sha256_of(generator))
-    if made_for != sha256_of(generator):
-        _log.warning("%s was trained for another base generator, %s", found, made_for[:12])
+    _warn_of_another_base(found, generator)
     return encoder
+
+
+def fitting_encoders(generator: Generator, files: Mapping[Space, Path]) -> tuple[AnyEncoder, ...]:
+    """Those encoders of a generator's folder whose codes fit it; others are left out, with a warning.
+
+    Raises:
+        CheckpointError: a file is damaged.
+    """
+    fitting = []
+    for space, path in files.items():
+        encoder = load_encoder(path, space=space)
+        if misfit := _misfit(encoder, generator):
+            _log.warning("%s is left out: it %s", path, misfit)
+            continue
+        _warn_of_another_base(path, generator)
+        fitting.append(encoder)
+    return tuple(fitting)
+
+
+def _misfit(encoder: AnyEncoder, generator: Generator) -> str:
+    """In what an encoder's codes do not fit G; empty where they do."""
+    width = encoder.w_dim if isinstance(encoder, Encoder) else encoder.code_dim
+    rows = 1 if encoder.space == "w" else generator.num_ws
+    if (encoder.rows, width) == (rows, generator.w_dim):
+        return ""
+    return (
+        f"gives codes of {encoder.rows} x {width} numbers, and the generator of {generator.resolution} px takes "
+        f"{rows} x {generator.w_dim}"
+    )
+
+
+def _warn_of_another_base(path: Path, generator: Generator) -> None:
+    made_for = read_metadata(path).get("base_sha256", sha256_of(generator))
+    if made_for != sha256_of(generator):
+        _log.warning("%s was trained for another base generator, %s", path, made_for[:12])
 
 
 def shares_w(generator: Generator) -> bool:

@@ -7,6 +7,7 @@ network sees both pictures at once, here one encoder sees each by itself.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ from facestyle.models.encoder import Encoder, to_w_plus
 from facestyle.models.generator import Generator
 from facestyle.models.psp_encoder import AnyEncoder
 
-__all__ = ["Draw", "corrected", "encode", "preview_of"]
+__all__ = ["Draw", "corrected", "corrects_by", "encode", "preview_of"]
 
 Draw = Callable[[Tensor], Tensor]
 """From codes to pictures [B, 3, S, S] in about [-1, 1]."""
@@ -43,19 +44,46 @@ def encode(
         encoder: into any space.
         img: the faces, on the encoder's device.
         generator: G, in whose spaces the codes lie.
-        draw: from w_plus to small pictures, in place of G's preview path; it must draw what that draws.
+        draw: from w_plus of G to small pictures, in place of the preview path of `corrects_by`; it must draw what that
+            draws.
     """
     if not isinstance(encoder, Encoder) or not encoder.corrections:
         codes: Tensor = encoder(img)
         return codes
     space = encoder.space
-    draw = draw or preview_of(generator)
+    if draw is None:
+        generator = corrects_by(encoder, generator)
+        draw = preview_of(generator)
     return corrected(
         encoder,
         img,
         lambda codes: draw(to_w_plus(codes, space, generator)),
         encoder.corrections,
     )
+
+
+def corrects_by(encoder: AnyEncoder, generator: Generator) -> Generator:
+    """The generator whose pictures an encoder corrects its codes by.
+
+    That is G, except that the bundled encoder, where its codes are for an imported generator of the same W, sees them
+    drawn by the bundled one: in pictures of a stylized one it would correct away what the style changes.
+
+    Args:
+        encoder: into any space.
+        generator: G, in whose spaces the codes lie.
+    """
+    is_other = generator.source is not None
+    if not (isinstance(encoder, Encoder) and encoder.is_bundled and is_other):
+        return generator
+    return _bundled_base(generator.w_avg.device)
+
+
+@functools.lru_cache(maxsize=1)
+@torch.inference_mode(False)  # others may draw with it later
+def _bundled_base(device: torch.device) -> Generator:
+    from facestyle.models.zoo import load_base_generator
+
+    return load_base_generator().to(device)
 
 
 def preview_of(generator: Generator) -> Draw:

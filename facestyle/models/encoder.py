@@ -69,12 +69,16 @@ class Encoder(nn.Module):
         corrections: how often `encode` draws the code and corrects it by what it sees in the picture.
         pretrained_trunk: start from ImageNet features and the bundled identity network, for training.
 
+    Attributes:
+        is_bundled: it comes with facestyle, and has learned its corrections from pictures of the bundled G.
+
     Raises:
         ConfigError: ``input_px`` is no multiple of 32, ``corrections`` is negative, or ``rows`` does not go with
             ``space``.
     """
 
     start: Tensor
+    is_bundled: bool = False
 
     def __init__(
         self,

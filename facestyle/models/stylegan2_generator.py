@@ -8,7 +8,7 @@ Rows of w_plus: ``b4.conv1`` reads row 0 and ``b4.torgb`` row 1; with r = 8 << i
 
 In half precision styles, demodulation and the sum of the heads are float32 all the same, and so is everything up to
 64 px. float16 ends at 65504: there weights and styles are divided by their largest, which demodulation takes back, and
-features are cut at +-256. In float32 nothing is divided, and cut only where the generator was trained so (`conv_clamp`).
+features are cut at +-256. In float32 nothing is divided, and features are cut where `conv_clamp` says so.
 """
 
 from __future__ import annotations

@@ -139,13 +139,14 @@ def load_style(folder: str | Path) -> Style:
     """The networks of a style's folder, or of one that ``facestyle import`` made.
 
     An imported generator is G and G' in one. The encoder is its own, where a code of W can be had of it, else the
-    bundled one, if the generator shares its W, as StyleGAN2 trained on FFHQ does.
+    bundled one, if the generator shares its W, as StyleGAN2 trained on FFHQ does. Its codes are truncated no more than
+    those of the bundled styles. Own encoders into other spaces that do not fit are left out, with a warning.
 
     Raises:
         CheckpointError: a file is damaged, the style was made from another base generator, or no encoder goes with an
             imported one; the message says how to make one.
     """
-    from facestyle.models.bases import encoder_for
+    from facestyle.models.bases import encoder_for, fitting_encoders
 
     folder = Path(folder)
     if not is_import(folder):
@@ -165,11 +166,11 @@ def load_style(folder: str | Path) -> Style:
         architecture=base.architecture,
         generator=base.config(),
         base_sha256=sha256_of(base),
+        psi=1.0,
         encoder=OWN_ENCODER if "w" in own_files else "base",
     )
     encoder = encoder_for(base, "w", own_files.pop("w", None))
-    others = tuple(encoder_for(base, space, file) for space, file in own_files.items())
-    return Style(config, base, base, encoder, others)
+    return Style(config, base, base, encoder, fitting_encoders(base, own_files))
 
 
 def is_import(folder: Path) -> bool:
@@ -303,6 +304,7 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEn
     Raises:
         CheckpointError: the file is damaged, of another architecture, or an encoder into another space.
     """
+    is_bundled = path is None
     path = bundled(ENCODER_FILES[space]) if path is None else Path(path)
     if path.is_dir():
         path = path / OWN_ENCODER
@@ -321,6 +323,8 @@ def load_encoder(path: str | Path | None = None, *, space: Space = "w") -> AnyEn
             f"is an encoder into {encoder.space}, and one into {space} was asked for", path=path
         )
     load_strict(encoder, tensors, path=path)
+    if isinstance(encoder, Encoder):
+        encoder.is_bundled = is_bundled
     return encoder.eval().requires_grad_(False)
 
 

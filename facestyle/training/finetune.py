@@ -198,7 +198,7 @@ class _Finetuning:
         if config.noise_share:
             preview_blocks = getattr(self.target.synthesis, "preview_blocks", 0)
             last = preview_blocks + (config.late_blocks if config.full_steps else 0)
-            blocks = range(config.early_blocks, last)
+            blocks = list(range(config.early_blocks, last))
             if init is not None:
                 blocks = [block for block in blocks if _has_blank_planes(self.target, block)]
             fill_planes(self.target, config.noise_share, blocks, config.seed)

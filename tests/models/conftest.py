@@ -27,6 +27,10 @@ def act(x, gain=2**0.5):
     return F.leaky_relu(x, 0.2) * gain
 
 
+def cut(x, clamp):
+    return x if clamp is None else x.clamp(-clamp, clamp)
+
+
 def spread(x):
     """Zeros between the pixels."""
     n, c, h, w = x.shape
@@ -94,7 +98,7 @@ class SynthesisLayer(Persistent):
         if self.up == 2:
             out = blur(out, (1, 1, 1, 1), gain=4)
         out = out + self.noise_const * self.noise_strength
-        return act(out + self.bias[:, None, None])
+        return cut(act(out + self.bias[:, None, None]), self.conv_clamp)
 
 
 class ToRGBLayer(Persistent):
@@ -103,14 +107,12 @@ class ToRGBLayer(Persistent):
         self.affine = FullyConnectedLayer(WIDTH, before, bias=1.0)
         self.weight = nn.Parameter(torch.randn(3, before, 1, 1))
         self.bias = nn.Parameter(torch.randn(3))
-        self.weight_gain = 1 / np.sqrt(before)
+        self.weight_gain, self.conv_clamp = 1 / np.sqrt(before), 256
 
     def forward(self, x, w):
         style = self.affine(w) * float(self.weight_gain)
-        return (
-            torch.einsum("nchw,oc,nc->nohw", x, self.weight[:, :, 0, 0], style)
-            + (self.bias[:, None, None])
-        )
+        color = torch.einsum("nchw,oc,nc->nohw", x, self.weight[:, :, 0, 0], style)
+        return cut(color + self.bias[:, None, None], self.conv_clamp)
 
 
 class SynthesisBlock(Persistent):

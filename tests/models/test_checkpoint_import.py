@@ -14,21 +14,35 @@ import torch
 import torch.nn.functional as F
 from safetensors import safe_open
 
+from facestyle import FaceStylizer
 from facestyle.cli import main
-from facestyle.errors import CheckpointError, ConfigError, OutputError
+from facestyle.errors import CheckpointError, ConfigError, DeviceMemoryError, OutputError
+from facestyle.export import _Coding
+from facestyle.models.bases import save_encoder
 from facestyle.models.checkpoints import read_tensors
+from facestyle.models.encode import encode, preview_of
 from facestyle.models.encoder import Encoder
-from facestyle.models.importers.checkpoints import import_checkpoint, open_checkpoint
+from facestyle.models.importers.checkpoints import (
+    containers,
+    import_checkpoint,
+    network,
+    open_checkpoint,
+)
+from facestyle.models.importers.checkpoints.stored import StoredTensor
 from facestyle.models.psp_encoder import PspEncoder
+from facestyle.models.settled_stylegan2 import SettledStyleGAN2
+from facestyle.models.stylegan2_generator import StyleGAN2Generator
 from facestyle.models.zoo import load_base_generator, load_discriminator, load_encoder
 
 SIZES = {
     "resolution": 32, "w_dim": 8, "channel_base": 128, "channel_max": 8, "mapping_depth": 3
 }  # fmt: skip
+NVIDIA_SIZES = SIZES | {"conv_clamp": 256}
+"""A pickle's layers say what they cut at; tensors alone do not."""
 
 
-def assert_same_generator(net, foreign):
-    assert net.config() == SIZES
+def assert_same_generator(net, foreign, sizes=SIZES):
+    assert net.config() == sizes
     torch.testing.assert_close(net(foreign.z), foreign.generator(foreign.z), rtol=1e-4, atol=2e-4)
 
 
@@ -72,7 +86,7 @@ def test_nvidia_snapshots(foreign, tmp_path, flavour):
     report = import_checkpoint(file, tmp_path / "out")
     assert report["kind"] == "nvidia-stylegan2"
     net = load_base_generator(tmp_path / "out")
-    assert_same_generator(net, foreign)
+    assert_same_generator(net, foreign, NVIDIA_SIZES)
     assert torch.equal(net.w_avg, foreign.generator.mapping.w_avg)
     assert_same_critic(load_discriminator(tmp_path / "out"), foreign)
 
@@ -97,10 +111,27 @@ def test_a_single_network_may_be_the_whole_file(foreign, tmp_path):
     file = tmp_path / "g.pkl"
     file.write_bytes(foreign.pickle(lambda _: foreign.generator, 4))
     (part,) = open_checkpoint(file).parts
-    assert (part.name, part.config) == ("generator", SIZES)
+    assert (part.name, part.config) == ("generator", NVIDIA_SIZES)
     torch.save(foreign.generator.state_dict(), tmp_path / "g.pt")
     (again,) = open_checkpoint(tmp_path / "g.pt").parts
     assert all(torch.equal(again.tensors[name], part.tensors[name]) for name in part.tensors)
+
+
+@pytest.mark.parametrize("layer", ["b4.conv1", "b16.conv0", "b32.conv1", "b32.torgb"])
+def test_what_nvidias_layers_cut_is_cut(foreign, tmp_path, layer):
+    torch.manual_seed(8)
+    theirs = foreign.Generator().eval().requires_grad_(False)
+    theirs.synthesis.get_submodule(layer).bias[:3] = torch.tensor([400.0, -2000.0, 300.0])
+    (tmp_path / "g.pkl").write_bytes(foreign.pickle(lambda _: {"G_ema": theirs}, 4))
+    import_checkpoint(tmp_path / "g.pkl", tmp_path / "out")
+    ours = load_base_generator(tmp_path / "out")
+    wanted = theirs(foreign.z)
+    rows = ours.mapping(foreign.z)[:, None].repeat(1, ours.num_ws, 1)
+    for synthesis in (ours.synthesis, SettledStyleGAN2(ours.synthesis)):
+        torch.testing.assert_close(synthesis(rows), wanted, rtol=1e-4, atol=1e-3)
+    uncut = StyleGAN2Generator(**SIZES)
+    uncut.load_state_dict(ours.state_dict())
+    assert (uncut.synthesis(rows) - wanted).abs().max() > 1
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
@@ -187,6 +218,28 @@ def test_encoders_that_start_from_nothing_are_of_z_plus(foreign, encoder, tmp_pa
         open_checkpoint(file)
 
 
+def test_options_need_not_be_booleans(foreign, encoder, tmp_path):
+    options = {"start_from_latent_avg": 1, "encoder_type": "GradualStyleEncoder"}
+    file = psp_file(foreign, encoder, tmp_path / "psp.pt", options, torch.ones(8))
+    part = open_checkpoint(file).parts[0]
+    assert part.about["space"] == "w_plus"
+    assert torch.equal(part.tensors["start"], torch.ones(8, 8))
+
+
+def test_encoders_that_do_not_say_what_they_are_are_refused(foreign, encoder, tmp_path):
+    file = psp_file(foreign, encoder, tmp_path / "x.pt", None, torch.ones(8))
+    with pytest.raises(
+        CheckpointError, match=r"latent_avg and no opts .* told from e4e's"
+    ) as caught:
+        open_checkpoint(file)
+    assert caught.value.path == file
+    options = {"start_from_latent_avg": False, "encoder_type": "Encoder4Editing"}
+    for average in (None, torch.ones(8)):
+        psp_file(foreign, encoder, file, options, average)
+        with pytest.raises(CheckpointError, match=r"e4e's and .* do not start from latent_avg"):
+            open_checkpoint(file)
+
+
 def test_dualstylegan_parts_go_into_one_folder(foreign, encoder, tmp_path):
     from facestyle.baselines.dualstylegan import DualStyle
     from facestyle.baselines.dualstylegan_network import DualStyleGenerator
@@ -240,7 +293,8 @@ def test_an_encoder_goes_with_a_generator_of_the_same_w(foreign, encoder, tmp_pa
     before = (out / "generator.safetensors").read_bytes()
     file = psp_file(foreign, encoder, tmp_path / "z.pt", {})
     assert main(["import", str(file), "-o", str(out)]) == 0
-    assert f"left out: generator, as {out} holds one of the same W" in capsys.readouterr().out
+    told = f"left out: generator: {out} holds one of the same W already"
+    assert told in capsys.readouterr().out
     assert (out / "generator.safetensors").read_bytes() == before
     assert load_encoder(out, space="z_plus").rows == 8
 
@@ -266,19 +320,50 @@ def test_an_encoder_of_another_w_is_refused(foreign, encoder, tmp_path, change):
     assert caught.value.path == file and sorted(out.iterdir()) == before
 
 
-def test_an_encoder_goes_with_a_mobilestylegan_of_the_same_w(foreign, encoder, mobile, tmp_path):
+def test_an_encoder_goes_with_a_mobilestylegan_of_the_same_w(
+    foreign, encoder, mobile, tmp_path, astronaut
+):
     state = {name: tensor for name, tensor in mobile.items() if "mapping_net" not in name}
     for name, tensor in foreign.g_ema.items():
         if name.startswith("style."):
             state[name.replace("style.", "mapping_net.layers.")] = tensor
     torch.save({"state_dict": state}, tmp_path / "same.ckpt")
     torch.save({"state_dict": mobile}, tmp_path / "other.ckpt")
-    file = psp_file(foreign, encoder, tmp_path / "z.pt", {})
+    options = {"start_from_latent_avg": True, "encoder_type": "Encoder4Editing"}
+    file = psp_file(foreign, encoder, tmp_path / "e4e.pt", options, torch.zeros(8, 8))
     for name in ("same", "other"):
         import_checkpoint(tmp_path / f"{name}.ckpt", tmp_path / name)
-    assert import_checkpoint(file, tmp_path / "same")["left_out"] == ["generator"]
     with pytest.raises(CheckpointError, match="another W"):
         import_checkpoint(file, tmp_path / "other")
+    out = tmp_path / "same"
+    psp = psp_file(foreign, encoder, tmp_path / "psp.pt", {})
+    with pytest.raises(CheckpointError, match=r"codes of 8 rows, and the generator in .* takes 6"):
+        import_checkpoint(psp, out)
+    report = import_checkpoint(file, out)
+    assert list(report["left_out"]) == ["generator"]
+    assert (report["parts"]["encoder"]["space"], report["parts"]["encoder"]["rows"]) == ("w", 1)
+    stylizer = FaceStylizer.from_pretrained(out, device="cpu", dtype="float32")
+    face = stylizer(astronaut.crop((100, 0, 356, 256)), aligned=True).faces[0]
+    assert face.portrait.size == (32, 32)
+    crop = stylizer.prepare(astronaut.crop((100, 0, 356, 256)), aligned=True).crops[0]
+    torch.testing.assert_close(face.w[None], encoder(crop)[:, 0], rtol=1e-3, atol=1e-3)
+
+
+def test_encoders_that_do_not_fit_are_left_out(imported, encoder, tmp_path, caplog):
+    """As imports of before left them."""
+    folder = tmp_path / "mine"
+    shutil.copytree(imported, folder)
+    save_encoder(Encoder(w_dim=8, input_px=32, hidden=16), folder / "encoder_w.safetensors")
+    sizes = {"code_dim": 8, "input_px": 32, "widths": (2, 3, 4, 8), "units": (1, 1, 2, 1)}
+    save_encoder(PspEncoder(18, **sizes), folder / "encoder_w_plus.safetensors")
+    save_encoder(PspEncoder(8, space="z_plus", **sizes), folder / "encoder_z_plus.safetensors")
+    stylizer = FaceStylizer.from_pretrained(folder, device="cpu", dtype="float32")
+    (told,) = (record.message for record in caplog.records)
+    assert "encoder_w_plus.safetensors is left out" in told
+    assert "18 x 8 numbers, and the generator of 32 px takes 8 x 8" in told
+    assert stylizer.encoder_into("z_plus").rows == 8
+    with pytest.raises(CheckpointError, match=r"18 x 8 numbers, and .* takes 8 x 8"):
+        stylizer.encoder_into("w_plus")
 
 
 CHANNELS = (8, 8, 4)
@@ -292,10 +377,11 @@ def mobile():
     def draw(*shape):
         return torch.randn(shape, generator=rng)
 
-    state = {"style_mean": draw(1, 1, 8).repeat(1, 8, 1), "device_info": torch.tensor(1)}
+    state = {"device_info": torch.tensor(1)}
     for k in (1, 2):
         state[f"mapping_net.layers.{k}.weight"] = draw(8, 8) * 100
         state[f"mapping_net.layers.{k}.bias"] = draw(8) * 100
+    state["style_mean"] = mobile_w(state, draw(4096, 8)).mean(0).repeat(1, 8, 1)
 
     def modulation(name, count):
         state[f"{name}.modulation.weight"], state[f"{name}.modulation.bias"] = draw(count, 8), draw(count)  # fmt: skip
@@ -331,6 +417,16 @@ def mobile():
     return state
 
 
+def mobile_w(state, z):
+    """What the mapping network makes of z."""
+    w = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
+    for k in (1, 2):
+        layer = f"mapping_net.layers.{k}"
+        w = F.linear(w, state[f"{layer}.weight"] * 0.01 / 8**0.5, state[f"{layer}.bias"] * 0.01)
+        w = F.leaky_relu(w, 0.2) * 2**0.5
+    return w
+
+
 def mobile_picture(state, z, blocks):
     """The student's picture behind so many blocks, by its own arithmetic and channel order."""
 
@@ -363,11 +459,7 @@ def mobile_picture(state, z, blocks):
     def styled(name, x, w):
         return F.leaky_relu(conv(f"{name}.conv", x, w) + state[f"{name}.bias"], 0.2)
 
-    w = z * torch.rsqrt(z.square().mean(1, keepdim=True) + 1e-8)
-    for k in (1, 2):
-        layer = f"mapping_net.layers.{k}"
-        w = F.linear(w, state[f"{layer}.weight"] * 0.01 / 8**0.5, state[f"{layer}.bias"] * 0.01)
-        w = F.leaky_relu(w, 0.2) * 2**0.5
+    w = mobile_w(state, z)
     x = styled("student.conv1", state["student.input.input"].expand(len(z), -1, -1, -1), w)
     for i in range(blocks):
         layer = f"student.layers.{i}"
@@ -390,6 +482,18 @@ def test_mobilestylegan_files(mobile, tmp_path):
         ours = net(z, resolution=side) / theirs.std()
         torch.testing.assert_close(ours, theirs / theirs.std(), rtol=0, atol=1e-5)
     assert torch.equal(net.w_avg, mobile["style_mean"][0, 0])
+    assert report["parts"]["generator"]["w_avg"] == "stored"
+
+
+def test_a_single_w_in_place_of_mobilestylegans_mean_is_not_taken(mobile, tmp_path):
+    z = torch.randn(4096, 8, generator=torch.Generator().manual_seed(9))
+    one = mobile_w(mobile, z.mean(0, keepdim=True))
+    torch.save({"state_dict": mobile | {"style_mean": one[:, None]}}, tmp_path / "m.ckpt")
+    (part,) = open_checkpoint(tmp_path / "m.ckpt").parts
+    assert part.about["w_avg"] == "estimated"
+    w = mobile_w(mobile, z)
+    far = (part.tensors["mapping.w_avg"] - w.mean(0)).norm() / (w - w.mean(0)).norm(dim=1).mean()
+    assert far < 0.05
 
 
 def test_mobilestylegans_noise_has_its_stored_strength(mobile, tmp_path):
@@ -461,15 +565,10 @@ def changed(foreign, path, change):
          ("mapping.fc.1.bias",)),
         (lambda s: s["g_ema"].update({"style.2.bias": torch.full((8,), torch.nan)}), "NaN", (),
          ("mapping.fc.1.bias",)),
-        (lambda s: s["d"].pop("convs.2.skip.1.weight"), "fit|shape", None, None),
-        (lambda s: s["d"].update({"convs.1.conv3.weight": torch.ones(1)}), "no place", (),
-         ("convs.1.conv3.weight",)),
-        (lambda s: s["d"].pop("final_conv.0.weight"), "no StyleGAN2 discriminator", None, None),
         (lambda s: s["g_ema"].update({"input.input": torch.ones([])}), "no leading axis", None, None),
         (lambda s: s["g_ema"].update({"noises.noise_0": torch.ones(3)}), "holds|shape", None, None),
         (lambda s: s["g_ema"].update({"convs.0.conv.blur.kernel": torch.ones(4, 4) / 4}), "another filter", None, None),
         (lambda s: s["g_ema"].update({"to_rgbs.0.upsample.kernel": torch.ones(2, 2)}), "another filter", None, None),
-        (lambda s: s["d"].update({"convs.1.skip.0.kernel": torch.ones(4, 4) / 16}), "another filter", None, None),
         (lambda s: s["g_ema"].update({"conv1.conv.weight": s["g_ema"]["conv1.conv.weight"].repeat(3, 1, 1, 1, 1)}),
          "no leading axis of length 1", None, None),
     ],
@@ -481,6 +580,82 @@ def test_imports_are_strict_both_ways(foreign, tmp_path, change, says, missing, 
     assert caught.value.path == file
     if missing is not None:
         assert (caught.value.missing, caught.value.unexpected) == (missing, unexpected)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda d: d.pop("convs.2.skip.1.weight"), "does not fit StyleGAN2Critic"),
+        (
+            lambda d: d.update({"convs.1.conv3.weight": torch.ones(1)}),
+            "has 1 tensors with no place",
+        ),
+        (lambda d: d.pop("final_conv.0.weight"), "holds no StyleGAN2 discriminator"),
+        (lambda d: d.update({"final_conv.0.weight": torch.ones([])}), "sizes that do not go"),
+        (lambda d: d.update({"convs.1.skip.0.kernel": torch.ones(4, 4) / 16}), "another filter"),
+    ],
+    ids=range(5),
+)
+def test_a_discriminator_that_cannot_be_read_is_left_out(foreign, tmp_path, change, says, capsys):
+    file, out = tmp_path / "x.pt", tmp_path / "out"
+    changed(foreign, file, lambda state: change(state["d"]))
+    assert main(["import", str(file), "-o", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert "left out: discriminator: " in told and says in told
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "generator.safetensors"]
+    assert_same_generator(load_base_generator(out), foreign)
+    assert list(open_checkpoint(file).left_out) == ["discriminator"]
+
+
+def test_a_pickles_discriminator_is_left_out_only_beside_its_generator(foreign, tmp_path):
+    file = tmp_path / "x.pkl"
+    critic = foreign.Persistent()
+    critic.register_buffer("extra", torch.ones(1))
+    file.write_bytes(foreign.pickle(lambda _: {"G_ema": foreign.generator, "D": critic}, 4))
+    found = open_checkpoint(file)
+    assert [part.name for part in found.parts] == ["generator"]
+    assert "no place in a StyleGAN2 discriminator" in found.left_out["discriminator"]
+    assert str(file) not in found.left_out["discriminator"]
+    file.write_bytes(foreign.pickle(lambda _: {"D": critic}, 4))
+    with pytest.raises(CheckpointError, match="no place"):
+        open_checkpoint(file)
+
+
+OUT_OF_MEMORY = [
+    MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=["Python", "torch"])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(containers, "read_pickle"), (StoredTensor, "load"), (network, "load_strict")],
+    ids=["reading", "loading", "building"],
+)
+def test_memory_that_runs_out_is_not_blamed_on_the_file(
+    foreign, tmp_path, monkeypatch, owner, name, error
+):
+    def full(*_, **__):
+        raise error
+
+    file = changed(foreign, tmp_path / "x.pt", lambda state: None)
+    monkeypatch.setattr(owner, name, full)
+    with pytest.raises(DeviceMemoryError, match="took more memory than there is"):
+        import_checkpoint(file, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_memory_that_runs_out_in_writing_is_named(foreign, tmp_path, monkeypatch):
+    from facestyle.models.importers.checkpoints import folder
+
+    def full(*_, **__):
+        raise MemoryError
+
+    file = changed(foreign, tmp_path / "x.pt", lambda state: None)
+    monkeypatch.setattr(folder, "save_tensors", full)
+    with pytest.raises(DeviceMemoryError, match="importing the checkpoint took more memory"):
+        import_checkpoint(file, tmp_path / "out")
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -501,6 +676,12 @@ def test_settings_that_no_tensor_shows_are_looked_at(foreign, tmp_path):
     def activation(net):
         net.synthesis.b8.conv1.activation = "relu"
 
+    def clamp(net):
+        net.synthesis.b8.conv1.conv_clamp = 128
+
+    def text_as_clamp(net):
+        net.synthesis.b8.conv1.conv_clamp = "256"
+
     def labels(net):
         net.mapping.embed = foreign.Persistent()
         net.mapping.embed.register_buffer("weight", torch.ones(2))
@@ -516,6 +697,8 @@ def test_settings_that_no_tensor_shows_are_looked_at(foreign, tmp_path):
 
     assert "another filter" in says(filters)
     assert "activation relu" in says(activation)
+    assert "cut their results at different numbers" in says(clamp)
+    assert "conv_clamp that is no number above 0" in says(text_as_clamp)
     assert "labelled classes" in says(labels)
     assert "no module of its own" in says(twice)
     assert "another module's too" in says(shared)
@@ -530,7 +713,7 @@ def test_what_was_imported_is_written_down(nvidia, imported):
     config = json.loads((imported / "config.json").read_text())
     part = config["parts"]["generator"]
     assert config["format"] == "facestyle-import"
-    assert part["config"] == SIZES and part["architecture"] == "stylegan2"
+    assert part["config"] == NVIDIA_SIZES and part["architecture"] == "stylegan2"
     digest = hashlib.sha256(nvidia.read_bytes()).hexdigest()
     assert part["origin"] == {"file": "ffhq.pkl", "kind": "nvidia-stylegan2", "sha256": digest,
                               "bytes": nvidia.stat().st_size}  # fmt: skip
@@ -607,7 +790,7 @@ def test_an_import_that_broke_off_is_made_anew(foreign, nvidia, tmp_path, monkey
             import_checkpoint(tmp_path / "other.pt", out)
         assert {path: path.read_bytes() for path in out.iterdir()} == left
     import_checkpoint(nvidia, out)
-    assert_same_generator(load_base_generator(out), foreign)
+    assert_same_generator(load_base_generator(out), foreign, NVIDIA_SIZES)
     assert_same_critic(load_discriminator(out), foreign)
 
 
@@ -637,9 +820,6 @@ def e4e_folder(foreign, encoder, tmp_path_factory):
 
 
 def test_an_import_is_not_drawn_by_an_encoder_of_another_w(imported, encoder, tmp_path):
-    from facestyle import FaceStylizer
-    from facestyle.models.bases import save_encoder
-
     folder = tmp_path / "mine"
     shutil.copytree(imported, folder)
     says = rf"mine: holds no encoder into w, .*train-encoder --base {folder} --space w"
@@ -652,16 +832,10 @@ def test_an_import_is_not_drawn_by_an_encoder_of_another_w(imported, encoder, tm
     save_encoder(own, folder / "encoder_w.safetensors")
     stylizer = FaceStylizer.from_pretrained(folder, device="cpu", dtype="float32")
     assert stylizer.encoder.config() == own.config()
-    sizes = {"code_dim": 8, "input_px": 32, "widths": (2, 3, 4, 8), "units": (1, 1, 2, 1)}
-    save_encoder(PspEncoder(18, **sizes), folder / "encoder_w_plus.safetensors")
-    with pytest.raises(CheckpointError, match=r"18 x 8 numbers, and .* takes 8 x 8"):
-        FaceStylizer.from_pretrained(folder, device="cpu")
 
 
-def test_an_import_of_the_bundled_w_is_drawn_by_the_bundled_encoder(tmp_path):
-    from facestyle import FaceStylizer
-    from facestyle.models.stylegan2_generator import StyleGAN2Generator
-
+def test_an_import_of_the_bundled_w_is_drawn_by_the_bundled_encoder(tmp_path, astronaut):
+    """Which corrects its codes by the bundled generator: this one's pictures show nobody."""
     net = StyleGAN2Generator(8, channel_base=8, channel_max=8)
     for ours, theirs in zip(net.mapping.fc, load_base_generator().mapping.layers, strict=True):
         ours.weight.data, ours.bias.data = theirs.weight / ours.gain, theirs.bias / ours.rate
@@ -671,13 +845,26 @@ def test_an_import_of_the_bundled_w_is_drawn_by_the_bundled_encoder(tmp_path):
         state = {name.replace(ours, theirs): tensor for name, tensor in state.items()}
     torch.save(state, tmp_path / "g.pt")
     import_checkpoint(tmp_path / "g.pt", tmp_path / "out")
-    stylizer = FaceStylizer.from_pretrained(tmp_path / "out", device="cpu")
+    stylizer = FaceStylizer.from_pretrained(tmp_path / "out", device="cpu", dtype="float32")
     assert stylizer.encoder.config() == load_encoder().config()
+    prepared = stylizer.prepare(astronaut.crop((100, 0, 356, 256)), aligned=True)
+    with torch.no_grad():
+        wanted = encode(load_encoder(), prepared.crops[0], load_base_generator())
+        by_its_own = encode(
+            load_encoder(), prepared.crops[0], stylizer.base, preview_of(stylizer.base)
+        )
+    assert (by_its_own - wanted).abs().max() > 0.1
+    assert prepared.codes[0].shape == (4, 512)
+    torch.testing.assert_close(prepared.codes[0], wanted.expand(4, -1), rtol=0, atol=1e-3)
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            encode(stylizer.encoder, prepared.crops[0], stylizer.base), wanted
+        )
+        exported = _Coding(stylizer.encoder, stylizer.base)(prepared.crops[0], torch.tensor(1.0))
+    torch.testing.assert_close(exported[0], wanted.expand(4, -1), rtol=0, atol=1e-3)
 
 
 def test_an_import_is_not_saved_as_a_style_of_the_bundled_generator(e4e_folder, tmp_path):
-    from facestyle import FaceStylizer
-
     stylizer = FaceStylizer.from_pretrained(e4e_folder, device="cpu", dtype="float32")
     with pytest.raises(ConfigError, match="copy that folder"):
         stylizer.save_pretrained(tmp_path / "style")
@@ -685,12 +872,12 @@ def test_an_import_is_not_saved_as_a_style_of_the_bundled_generator(e4e_folder, 
 
 
 def test_an_import_stylizes_like_a_style(foreign, encoder, e4e_folder, astronaut):
-    from facestyle import FaceStylizer
     from facestyle.image import to_pil, to_tensor
 
     stylizer = FaceStylizer.from_pretrained(e4e_folder, device="cpu", dtype="float32")
     photo = astronaut.crop((100, 0, 356, 256))
-    face = stylizer(photo, aligned=True, psi=1.0).faces[0]
+    assert stylizer.config.psi == 1  # as that of the bundled styles
+    face = stylizer(photo, aligned=True).faces[0]
     small = F.interpolate(to_tensor(photo), size=32, mode="bilinear", antialias=True)
     w = encoder(small)[:, 0]
     torch.testing.assert_close(face.w[None], w, rtol=0.05, atol=0.02)
@@ -737,6 +924,15 @@ def test_published_sizes_are_found_out():
             found = StyleGAN2Generator(**sizes_of(made.state_dict()))
             for a, b in zip(made.parameters(), found.parameters(), strict=True):
                 assert a.shape == b.shape
+
+
+def test_safetensors_files_are_told_apart(imported, tmp_path):
+    file = imported / "generator.safetensors"
+    with pytest.raises(
+        CheckpointError, match=r"safetensors file already.*\(--style FOLDER\)"
+    ) as caught:
+        import_checkpoint(file, tmp_path / "out")
+    assert caught.value.path == file and not (tmp_path / "out").exists()
 
 
 def test_plain_pickles_of_other_things_are_named(tmp_path):

@@ -398,8 +398,9 @@ def test_what_is_kept_is_no_part_of_the_network(w_plus):
         assert torch.equal(other(w_plus), fresh(w_plus))
 
 
-def test_recorded_networks_read_the_weights_themselves(w_plus):
-    network = make().synthesis
+@pytest.mark.parametrize("conv_clamp", [None, 0.5])
+def test_recorded_networks_read_the_weights_themselves(w_plus, conv_clamp):
+    network = make(conv_clamp=conv_clamp).synthesis
     network(w_plus)
     program = torch.export.export(network, (w_plus,))
     assert all(name.endswith("fir") for name in program.constants)
@@ -513,6 +514,26 @@ def test_configs_build_the_same_network_again(net):
     z = sample_z(1, 0, 8)
     assert torch.equal(again(z), net(z))
     assert net.preview_resolution == 32
+    assert "conv_clamp" not in net.config()  # as files of before have it
+    cut = make(conv_clamp=0.5)
+    again = StyleGAN2Generator(**cut.config())
+    again.load_state_dict(cut.state_dict())
+    assert torch.equal(again(z), cut(z)) and not torch.equal(cut(z), net(z))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("form", [lambda network: network, SettledStyleGAN2])
+def test_features_and_colours_are_cut_where_the_generator_says_so(loud, dtype, form):
+    plain, w_plus = loud
+    made = make(256, channel_base=1024, channel_max=16, conv_clamp=2.0).synthesis
+    made.load_state_dict(plain.state_dict())
+    seen = []
+    wanted = made(w_plus, after_conv=lambda row, x: (seen.append(x.abs().max().item()), x)[1])
+    assert max(seen) == 2.0
+    drawn = form(copy.deepcopy(made).to(dtype))(w_plus.to(dtype))
+    assert (drawn - wanted).abs().mean() < (HALVES.get(dtype, 1e-4)) * wanted.std()
+    colours = made(w_plus, resolution=4)
+    assert colours.abs().max() == 2.0
 
 
 def test_requests_are_checked(net, w_plus):
@@ -522,7 +543,8 @@ def test_requests_are_checked(net, w_plus):
         net.synthesis(w_plus, resolution=48)
     with pytest.raises(ConfigError, match="noise"):
         net.synthesis(w_plus, noise="random")
-    for wrong in ({"resolution": 48}, {"resolution": 64, "channel_base": 32}, {"w_dim": 0}):
+    wrongs = [{"resolution": 48}, {"resolution": 64, "channel_base": 32}, {"w_dim": 0}]
+    for wrong in [*wrongs, {"conv_clamp": 0}, {"conv_clamp": float("inf")}]:
         with pytest.raises(ConfigError):
             StyleGAN2Generator(**wrong)
 

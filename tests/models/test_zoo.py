@@ -115,6 +115,7 @@ TRUNK = {"code_dim": 8, "input_px": 32, "widths": [2, 3, 4, 8], "units": [1, 1, 
     [
         (StyleGAN2Generator(8, channel_base=8, channel_max=8, w_dim=8), {"w_dim": 200_000}),
         (StyleGAN2Generator(8, channel_base=8, channel_max=8, w_dim=8), {"channel_max": -1}),
+        (StyleGAN2Generator(8, channel_base=8, channel_max=8, w_dim=8), {"conv_clamp": "256"}),
         (StyleGAN2Critic(8, channel_base=8, channel_max=8), {"channel_max": 1 << 40, "channel_base": 1 << 60}),
         (Encoder(w_dim=8, input_px=32, hidden=16), {"hidden": 10**10}),
         (Encoder(w_dim=8, input_px=32, hidden=16), {"corrections": 10**10}),
@@ -122,7 +123,7 @@ TRUNK = {"code_dim": 8, "input_px": 32, "widths": [2, 3, 4, 8], "units": [1, 1, 
         (PspEncoder(8, **TRUNK), {"widths": [2, 3, 10**10, 8]}),
         (PspEncoder(8, **TRUNK), {"widths": []}),
     ],
-    ids=range(8),
+    ids=range(9),
 )  # fmt: skip
 def test_sizes_in_a_header_are_those_of_the_weights(tmp_path, net, config):
     path = tmp_path / "x.safetensors"

@@ -233,9 +233,7 @@ def test_a_short_stage_counts_in_what_is_returned(tiny, folder, tmp_path):
     before = tiny.synthesis.state_dict()[name]
     moved, averaged = (last[name] - before).norm(), (made[name] - before).norm()
     assert averaged > moved / 2
-    assert moved > 0.4 * config.full_lr * before.norm(), (
-        "the rate rises within the stage"
-    )
+    assert moved > 0.4 * config.full_lr * before.norm(), "the rate rises within the stage"
 
 
 def test_what_has_no_loss_is_refused(tiny, folder, tmp_path):

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from facestyle.errors import CheckpointError
+from facestyle.errors import CheckpointError, memory_named
 from facestyle.models.importers.checkpoints.safe_pickle import (
     DAMAGE,
     Budget,
@@ -56,6 +56,7 @@ def read_checkpoint(path: str | Path) -> Any:
     Raises:
         CheckpointError: it is absent, damaged, of another format, claims more than it holds, or asks for something that
             could run code.
+        DeviceMemoryError: memory ran out.
     """
     try:
         with open(path, "rb") as file:
@@ -66,12 +67,20 @@ def read_checkpoint(path: str | Path) -> Any:
         raise CheckpointError("no such file", path=path) from error
     except (OSError, ValueError) as error:
         raise CheckpointError(f"cannot be read ({error})", path=path) from error
+    if _is_safetensors(content):
+        raise CheckpointError(
+            "is a safetensors file already, and import converts others; a style or an import of facestyle's is used by "
+            "its folder (--style FOLDER), and of another program's network import the .pkl, .pt or .ckpt that it was "
+            "made of",
+            path=path,
+        )
     head = content[:64].lstrip()
     for start, says in _OTHER_FILES:
         if head.startswith(start):
             raise CheckpointError(says, path=path)
     try:
-        return _Reader(len(content)).read(content)
+        with memory_named(f"reading {path}"):
+            return _Reader(len(content)).read(content)
     except ForeignError as error:
         raise CheckpointError(str(error), path=path) from error
     except RefusedError as error:
@@ -83,6 +92,12 @@ def read_checkpoint(path: str | Path) -> Any:
         raise CheckpointError(
             f"is damaged, truncated, or no checkpoint ({said[:200]}); download it again", path=path
         ) from error
+
+
+def _is_safetensors(content: mmap.mmap) -> bool:
+    """Whether it begins with the length of a header, and the header with a brace."""
+    size = int.from_bytes(content[:8], "little")
+    return content[8:9] == b"{" and 2 <= size <= len(content) - 8
 
 
 class _Reader:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -104,11 +105,8 @@ def _nvidia(content: dict[str, Any], path: Path) -> Checkpoint:
         parts.append(nvidia_generator(state, path, conv_clamp=clamp))
     left_out: dict[str, str] = {}
     if isinstance(critic := content.get("D"), Record):
-
-        def discriminator() -> Part:
-            return nvidia_discriminator(nvidia_state(critic, path), path)
-
-        left_out = _add_unneeded(parts, "discriminator", discriminator, path)
+        with _beside(parts, "discriminator", left_out, path):
+            parts.append(nvidia_discriminator(nvidia_state(critic, path), path))
     return Checkpoint("nvidia-stylegan2", parts, left_out)
 
 
@@ -118,30 +116,25 @@ def _rosinality(content: dict[str, Any], path: Path) -> Checkpoint:
     parts = [rosinality_generator(state, path, w_avg=w_avg)]
     left_out: dict[str, str] = {}
     if "d" in content:
-
-        def discriminator() -> Part:
-            return rosinality_discriminator(tensors_in(content["d"], path), path)
-
-        left_out = _add_unneeded(parts, "discriminator", discriminator, path)
+        with _beside(parts, "discriminator", left_out, path):
+            parts.append(rosinality_discriminator(tensors_in(content["d"], path), path))
     return Checkpoint("rosinality-stylegan2", parts, left_out)
 
 
-def _add_unneeded(
-    parts: list[Part], name: str, make: Callable[[], Part], path: Path
-) -> dict[str, str]:
-    """Add what a file's other parts do without; by its name why it was left out, where it cannot be read.
+@contextmanager
+def _beside(parts: list[Part], name: str, left_out: dict[str, str], path: Path) -> Iterator[None]:
+    """Context in which a part is read that the others do without: ``left_out`` says why it could not be.
 
     Raises:
-        CheckpointError: it cannot be read and is the file's only part.
+        CheckpointError: it could not, and there are no others.
     """
     try:
         with named_errors(path, _KNOWN):
-            parts.append(make())
+            yield
     except CheckpointError as error:
         if not parts:
             raise
-        return {name: str(error).removeprefix(f"{path}: ")}
-    return {}
+        left_out[name] = str(error).removeprefix(f"{path}: ")
 
 
 def _psp(content: dict[str, Any], path: Path) -> Checkpoint:

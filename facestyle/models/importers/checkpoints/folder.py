@@ -6,6 +6,7 @@ The files' headers say how their networks are built, so that each loads alone; `
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from facestyle.errors import CheckpointError, OutputError
+from facestyle.errors import CheckpointError, OutputError, memory_named
 from facestyle.files import file_sha256
 from facestyle.models.checkpoints import (
     check_half_range,
@@ -25,8 +26,9 @@ from facestyle.models.checkpoints import (
 )
 from facestyle.models.generator import same_w, sample_z
 from facestyle.models.importers.checkpoints.detect import open_checkpoint
-from facestyle.models.importers.checkpoints.network import Part, fitted, named_errors
+from facestyle.models.importers.checkpoints.network import Part, fitted, named_errors, part_of
 from facestyle.models.mobile import MobileMapping
+from facestyle.models.psp_encoder import PspEncoder, first_row
 from facestyle.models.stylegan2_generator import StyleGAN2Mapping
 from facestyle.runtime import dtype_name
 
@@ -37,12 +39,14 @@ CONFIG_FILE = "config.json"
 _VERSION = 1
 
 
+@memory_named("importing the checkpoint")
 def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) -> dict[str, Any]:
     """Convert a public checkpoint into a folder that facestyle loads; what ``config.json`` says.
 
     Nothing in the file is executed. The folder appears once it is whole; a folder of an earlier import is added to, as
     DualStyleGAN's parts come in several files. Where there is a generator already, a pSp checkpoint's own is left out;
-    the two must have one W, for the encoder's codes to fit, as a generator has that was finetuned from the other.
+    the two must have one W, for the encoder's codes to fit, as a generator has that was finetuned from the other, and
+    as many rows. Of an e4e encoder with other rows its code of W is kept, which fits.
 
     Args:
         file: see :func:`open_checkpoint`.
@@ -53,9 +57,10 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
         Kind, origin, networks, and by name what was left out and why, JSON-able.
 
     Raises:
-        CheckpointError: the file is absent, damaged, dangerous, of an unknown kind, or its encoder is of another W than
-            the generator in the folder; nothing is written.
+        CheckpointError: the file is absent, damaged, dangerous, of an unknown kind, or its encoder is of another W or
+            other rows than the generator in the folder; nothing is written.
         OutputError: the folder is there and holds something else, or cannot be written.
+        DeviceMemoryError: memory ran out.
     """
     file, out = Path(file), Path(out)
     before = _earlier(out, file)
@@ -64,7 +69,9 @@ def import_checkpoint(file: str | Path, out: str | Path, *, half: bool = False) 
     left_out = dict(found.left_out)
     if "encoder" in parts and "generator" in before and "generator" in parts:
         _check_same_w(parts.pop("generator"), before["generator"], file, out)
-        left_out["generator"] = f"{out} holds one of the same W"
+        left_out["generator"] = f"{out} holds one of the same W already"
+    if "encoder" in parts and "generator" in before:
+        parts["encoder"] = _fitting(parts["encoder"], before["generator"], file, out)
     if taken := sorted(parts.keys() & before.keys()):
         raise OutputError(
             f"holds {taken[0]}.safetensors already; import into another folder", path=out
@@ -120,6 +127,42 @@ def _check_same_w(decoder: Part, known: dict[str, Any], file: Path, out: Path) -
         "folder of its own, where its decoder goes with it",
         path=file,
     )
+
+
+def _fitting(encoder: Part, known: dict[str, Any], file: Path, out: Path) -> Part:
+    """The encoder, if its codes have the rows of the generator in the folder; of e4e's else the part that has one.
+
+    Args:
+        encoder: to be imported.
+        known: what ``config.json`` says of the generator.
+        file: the encoder's.
+        out: the folder.
+
+    Raises:
+        CheckpointError: its rows do not fit.
+    """
+    with named_errors(out / CONFIG_FILE, "import into another folder"):
+        needed = _num_ws(known["architecture"], known["config"])
+    rows = encoder.config["rows"]
+    if rows == needed:
+        return encoder
+    if not encoder.config["deltas"]:
+        raise CheckpointError(
+            f"its encoder makes codes of {rows} rows, and the generator in {out} takes {needed}; import it into a "
+            "folder of its own, or to a generator of its resolution",
+            path=file,
+        )
+    config, tensors = first_row(encoder.config, encoder.tensors)
+    net = fitted(lambda: PspEncoder(**config), tensors, file)
+    return part_of("encoder", net, encoder.architecture, space=net.space, rows=net.rows)
+
+
+def _num_ws(architecture: str, config: dict[str, Any]) -> int:
+    """Rows of w_plus of a generator."""
+    if architecture == "mobile":
+        return 2 * len(config["channels"])
+    sizes = config["generator"] if architecture == "dualstylegan" else config
+    return 2 * round(math.log2(sizes["resolution"])) - 2
 
 
 def _mapping(

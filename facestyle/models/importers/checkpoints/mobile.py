@@ -2,7 +2,8 @@
 
 Such a file holds the mapping network, the teacher, the student and what its losses need; the mapping network and the
 student make the generator. The student demodulates by a stored style, which is worked into the weights here, as in the
-exported network that facestyle carries. Its noise is drawn anew for every picture; ours is one draw from seed 0.
+exported network that facestyle carries. Its noise is drawn anew for every picture; ours is one draw from seed 0. What
+it keeps as ``style_mean`` is the mean of W in some files, and in others the w of one z.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ import torch
 from torch import Tensor
 
 from facestyle.errors import CheckpointError
+from facestyle.models.generator import sample_z
 from facestyle.models.importers.checkpoints.network import Part, fitted, part_of, tensors_in
 from facestyle.models.importers.random_face import haar_interleave
 from facestyle.models.mobile import MobileGenerator
+from facestyle.models.stylegan2_generator import estimate_w_avg
 
 __all__ = ["mobile_generator"]
 
@@ -27,6 +30,10 @@ _RATE = 0.01
 """Learning-rate multiplier of the mapping network's stored weights."""
 
 _MOST_BLOCKS = 8
+
+_NEAR_MEAN = 0.2
+"""How far a mean of W may be from the estimate, of W's spread. Means of 100 samples are 0.1 away, single w's of FFHQ's
+0.6 and more."""
 
 _DROPPED = re.compile(
     r"device_info|(layers\.\d+\.up\.)?idwt\.g[01]_(row|col)|to_img1\..+|layers\.\d+\.to_img\..+"
@@ -62,7 +69,20 @@ def mobile_generator(state: Any, path: Path) -> Part:
         "preview_resolution": _preview_of(channels),
     }
     net = fitted(lambda: MobileGenerator(**config), tensors, path)
-    return part_of("generator", net, net.architecture, resolution=net.resolution, w_avg="stored")
+    estimate = estimate_w_avg(net)
+    is_mean = _is_mean(net.w_avg, estimate, net)
+    if not is_mean:
+        net.w_avg.copy_(estimate)
+    known = "stored" if is_mean else "estimated"
+    return part_of("generator", net, net.architecture, resolution=net.resolution, w_avg=known)
+
+
+def _is_mean(stored: Tensor, estimate: Tensor, net: MobileGenerator) -> bool:
+    """Whether what is stored is the mean of W, and not one w of it."""
+    with torch.no_grad():
+        w = net.mapping(sample_z(1000, 1, net.w_dim))
+    spread = (w - estimate).square().sum(1).mean()
+    return bool((stored - estimate).square().sum() <= _NEAR_MEAN**2 * spread)
 
 
 def _only(state: Any, prefix: str) -> Any:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from facestyle.errors import CheckpointError, ConfigError
+from facestyle.errors import CheckpointError, ConfigError, ran_out, too_little_memory
 from facestyle.models.checkpoints import check_fit, load_strict, unfilled
 from facestyle.models.importers.checkpoints.safe_pickle import DAMAGE
 from facestyle.models.importers.checkpoints.stored import StoredTensor
@@ -53,6 +53,7 @@ def named_errors(path: Path, expected: str) -> Iterator[None]:
 
     Raises:
         CheckpointError: something went wrong.
+        DeviceMemoryError: memory ran out, for which the file is not to blame.
     """
     try:
         yield
@@ -62,7 +63,9 @@ def named_errors(path: Path, expected: str) -> Iterator[None]:
         raise CheckpointError(
             str(error), path=path, missing=error.missing, unexpected=error.unexpected
         ) from error
-    except (*DAMAGE, RuntimeError, ConfigError) as error:
+    except (*DAMAGE, MemoryError, RuntimeError, ConfigError) as error:
+        if ran_out(error):
+            raise too_little_memory(f"reading {path}", error) from error
         raise CheckpointError(
             f"holds networks of sizes that do not go together ({str(error)[:200]}); {expected}",
             path=path,

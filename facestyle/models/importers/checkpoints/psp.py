@@ -31,7 +31,7 @@ def psp_encoder(content: Mapping[str, Any], path: Path) -> PspEncoder:
     nothing are taken for DualStyleGAN's, whose codes are of Z+.
 
     Raises:
-        CheckpointError: it holds another kind of encoder.
+        CheckpointError: it holds another kind of encoder, or does not say which.
     """
     state, options = content["state_dict"], options_in(content)
     if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
@@ -45,9 +45,24 @@ def psp_encoder(content: Mapping[str, Any], path: Path) -> PspEncoder:
     shape = (config["rows"], config["code_dim"])
     tensors["start"] = torch.zeros(shape)
     config["deltas"] = options.get("encoder_type") == "Encoder4Editing"
+    average = content.get("latent_avg")
+    if average is not None and "start_from_latent_avg" not in options:
+        raise CheckpointError(
+            "holds latent_avg and no opts that say what it is for, so that pSp's encoder cannot be told from e4e's; "
+            "add to it opts = {'encoder_type': 'GradualStyleEncoder' or 'Encoder4Editing', "
+            "'start_from_latent_avg': True} with torch, or take the published file",
+            path=path,
+        )
+    starts = bool(options.get("start_from_latent_avg"))
+    if config["deltas"] and not starts:
+        raise CheckpointError(
+            "says that its encoder is e4e's and that its codes do not start from latent_avg, from which e4e's all do; "
+            "take the published file",
+            path=path,
+        )
     space: Space = "z_plus"
-    if options.get("start_from_latent_avg") is True:
-        if not isinstance(average := content.get("latent_avg"), StoredTensor):
+    if starts:
+        if not isinstance(average, StoredTensor):
             raise CheckpointError(
                 "says that its codes start from latent_avg, and holds none", path=path
             )

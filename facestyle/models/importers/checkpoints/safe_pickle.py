@@ -28,8 +28,8 @@ _MOST_PARTS = 8
 """Of a key that is a tuple."""
 
 DAMAGE = (
-    EOFError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, MemoryError,
-    RecursionError, AttributeError, struct.error,
+    EOFError, ValueError, TypeError, KeyError, IndexError, ArithmeticError, RecursionError,
+    AttributeError, struct.error,
 )  # fmt: skip
 """What reading damaged bytes raises, here or in pickletools."""
 
