@@ -20,6 +20,9 @@ from facestyle.workers import side_by_side
 
 __all__ = ["draw_portraits", "lay_noise", "synthesis_at"]
 
+_GREY = 5 / 127.5
+"""The most that channels of a photo without colours differ by: JPEG leaves a few levels."""
+
 _NOISE = ("noise", "noise_const")
 """Names of the planes in generators of both kinds."""
 
@@ -125,16 +128,27 @@ def draw_portraits(
 def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
     """``img`` with the broad colours of ``photo``: the difference of both, blurred, is added back, brightness less so.
 
+    A photo without colours takes them away everywhere, and not only broadly.
+
     Args:
-        img: [1, 3, R, R] in about [-1, 1].
-        photo: [1, 3, S, S], the same face.
+        img: [B, 3, R, R] in about [-1, 1].
+        photo: [B, 3, S, S], the same faces.
         share: 0 changes nothing, 1 takes the photo's colours over.
     """
     change = _broad(photo) - _broad(img.clamp(-1, 1))
-    brightness = (change * change.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
+    brightness = _brightness(change)
     change = (change - brightness) + 0.5 * brightness
     change = change.to(img.device)
-    return img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")
+    img = img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")
+    colorful = (photo.amax(1, True) - photo.amin(1, True)).amax((2, 3), True) > _GREY
+    return torch.where(
+        colorful.to(img.device), img, img.lerp(_brightness(img).expand_as(img), share)
+    )
+
+
+def _brightness(img: Tensor) -> Tensor:
+    """[B, 1, H, W] of [B, 3, H, W]."""
+    return (img * img.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
 
 
 def _broad(img: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -66,12 +68,14 @@ class Variation:
         faces: largest first, or in the order asked for; empty when there was none and ``on_no_face="skip"``.
         settings: what it was made with, its own seed among them; goes into the PNG's metadata.
         is_aligned: the photo was passed as an aligned square.
+        left_out: [4, 2] each, the squares of faces that were found and not drawn.
     """
 
     photo: Image.Image = field(repr=False)
     faces: list[StylizedFace]
     settings: dict[str, Any]
     is_aligned: bool
+    left_out: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
 
     @property
     def seed(self) -> int:
@@ -86,7 +90,7 @@ class Variation:
 
         It is pasted each time it is asked for and not kept: dozens of large photos would not fit into memory.
         """
-        return paste_all(self.photo, self.faces, is_aligned=self.is_aligned)
+        return paste_all(self.photo, self.faces, is_aligned=self.is_aligned, left_out=self.left_out)
 
     def metadata(self) -> dict[str, str]:
         """Text chunks for the PNG: style, settings and version, nothing about the photo."""

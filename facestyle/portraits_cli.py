@@ -33,6 +33,7 @@ __all__ = [
     "add_stylizing",
     "print_row",
     "refuse_overwriting",
+    "refuse_replacing",
     "save_result",
     "stylizing_options",
     "summary_row",
@@ -219,6 +220,30 @@ def refuse_overwriting(
     for path in (*written, *portraits):
         if _identity(path) in sources:
             raise ConfigError(f"the output {path} is one of the {what}; name another")
+
+
+def refuse_replacing(pictures: Iterable[Path]) -> None:
+    """Refuse to write over pictures that facestyle did not make, and whose names nobody gave.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for path in pictures:
+        if at_home(path).is_file() and not _may_go(at_home(path)):
+            raise ConfigError(
+                f"{path} is there already and was not made by facestyle; name another folder, or move it away"
+            )
+
+
+def _may_go(path: Path) -> bool:
+    """Whether a file says that facestyle made it, or is no picture."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as picture:
+            return str(picture.info.get("Software", "")).startswith("facestyle")
+    except (OSError, SyntaxError, ValueError):
+        return True
 
 
 def _identity(path: Path) -> tuple[int, int] | str:

@@ -36,6 +36,7 @@ class PreparedPhoto:
         base_sha256: of the base generator they belong to.
         encoder_id: of the encoder that made them, see ``FaceStylizer.encoder_id``.
         seconds: by stage: "load", "detect", "align", "encode", "refine".
+        left_out: [4, 2] each, the squares of faces that were found and not prepared; no portrait reaches over them.
     """
 
     photo: Image.Image = field(repr=False)
@@ -49,6 +50,7 @@ class PreparedPhoto:
     base_sha256: str
     encoder_id: str
     seconds: dict[str, float]
+    left_out: list[NDArray[np.float64]] = field(default_factory=list, repr=False)
 
     def check(self, config: StyleConfig, encoder_id: str, options: Options) -> None:
         """Refuse a style, or options, that would have prepared the photo otherwise.

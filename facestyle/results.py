@@ -110,12 +110,20 @@ def png_metadata(settings: dict[str, Any]) -> dict[str, str]:
 
 
 def paste_all(
-    photo: Image.Image, faces: Sequence[StylizedFace], *, is_aligned: bool
+    photo: Image.Image,
+    faces: Sequence[StylizedFace],
+    *,
+    is_aligned: bool,
+    left_out: Sequence[NDArray[np.float64]] = (),
 ) -> Image.Image:
-    """The photo with every portrait in its place, far (small) ones first; the portrait of an aligned photo."""
+    """The photo with every portrait in its place, far (small) ones first; the portrait of an aligned photo.
+
+    None reaches over the face of another, nor over one that is ``left_out``, a quad each.
+    """
     if is_aligned:
         return faces[0].portrait
-    image = photo
+    image, others = photo, list(left_out)
     for face in sorted(faces, key=lambda item: quad_side_px(item.quad)):
-        image = paste(image, face.portrait, face.quad)
+        image = paste(image, face.portrait, face.quad, others=others)
+        others.append(face.quad)
     return image

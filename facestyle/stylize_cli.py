@@ -16,6 +16,7 @@ from facestyle.portraits_cli import (
     add_stylizing,
     print_row,
     refuse_overwriting,
+    refuse_replacing,
     stylizing_options,
     summary_row,
 )
@@ -48,6 +49,7 @@ def _stylize(args: argparse.Namespace) -> int:
     targets = output_files(photos, Path(args.output), portraits=args.portraits)
     pictures = list(targets.values())
     refuse_overwriting(pictures, photos, portraits_of=pictures if args.portraits else [])
+    refuse_replacing(path for path in pictures if path != Path(args.output))
     options = Options(
         psi=args.psi, seed=args.seed, progress=len(photos) > 1 and not args.json, **stylizing_options(args)
     )  # fmt: skip

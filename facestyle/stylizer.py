@@ -340,6 +340,7 @@ class FaceStylizer:
         return PreparedPhoto(
             job.photo, job.found, job.quads, job.crops, [code.cpu() for code in job.codes], job.is_aligned,
             job.refine, job.content_space, self.config.base_sha256, self.encoder_id, job.seconds,
+            job.left_out,
         )  # fmt: skip
 
     def variations(
@@ -409,7 +410,11 @@ class FaceStylizer:
             made = self._portray([job] * differ, network, rounds, chosen) * (n // differ)
             results = [
                 Variation(
-                    job.photo, part, {**settings, **job.origin, "seed": seed + i}, job.is_aligned
+                    job.photo,
+                    part,
+                    {**settings, **job.origin, "seed": seed + i},
+                    job.is_aligned,
+                    job.left_out,
                 )
                 for i, part in enumerate(made)
             ]
@@ -626,7 +631,9 @@ class FaceStylizer:
         results = []
         for job, faces in zip(jobs, self._portray(jobs, network, codes, options), strict=True):
             with booked([job.seconds], "paste", self.device):
-                image = paste_all(job.photo, faces, is_aligned=job.is_aligned)
+                image = paste_all(
+                    job.photo, faces, is_aligned=job.is_aligned, left_out=job.left_out
+                )
             origin = {**settings, **job.origin}
             results.append(StylizeResult(image, job.photo, faces, job.seconds, origin))
         return results

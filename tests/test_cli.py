@@ -107,6 +107,19 @@ def test_inputs_of_one_name_do_not_overwrite_each_other(tmp_path):
     assert sorted(p.name for p in (tmp_path / "out").glob("*.png")) == ["a-1.png", "a.png"]
 
 
+def test_pictures_of_others_are_not_replaced(tmp_path, capsys):
+    photo, other = tmp_path / "a.jpg", tmp_path / "a.png"
+    Image.open(sample_photo()).convert("RGB").resize((256, 256)).save(photo)
+    Image.new("RGB", (64, 64), "teal").save(other)
+    kept = other.read_bytes()
+    words = ["stylize", str(photo), "--already-aligned", "-o"]
+    assert main([*words, str(tmp_path)]) == 2
+    assert "was not made by facestyle" in capsys.readouterr().err and other.read_bytes() == kept
+    out = tmp_path / "out"
+    assert main([*words, str(out)]) == main([*words, str(out), "--strength", "0.5"]) == 0
+    assert main([*words, str(other)]) == 0, "whose name was given"
+
+
 def test_a_photo_named_like_a_portrait_of_another_keeps_its_own_name(tmp_path):
     photos = [tmp_path / "me.jpg", tmp_path / "me_face0.jpg", tmp_path / "you_face0.jpg"]
     plain = [path.name for path in output_files(photos, tmp_path / "out").values()]

@@ -15,7 +15,7 @@ from skimage import data
 
 from facestyle import FaceStylizer, list_styles
 from facestyle.bench import sample_photo
-from facestyle.drawing import lay_noise
+from facestyle.drawing import _with_color_of, lay_noise
 from facestyle.errors import (
     CheckpointError,
     ConfigError,
@@ -346,6 +346,21 @@ def test_a_face_is_refined_the_same_whoever_else_is_there(stylizer, group, astro
     assert torch.equal(listed.faces[0].w_plus, together.faces[0].w_plus)
 
 
+def test_a_photo_without_colours_takes_them_away():
+    rng = torch.Generator().manual_seed(0)
+    img = torch.rand(2, 3, 64, 64, generator=rng) * 2 - 1
+    photo = torch.rand(2, 3, 32, 32, generator=rng) * 2 - 1
+    photo[0] = photo[0, :1] + torch.tensor([0.0, 0.01, -0.01]).view(3, 1, 1)
+
+    def colors(img):
+        return (img.amax(0) - img.amin(0)).max()
+
+    grey, colorful = _with_color_of(img, photo, 1.0)
+    assert colors(grey) < 1e-5 and colors(colorful) > 0.5
+    half = _with_color_of(img, photo, 0.5)[0]
+    assert 0.4 < colors(half) / colors(img[0]) < 0.6
+
+
 def test_faces_can_be_chosen(stylizer, group):
     everyone = stylizer(group).faces
     assert len(everyone) == 2
@@ -357,6 +372,10 @@ def test_faces_can_be_chosen(stylizer, group):
     assert [f.box for f in second.faces] == [everyone[1].box]
     with pytest.raises(ConfigError, match="2 were found"):
         stylizer(group, faces=[5])
+    (left_out,) = stylizer.prepare(group, faces="largest").left_out
+    assert (left_out == everyone[1].quad).all(), "whom no portrait may reach over"
+    one_of_two = stylizer.variations(stylizer.prepare(group), 1, faces=[1])[0]
+    assert (one_of_two.left_out[0] == everyone[0].quad).all()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ The face goes back through the exact inverse of the alignment. A rounded mask fa
 edge; outside the mask the photo is bit-identical. Near the seam, and only there, the broad colour difference
 between photo and face is taken away, so that the eye finds no edge to follow.
 
-Several faces are pasted one after the other, the smallest (farthest) first.
+Several faces are pasted one after the other, the smallest (farthest) first. A portrait brings the ground around the
+head along, so where faces are close it ends halfway to the others' faces.
 
 Convention:
     As in `facestyle.faces.align`: (x, y), pixel centres, quads [4, 2] from the top left corner downwards. The mask's
@@ -13,6 +14,7 @@ Convention:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
@@ -33,6 +35,7 @@ _MATCH_SIGMA = 0.06  # how near a ring pixel must be, in sides
 _MATCH_LEVELS = 30.0  # and how alike in colour
 _MATCH_DOUBT = 0.3  # weight of "no difference"
 _MATCH_TRUST_LEVELS = 70.0  # larger differences are other things in the picture, not another light
+_BORDER = 0.2  # radius over which a face gives way to another
 _STRIP_PIXELS = 100_000  # smaller boxes are warped by one thread
 _SHARP_PX = 512  # faces of this side and more are warped bilinearly
 _MATCH_DEPTH = 0.4  # radius over which the correction dies away towards the face's middle
@@ -47,6 +50,7 @@ def paste(
     *,
     feather: float = 0.1,
     match_color: bool = True,
+    others: Sequence[ArrayLike] = (),
 ) -> Image.Image:
     """The photo with a portrait in place of the face inside a quad.
 
@@ -56,6 +60,8 @@ def paste(
         quad: [4, 2] in photo pixels, the one the face was aligned with; may leave the photo.
         feather: width of the mask's fade as a share of the quad's side, from 0.01 to 0.45.
         match_color: whether the portrait's colours bend towards the photo's near the seam.
+        others: quads of faces that stay as they are: what is nearer to one of them than to this face, each measured in
+            its own quad's sides, is left to it.
 
     Returns:
         A new RGB picture of the photo's size; pixels where `paste_mask` is 0 equal the photo's.
@@ -70,7 +76,7 @@ def paste(
     corners = np.asarray(quad, dtype=np.float64)
     result = photo.copy()
     box = _box(photo.size, corners)
-    mask = _mask(box, corners, feather)
+    mask = _mask(box, corners, feather, [np.asarray(o, dtype=np.float64) for o in others])
     if mask is None:
         return result
 
@@ -130,8 +136,31 @@ def _fade(points: NDArray[np.float64], feather: float) -> tuple[Float, Float]:
     return radius.astype(np.float32), (t**3 * (t * (6 * t - 15) + 10)).astype(np.float32)
 
 
+def _share(
+    points: NDArray[np.float64], corners: NDArray[np.float64], others: Sequence[NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """How much of points [..., 2] in the photo is a face's and not one of the others', 0 to 1."""
+    share = np.ones(points.shape[:-1])
+    if not others:
+        return share
+    own = _distance(points, corners)
+    for other in others:
+        t = ((_distance(points, other) - own) / _BORDER + 0.5).clip(0, 1)
+        share *= t * t * (3 - 2 * t)
+    return share
+
+
+def _distance(points: NDArray[np.float64], corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From the middle of a quad, in halves of its side."""
+    distance: NDArray[np.float64] = 2 * np.hypot(*np.moveaxis(to_crop(points, corners, 1), -1, 0))
+    return distance
+
+
 def _mask(
-    box: tuple[int, int, int, int], corners: NDArray[np.float64], feather: float
+    box: tuple[int, int, int, int],
+    corners: NDArray[np.float64],
+    feather: float,
+    others: Sequence[NDArray[np.float64]] = (),
 ) -> Image.Image | None:
     """The mask inside a box of the photo, or None where it is empty.
 
@@ -149,7 +178,8 @@ def _mask(
     ys = top + (np.arange(rows) + 0.5) * height / rows - 0.5
     points = np.stack(np.meshgrid(xs, ys), axis=-1)
     _, values = _fade(to_crop(points, corners, 1), feather)
-    coarse = Image.fromarray((values * 255).round().astype(np.uint8))
+    shown = values * _share(points, corners, others)
+    coarse = Image.fromarray((shown * 255).round().astype(np.uint8))
     return coarse.resize((width, height), Image.Resampling.BILINEAR)
 
 

@@ -66,7 +66,7 @@ def corrects_by(encoder: AnyEncoder, generator: Generator) -> Generator:
     """The generator whose pictures an encoder corrects its codes by.
 
     That is G, except that the bundled encoder, where its codes are for an imported generator of the same W, sees them
-    drawn by the bundled one: in pictures of a stylized one it would correct away what the style changes.
+    drawn by the bundled one, as it has learned it: what a stylized generator changes is no error of the code.
 
     Args:
         encoder: into any space.

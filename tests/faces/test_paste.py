@@ -178,3 +178,26 @@ def test_a_field_is_added_to_half_a_level():
     added = pixels(paste_module._added(face, field))
     wanted = np.clip(np.floor(pixels(face) + np.array([-7.0, 12.5, 41.0]) + 0.5), 0, 255)
     assert np.abs(added - wanted).max() == 0
+
+
+def test_close_faces_keep_to_themselves(astronaut):
+    """Portraits bring the ground around heads along, which lay over neighbours, drawn or not."""
+    square = moved(QUAD - QUAD.mean(axis=0), 200 / quad_side_px(QUAD))
+    left, middle, right = (moved(square, 1, (x, 250)) for x in (120, 250, 380))
+    red, blue = (Image.new("RGB", (256, 256), color) for color in ("red", "blue"))
+    photo = astronaut
+
+    def at(image, quad):
+        return image.getpixel(tuple(quad.mean(axis=0).round().astype(int).tolist()))
+
+    plain = {"match_color": False}
+    alone = paste(photo, red, middle, **plain)
+    between = paste(photo, red, middle, others=[left, right], **plain)
+    assert at(between, middle) == at(alone, middle) == (255, 0, 0)
+    near = [quad * 0.55 + middle * 0.45 for quad in (left, right)]  # on their side of the border
+    assert all(at(alone, quad) == (255, 0, 0) for quad in near)
+    assert all(at(between, quad) == at(photo, quad) for quad in near)
+    both = paste(between, blue, left, others=[middle, right], **plain)
+    assert (at(both, left), at(both, middle)) == ((0, 0, 255), (255, 0, 0))
+    far = [moved(square, 1, (1200, 250)), moved(square, 0.2, (470, 60))]
+    assert paste(photo, red, middle, others=far, **plain).tobytes() == alone.tobytes()
