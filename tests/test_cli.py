@@ -279,8 +279,8 @@ def test_an_encoder_is_trained_on_the_device_asked_for(monkeypatch, tmp_path):
 
 def test_settings_that_depend_on_each_other_are_set_together(capsys, tmp_path):
     arguments = ["ablate", "a=x", "-o", str(tmp_path / "o"), "--dry-run"]
-    assert main([*arguments, "--set", "pairs.level=1", "--set", "style.pair_level=1"]) == 0
-    assert "pairs.level=1" in capsys.readouterr().out
+    assert main([*arguments, "--set", "style.psi_max=0.4", "--set", "style.psi_min=0.3"]) == 0
+    assert "style.psi_max=0.4" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ CONFIG = TrainConfig(
     star=FinetuneConfig(
         coarse_steps=2, coarse_batch=2, full_steps=0, sem_weight=0, pair_weight=0, preview_every=2
     ),
-    pairs=PairsConfig(count=4, steps=2, batch=4),
+    pairs=PairsConfig(count=4, steps=6, batch=4),
     style=FinetuneConfig(
         coarse_steps=2, coarse_batch=2, full_steps=1, full_batch=2, preview_every=2
     ),
