@@ -56,6 +56,10 @@ _THEME = gr.themes.Soft(
     checkbox_background_color_selected="*primary_700",
     block_border_width="1px",
     block_shadow="none",
+    checkbox_border_color="*neutral_500",
+    checkbox_border_radius="4px",
+    input_border_width="1px",
+    input_border_color="*neutral_300",
 )
 
 

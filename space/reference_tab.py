@@ -221,12 +221,11 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     picking = {**light, "trigger_mode": "multiple"}
     gallery.select(take, panel.style, reference, **picking)
 
-    def show_references(event: gr.SelectData, request: gr.Request) -> tuple[Any, None]:
-        shown = engine.names(visitor_of(request))[event.index :]
-        files = _files(shown[0]) if shown else []
-        return gr.update(value=files, selected_index=None), None
+    def show_references(style: str) -> tuple[Any, None]:
+        """Those of the style, also of one that was taken up without a click; a visitor's own has none."""
+        return gr.update(value=_files(style), selected_index=None), None
 
-    panel.styles.select(show_references, None, [gallery, reference], **picking)
+    panel.style.change(show_references, panel.style, [gallery, reference], **light)
 
 
 def _files(style: str) -> list[str]:

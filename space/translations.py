@@ -186,7 +186,7 @@ GERMAN = {
     "lead": "Ein Foto hinein, ein gezeichnetes Porträt heraus. Ohne Konto und ohne Grafikkarte.",
     "photo": "Ihr Foto",
     "photo_alt": "Das Foto, das gezeichnet wird",
-    "people": "Oder jemand von diesen Menschen, die es nicht gibt",
+    "people": "Oder nehmen Sie jemanden, den es nicht gibt",
     "style": "Stil",
     "consent": (
         "Nur Fotos von Menschen verwenden, die einverstanden sind. Fotos verarbeitet allein dieser "
@@ -221,7 +221,7 @@ GERMAN = {
     "psi": "Eigenart",
     "psi_info": "psi: kleiner ist näher am Durchschnittsgesicht, mit weniger Fehlern",
     "refine": "Ähnlichkeit",
-    "refine_info": "Schritte hin zu diesem Gesicht, je acht ein bis drei Sekunden; 0 zeichnet den ersten Blick",
+    "refine_info": "Schritte hin zu diesem Gesicht, je acht ein bis drei Sekunden; 0: wie auf den ersten Blick",
     "strokes": "Andere Striche",
     "strokes_info": "Eine Startzahl: Pinselstriche und Strähnen liegen anders; 0 wie gelernt",
     "reset": "Regler zurücksetzen",
@@ -233,13 +233,13 @@ GERMAN = {
     "level_3": "Züge, Haar und Farben (3)",
     "level_6": "Haar, Kleidung und Farben (6)",
     "level_9": "Farben (9)",
-    "level_12": "Feine Farben (12)",
+    "level_12": "Farbnuancen (12)",
     "seed": "Startzahl",
-    "surprise": "Überrasch mich",
+    "surprise": "Überraschen Sie mich",
     "draw": "Acht zeichnen",
     "variations": "Eine auswählen und mit ihr weitermachen",
     "variations_hint": (
-        "Ein Foto, acht Ansichten. *Überrasch mich* drücken und eine auswählen: die Regler darunter "
+        "Ein Foto, acht Ansichten. *Überraschen Sie mich* drücken und eine auswählen: die Regler darunter "
         "ändern dann nur sie."
     ),
     "picked": "Ausgewählt: Startzahl {seed}. Die Regler ändern jetzt dieses Bild.",
@@ -273,7 +273,7 @@ GERMAN = {
     "no_photo": "Zuerst ein Foto hinzufügen: hochladen, aufnehmen oder einfügen.",
     "no_faces_chosen": "Kein Gesicht ist gewählt. Nehmen Sie eines wieder hinzu.",
     "done": "{faces} in {seconds:.1f} s · {style}",
-    "closer": "Zeichnet näher an diesem Gesicht …",
+    "closer": "Wird diesem Gesicht ähnlicher …",
     "one_face": "1 Gesicht",
     "n_faces": "{count} Gesichter",
     "face": "Gesicht {number}",
@@ -325,7 +325,7 @@ GERMAN = {
     "own_sheet_alt": (
         "Die Bilder: rot umrahmt, was mit Grund ausgelassen wird, grün umrahmt, was verwendet wird"
     ),
-    "own_preview": "Menschen, die es nie gesehen hat: oben das Foto, unten das Porträt",
+    "own_preview": "Menschen, die im Training nicht vorkamen: oben das Foto, unten das Porträt",
     "own_preview_alt": "Porträts im neuen Stil, wie er bisher ist",
     "stage_check": "Die Bilder werden angesehen",
     "stage_star": "Der Stil wird gelernt",
@@ -342,7 +342,7 @@ GERMAN = {
     "NoTokenError": "Geben Sie ein Token Ihres Hub-Kontos an, das schreiben darf.",
     "own_use": "In den anderen Reitern verwenden",
     "own_download": "Stil herunterladen",
-    "own_push": "Zum Hugging Face Hub hochladen",
+    "own_push": "Auf den Hugging Face Hub hochladen",
     "own_repo": "Repository",
     "own_token": "Token mit Schreibrecht",
     "own_token_info": "Wird einmal benutzt und nirgends aufbewahrt",
@@ -353,9 +353,9 @@ GERMAN = {
     "measured_before": (
         "Vorher im Stil {style} gemessen, auf {machine}, {date}; Speicher: {memory}."
     ),
-    "compare_prepared": "Einen vorher gemessenen zeigen",
+    "compare_prepared": "Früheren Vergleich zeigen",
     "not_prepared": "Für diesen Stil wurde vorher kein Vergleich gemessen.",
-    "not_prepared_but": "Für diesen Stil wurde vorher keiner gemessen; dieser ist von {style}.",
+    "not_prepared_but": "Für diesen Stil wurde vorher keiner gemessen; dieser ist im Stil {style}.",
     "takes_diffusion": "Nicht hier: Es braucht ein Stable-Diffusion-Modell und eine GPU.",
     "takes_training": "Nicht hier: Es braucht ein eigenes Netz, auf diesen Stil trainiert.",
     "takes_files": "Nicht hier: Es braucht die Dateien seiner Autoren.",
@@ -385,20 +385,20 @@ SPANISH = {
     "cut": "Búsqueda de la cara",
     "cut_find": "Buscar las caras",
     "cut_center": "Tomar el centro si no se encuentra ninguna",
-    "cut_aligned": "Ya está recortada: un cuadrado, los ojos a nivel",
+    "cut_aligned": "Ya está recortada: un cuadrado, los ojos a la misma altura",
     "faces": "Caras encontradas: pulsa una para dejarla fuera o recuperarla",
     "faces_alt": "La foto con un marco numerado en cada cara",
     "faces_chosen": "Caras que se dibujan",
     "tab_stylize": "Dibujar",
     "tab_variations": "Variaciones",
-    "tab_reference": "Modelo",
+    "tab_reference": "Referencia",
     "tab_compare": "Comparar",
     "result": "Antes y después: arrastra el tirador",
     "view": "Mostrar",
     "portrait": "Retrato",
     "full": "Foto entera",
     "download": "Descargar PNG",
-    "strength": "Fuerza",
+    "strength": "Intensidad",
     "strength_info": "0 vuelve a dibujar la foto, 1 es el estilo completo, más exagera",
     "keep_color": "Mantener mis colores",
     "keep_color_info": "Cuánto vuelve de los colores de la foto",
@@ -410,7 +410,7 @@ SPANISH = {
     "psi": "Carácter",
     "psi_info": "psi: más bajo se acerca a la cara media, con menos fallos",
     "refine": "Parecido",
-    "refine_info": "Pasos hacia esta misma cara, de uno a tres segundos por cada ocho; 0 dibuja la primera impresión",
+    "refine_info": "Pasos hacia esta misma cara, de uno a tres segundos por cada ocho; 0: tal como se vio al principio",
     "strokes": "Otros trazos",
     "strokes_info": "Una semilla: pinceladas y mechones caen en otro sitio; 0 como se aprendió",
     "reset": "Restablecer los controles",
@@ -422,7 +422,7 @@ SPANISH = {
     "level_3": "Rasgos, pelo y colores (3)",
     "level_6": "Pelo, ropa y colores (6)",
     "level_9": "Colores (9)",
-    "level_12": "Colores finos (12)",
+    "level_12": "Matices de color (12)",
     "seed": "Semilla",
     "surprise": "Sorpréndeme",
     "draw": "Dibujar ocho",
@@ -432,23 +432,23 @@ SPANISH = {
         "solo ese."
     ),
     "picked": "Elegida: semilla {seed}. Los controles cambian ahora esta imagen.",
-    "reference": "Imagen modelo",
+    "reference": "Imagen de referencia",
     "reference_alt": "La imagen cuyo aspecto se toma",
     "references": "O sigue una de estas",
-    "whole": "El modelo ya es un retrato recortado: no buscar una cara en él",
-    "alpha": "Parte del modelo",
-    "follow": "Seguir el modelo",
+    "whole": "La referencia ya es un retrato recortado: no buscar una cara en ella",
+    "alpha": "Peso de la referencia",
+    "follow": "Seguir la referencia",
     "stop": "Parar",
     "reference_hint": (
-        "Un modelo nuevo se estudia una vez, medio minuto en un procesador; después se guarda y los "
+        "Una referencia nueva se estudia una vez, medio minuto en un procesador; después se guarda y los "
         "controles responden enseguida. Los ejemplos ya están estudiados."
     ),
-    "studying": "Estudiando el modelo",
+    "studying": "Estudiando la referencia",
     "stopped": (
-        "Parado en el paso {steps}: es lo mejor hasta aquí. Seguir el modelo otra vez empieza de "
+        "Parado en el paso {steps}: es lo mejor hasta aquí. Seguir la referencia otra vez empieza de "
         "nuevo."
     ),
-    "no_reference": "Añade una imagen modelo o elige uno de los ejemplos.",
+    "no_reference": "Añade una imagen de referencia o elige uno de los ejemplos.",
     "compare": "Comparar los métodos",
     "compare_hint": (
         "Tu foto, recortada una vez, con cada método que puede funcionar en esta máquina; con lo que "
@@ -467,11 +467,11 @@ SPANISH = {
     "n_faces": "{count} caras",
     "face": "Cara {number}",
     "NoFaceError": (
-        "No se encontró ninguna cara. Usa una foto con la cara derecha, nítida y sin tapar, o di en "
+        "No se encontró ninguna cara. Usa una foto con la cara vertical, nítida y sin tapar, o di en "
         "*Búsqueda de la cara* qué tomar en su lugar."
     ),
     "NoFaceError_reference": (
-        "No se encontró ninguna cara en el modelo. Usa una imagen con la cara derecha, nítida y sin "
+        "No se encontró ninguna cara en la referencia. Usa una imagen con la cara vertical, nítida y sin "
         "tapar; si ya es un retrato recortado, marca la casilla que lo dice."
     ),
     "PictureGoneError": (
@@ -538,7 +538,7 @@ SPANISH = {
     "own_pushed": "Está ahí: {address}",
     "measured_live": "Medido ahora en esta máquina; memoria: {memory}.",
     "measured_before": "Medido antes en el estilo {style}, en {machine}, {date}; memoria: {memory}.",
-    "compare_prepared": "Mostrar una medida antes",
+    "compare_prepared": "Mostrar una comparación ya medida",
     "not_prepared": "Para este estilo no hay una comparación medida antes.",
     "not_prepared_but": "Para este estilo no se midió ninguna antes; esta es de {style}.",
     "takes_diffusion": "Aquí no: necesita un modelo Stable Diffusion y una GPU.",

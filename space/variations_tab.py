@@ -163,7 +163,7 @@ def build_variations_tab(engine: Engine, panel: Panel) -> None:
     anew = [gallery, picked, block]
     for later in (panel.photo.change, *(done.then for done in drawn)):  # both may change meanwhile
         later(start_anew, [panel.photo, panel.style, drawn_of], anew, **light)
-    panel.styles.select(start_anew, None, anew, **picking)
+    panel.style.change(start_anew, None, anew, **light)
 
 
 def _face(chosen: Sequence[int]) -> str | list[int]:
