@@ -140,15 +140,15 @@ def _with_color_of(img: Tensor, photo: Tensor, share: float) -> Tensor:
     change = (change - brightness) + 0.5 * brightness
     change = change.to(img.device)
     img = img + share * F.interpolate(change, size=img.shape[-2:], mode="bicubic")
-    colorful = (photo.amax(1, True) - photo.amin(1, True)).amax((2, 3), True) > _GREY
-    return torch.where(
-        colorful.to(img.device), img, img.lerp(_brightness(img).expand_as(img), share)
-    )
+    is_grey = (photo.amax(1, True) - photo.amin(1, True)).amax((2, 3), True) <= _GREY
+    return img + (share * is_grey).to(img) * (_brightness(img) - img)
 
 
 def _brightness(img: Tensor) -> Tensor:
     """[B, 1, H, W] of [B, 3, H, W]."""
-    return (img * img.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)).sum(1, True)
+    red, green, blue = img.split(1, 1)
+    brightness: Tensor = 0.299 * red + 0.587 * green + 0.114 * blue
+    return brightness
 
 
 def _broad(img: Tensor) -> Tensor:

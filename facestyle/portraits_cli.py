@@ -229,7 +229,7 @@ def refuse_replacing(pictures: Iterable[Path]) -> None:
         ConfigError: there is one.
     """
     for path in pictures:
-        if at_home(path).is_file() and not _may_go(at_home(path)):
+        if os.path.isfile(at_home(path)) and not _may_go(at_home(path)):
             raise ConfigError(
                 f"{path} is there already and was not made by facestyle; name another folder, or move it away"
             )
