@@ -105,7 +105,7 @@ class Toonify(ProjectingBaseline):
 
     @property
     def parameters(self) -> int:
-        """G's synthesis network, which projects, what the blend has beyond it, and E_w where projection starts so."""
+        """G's synthesis network, which projects, what the blend has beyond it, and E_w if projection starts there."""
         drawing = own_parameters(self.base, prepared(self.blended, self))
         if self.config.start != "encoder":
             return drawing

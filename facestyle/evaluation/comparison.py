@@ -45,6 +45,7 @@ from facestyle.evaluation.comparison_methods import (
     SharedDiffusion,
     make_method,
     networks_of,
+    other_than,
     run_folder,
     settings_of,
     trained_with,
@@ -447,15 +448,14 @@ def _described(name: str, config: ComparisonConfig) -> dict[str, Any]:
     settings = settings_of(name, config)
     if settings is None:
         return told
-    defaults = dataclasses.asdict(type(settings)())
-    own = dataclasses.asdict(settings)
-    return told | {k: v for k, v in own.items() if v != defaults[k] and k != "training"}
+    own = other_than(type(settings)(), dataclasses.asdict(settings))
+    own.pop("training", None)  # of another run, if at all
+    return told | own
 
 
 def _changed(config: ComparisonConfig, *names: str) -> dict[str, Any]:
     """Those of the comparison's own settings that are not by default."""
-    usual = ComparisonConfig()
-    return {k: getattr(config, k) for k in names if getattr(config, k) != getattr(usual, k)}
+    return other_than(ComparisonConfig(), {name: getattr(config, name) for name in names})
 
 
 def _shown(count: int, config: ComparisonConfig) -> list[int]:

@@ -54,6 +54,7 @@ __all__ = [
     "SharedDiffusion",
     "make_method",
     "networks_of",
+    "other_than",
     "our_parameters",
     "run_folder",
     "settings_of",
@@ -334,13 +335,13 @@ def trained_with(name: str, run: Path | None) -> dict[str, Any]:
         return {}
     if name == "inst":
         origin = json.loads(read_metadata(run / Inst.file).get("origin", "{}"))
-        return _others(origin.get("training", {}), InstTraining())
+        return other_than(InstTraining(), origin.get("training", {}))
     if name == "ugatit":
         rows = read_rows(run)
         made = {"steps": rows[-1]["step"]} if rows else {}
-        return _others(_settings_in(run), UgatitConfig()) | made
+        return other_than(UgatitConfig(), _settings_in(run)) | made
     if name in ("toonify", "ui2i"):
-        return _others(_settings_in(run / "star"), DEFAULT_STAR)
+        return other_than(DEFAULT_STAR, _settings_in(run / "star"))
     return {}
 
 
@@ -349,7 +350,8 @@ def _settings_in(folder: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
 
 
-def _others(settings: Mapping[str, Any], usual: Any) -> dict[str, Any]:
+def other_than(usual: Any, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a config dataclass's settings that are not as in ``usual``."""
     known = dataclasses.asdict(usual)
     return {k: v for k, v in settings.items() if k in known and v != known[k]}
 

@@ -68,8 +68,7 @@ class InceptionFeatures:
 def resize_like_clean_fid(image: Image.Image) -> Tensor:
     """The picture as [3, 299, 299] RGB floats in about 0..255, not rounded, not clipped.
 
-    Source: clean-fid (arXiv:2104.11222): Pillow's antialiased bicubic, each channel in float. Its releases also clip,
-    which moves single pixels by up to 14 levels.
+    Source: clean-fid (arXiv:2104.11222): Pillow's antialiased bicubic, each channel in float. Its releases also clip.
     """
     channels = []
     for channel in image.convert("RGB").split():

@@ -119,9 +119,7 @@ def compare_photo(
     check_judge(judge_name)
     folder, place = Path(out), choose_device(device)
     if judge_name != "auto":
-        load_judge(
-            judge_name, judging_device(place)
-        )  # whether it can be had, before methods take long
+        load_judge(judge_name, judging_device(place))  # can it be had? methods take long
     face = _face(photo, min(1024, base.resolution), aligned, place)
     save_png(face, folder / "photo.png")
     crop = to_tensor(face)

@@ -94,7 +94,7 @@ class NearestPatches(nn.Module):
             img: the portraits.
             indices: the style pictures that are searched this time.
             mirrored: search their mirrored feature maps. These are near to maps of their mirror images and not the
-                same (cosines of 0.55 to 0.77), as the network has a left and a right.
+                same, as the network has a left and a right.
         """
         maps = self._features[0](img)
         total: Tensor | None = None
