@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, SupportsFloat, TypedDict
 
 from facestyle.errors import ConfigError
 from facestyle.models.encoder import SPACES, Space
@@ -49,7 +49,7 @@ class Options:
     """The same, checked.
 
     Raises:
-        ConfigError: one is out of range; the message names it.
+        ConfigError: one is out of range, or no number; the message names it.
     """
 
     psi: float | None = None
@@ -66,6 +66,10 @@ class Options:
     progress: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("psi", "strength", "keep_color", "keep_texture", "keep_shape", "refine"):
+            value = getattr(self, name)
+            if not isinstance(value, SupportsFloat) and (name, value) != ("psi", None):
+                raise ConfigError(f"{name} must be a number, got {value!r}")
         check_psi("psi", self.psi)
         if not 0 <= self.strength <= MOST_STRENGTH:
             raise ConfigError(

@@ -16,7 +16,7 @@ from space.engine import Engine
 from space.examples import OPENING_STYLE, comparison
 from space.outputs import new_file, save
 from space.panel import CUTS, Panel, visitor_of
-from space.stylize_tab import DRAWING
+from space.stylize_tab import DRAWING, announcing
 from space.texts import explain, say, text
 
 __all__ = ["build_compare_tab"]
@@ -86,7 +86,8 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
         except FacestyleError as error:
             return [gr.update(value=explain(request, error), visible=True), *rest]
         files = [str(folder / f"comparison.{kind}") for kind in ("png", "json")]
-        return [gr.update(visible=False), *_values(request, report, folder), *files, photo]
+        values = _values(request, report, folder)
+        return [gr.update(visible=False), *values, *files, (photo, style)]
 
     def show_prepared(style: str, request: gr.Request) -> list[Any]:
         """A comparison in this style, or else, saying so, in the one that the demo opens with."""
@@ -106,32 +107,23 @@ def build_compare_tab(engine: Engine, panel: Panel) -> None:
             None,
         ]
 
-    comparing = go.click(
+    light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+
+    comparing = go.click(announcing("comparing"), None, message, **light).then(
         compare, [panel.photo, panel.style, panel.cut], outputs, concurrency_id=DRAWING, concurrency_limit=1,
-        show_progress_on=[go, slider], api_visibility="private",
+        show_progress="minimal", show_progress_on=[message, slider], api_visibility="private",
     )  # fmt: skip
-    prepared.click(
-        show_prepared,
-        panel.style,
-        outputs,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
-    )
+    prepared.click(show_prepared, panel.style, outputs, **light)
     pair.input(
-        lambda files, name: files[name], [pictures, pair], slider, queue=False, trigger_mode="always_last",
-        show_progress="hidden", api_visibility="private",
+        lambda files, name: files[name], [pictures, pair], slider, trigger_mode="always_last", **light,
     )  # fmt: skip
 
-    def hide_another(photo: str | None, compared: str | None) -> Any:
-        """Only what was measured on another photo: the page may tell of a change late."""
-        return gr.skip() if compared in (None, photo) else gr.update(visible=False)
+    def hide_another(photo: str | None, style: str, compared: tuple[str, str] | None) -> Any:
+        """Only what was measured on another photo or style: the page may tell of a change late."""
+        return gr.skip() if compared in (None, (photo, style)) else gr.update(visible=False)
 
-    for later in (panel.photo.change, comparing.then):  # the photo may change meanwhile
-        later(
-            hide_another, [panel.photo, compared], block, queue=False, show_progress="hidden",
-            api_visibility="private",
-        )  # fmt: skip
+    for later in (panel.photo.change, panel.style.change, comparing.then):
+        later(hide_another, [panel.photo, panel.style, compared], block, **light)
 
 
 def _values(

@@ -20,7 +20,7 @@ from space.examples import people
 from space.outputs import save
 from space.own_training import PRESETS, NoTokenError, OwnTraining, Progress
 from space.panel import Panel, visitor_of
-from space.stylize_tab import Redrawing
+from space.stylize_tab import Redrawing, announcing
 from space.texts import explain, say, text
 
 __all__ = ["build_own_style_tab"]
@@ -214,8 +214,9 @@ def build_own_style_tab(
 
     light = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     slow = {"concurrency_limit": 1, "api_visibility": "private"}
-    look.click(
-        look_at, asked, [message, found, sheet], concurrency_id="looking", show_progress_on=[look], **slow
+    look.click(announcing("looking"), None, message, **light).then(
+        look_at, asked, [message, found, sheet], concurrency_id="looking", show_progress="minimal",
+        show_progress_on=[message], **slow,
     )  # fmt: skip
     learning = train.click(ask, None, [message, status], **light).then(
         learn, asked, [message, status, preview, finished, download], concurrency_id="training",
@@ -225,8 +226,9 @@ def build_own_style_tab(
     use.click(
         take_up, None, [message, panel.styles, panel.style, redrawing.psi, tabs], **light
     ).then(redrawing.function, redrawing.inputs, redrawing.outputs, **redrawing.settings)
-    push.click(
-        give, [repo, token, private], [pushed, token], concurrency_id="pushing", show_progress_on=[push], **slow
+    push.click(announcing("working"), None, pushed, **light).then(
+        give, [repo, token, private], [pushed, token], concurrency_id="pushing", show_progress="minimal",
+        show_progress_on=[pushed], **slow,
     )  # fmt: skip
 
 

@@ -139,9 +139,9 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
         shows: str, level: int, alpha: float, strength: float, keep_color: float, keep_texture: float,
         keep_shape: float, request: gr.Request,
     ) -> list[Any]:  # fmt: skip
-        """The same, where the reference was studied already."""
-        nothing = [gr.skip()] * len(outputs)
-        if reference is None:
+        """The same, where the reference was studied already; else nothing, for what stood there is of another."""
+        nothing = [gr.skip(), *view.emptied()]
+        if photo is None or reference is None:
             return nothing
         try:
             if not engine.has_code(visitor_of(request), reference, style, aligned=whole):
@@ -172,6 +172,10 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
             [gr.skip()] * len(outputs) if now == given[asked] else redraw_if_studied(*now, request)
         )
 
+    def leave_photo(photo: str | None, seen: str | None) -> list[Any]:
+        """The page may tell of a change again, and late."""
+        return [photo, *([gr.skip()] * len(view.outputs) if photo == seen else view.emptied())]
+
     def begin(request: gr.Request) -> None:
         """From now on Stop is heard, also while the study waits for its turn."""
         visitor = visitor_of(request)
@@ -200,6 +204,8 @@ def build_reference_tab(engine: Engine, panel: Panel, shown_first: gr.Radio) -> 
     study = study.then(draw, inputs, outputs, concurrency_id="studying", **queue)
     stop.click(end, None, None, **light)
     panel.style.change(leave_style, panel.style, None, **light)
+    seen = gr.State(None)
+    panel.photo.change(leave_photo, [panel.photo, seen], [seen, *view.outputs], **light)
     redrawing = {
         **queue, "concurrency_id": DRAWING, "trigger_mode": "always_last", "show_progress": "minimal",
     }  # fmt: skip

@@ -39,7 +39,7 @@ class ResultView:
             self.status = gr.Markdown(elem_id=f"{name}-status", elem_classes="status")
             self.download = gr.DownloadButton(
                 text("download"), variant="primary", interactive=False, elem_id=f"{name}-download",
-                min_width=180, scale=0,
+                min_width=230, scale=0,
             )  # fmt: skip
         self.codes: list[gr.Code] = []
 
@@ -58,6 +58,10 @@ class ResultView:
     def outputs(self) -> list[Any]:
         """Components that `shown` gives values for."""
         return [self.slider, self.status, self.download, *self.codes]
+
+    def emptied(self) -> list[Any]:
+        """Values of `outputs` that show nothing: what stood there is of another photo."""
+        return [None, "", gr.update(value=None, interactive=False), *[""] * len(self.codes)]
 
 
 def shown(

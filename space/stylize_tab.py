@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from space.texts import explain, say, text
 __all__ = [
     "DRAWING",
     "Redrawing",
+    "announcing",
     "build_stylize_tab",
     "follow_style",
     "keeping",
@@ -154,6 +156,7 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         visitor, way = visitor_of(request), CUTS[cut]
         nothing = [
             None,
+            None,
             gr.skip(),
             gr.update(visible=False),
             None,
@@ -169,8 +172,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             steps = engine.closer(visitor, photo, style, **way).get("refine", 0)
         except FacestyleError as error:
             if isinstance(error, NoFaceError | FaceTooSmallError):
-                nothing[1] = gr.update(open=True)
-            return [*nothing, *with_message(outputs, explain(request, error))]
+                nothing[2] = gr.update(open=True)
+            message, *_ = with_message(outputs, explain(request, error))
+            return [*nothing, message, *view.emptied()]
         everybody = list(range(len(prepared.codes)))
         shows = "full" if len(everybody) > 1 else "portrait"
         drawn = draw(
@@ -191,7 +195,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         )
         if steps and isinstance(status := drawn[_STATUS], str):
             drawn[_STATUS] = f"{status} · {say(request, 'closer')}"
-        return [photo, gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
+        ticket = uuid.uuid4().hex
+        owed = (photo, ticket)
+        return [owed, ticket, gr.skip(), *found(request, prepared, None), shows, steps, *drawn]
 
     def begin_anew(
         begun_of: str | None, photo: str | None, style: str, strength: float, keep_color: float,
@@ -206,22 +212,26 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             return [gr.skip()] * (2 + len(begin_outputs))
         looks = (strength, keep_color, keep_texture, keep_shape, psi, seed)
         begun = begin(photo, style, "find", *looks, request, progress)
+        if photo is None and begun_of is not None:
+            begun = [*begun[: -len(view.outputs)], *view.emptied()]
         return [photo, "find", *begun]
 
     def draw_closer(
-        owed: str | None, photo: str | None, style: str, chosen: Sequence[int], cut: str, shows: str, strength: float,
+        owed: tuple[str, str] | None, ticket: str | None, photo: str | None, style: str,
+        chosen: Sequence[int], cut: str, shows: str, strength: float,
         keep_color: float, keep_texture: float, keep_shape: float, psi: float, refine: int, seed: float | None,
         request: gr.Request,
         progress: gr.Progress = gr.Progress(track_tqdm=True),  # noqa: B008
     ) -> list[Any]:  # fmt: skip
-        """After the first picture, and once: one that is more like the person."""
-        if (
-            photo is None
-            or photo != owed
-            or not refine
-            or not engine.has_faces(visitor_of(request), photo, style, **CUTS[cut])
-        ):
-            return [None if photo == owed else gr.skip(), *[gr.skip()] * len(outputs)]
+        """After the first picture, and once: one that is more like the person.
+
+        What the page sends is of that picture only if it sends its ticket too: what follows the
+        last photo may come after this one was begun, with the last one's choice of faces.
+        """
+        if photo is None or (photo, ticket) != owed:
+            return [gr.skip()] * (1 + len(outputs))
+        if not refine or not engine.has_faces(visitor_of(request), photo, style, **CUTS[cut]):
+            return [None, *[gr.skip()] * len(outputs)]
         drawn = draw(
             photo,
             style,
@@ -240,8 +250,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
         )
         return [None, *drawn]
 
-    owed = gr.State(None)  # the photo whose closer picture is still to come
-    begin_outputs = [owed, panel.cutting, *panel.found, shows, refine, *outputs]
+    owed = gr.State(None)  # the photo whose closer picture is still to come, and its ticket
+    ticket = gr.Textbox(visible=False)  # as the page knows it
+    begin_outputs = [owed, ticket, panel.cutting, *panel.found, shows, refine, *outputs]
     queue = {"concurrency_id": DRAWING, "concurrency_limit": 1, "api_visibility": "private"}
     drawing = {
         **queue, "trigger_mode": "always_last", "show_progress_on": [view.slider], "show_progress": "minimal",
@@ -256,10 +267,10 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
     for new, shown_as in ((panel.photo.change, "full"), (demo.load, "hidden")):
         new(
             begin_anew, new_photo, anew, **{**drawing, "show_progress": shown_as}
-        ).then(draw_closer, [owed, *inputs], [owed, *outputs], **closer)  # fmt: skip
+        ).then(draw_closer, [owed, ticket, *inputs], [owed, *outputs], **closer)  # fmt: skip
     panel.cut.input(
         begin, [panel.photo, panel.style, panel.cut, *looks], begin_outputs, **drawing
-    ).then(draw_closer, [owed, *inputs], [owed, *outputs], **closer)
+    ).then(draw_closer, [owed, ticket, *inputs], [owed, *outputs], **closer)
     gr.on(
         [
             shows.input, strength.input, keep_color.input, keep_texture.input, keep_shape.input, psi.input,
@@ -345,6 +356,15 @@ def keeping(name: str, elem_id: str | None = None) -> gr.Slider:
     return gr.Slider(
         0, 1, 0, step=0.05, label=text(name), info=text(f"{name}_info"), elem_id=elem_id, buttons=[]
     )
+
+
+def announcing(key: str) -> Callable[[gr.Request], Any]:
+    """An event that shows a text at once, before what takes a while."""
+
+    def announce(request: gr.Request) -> Any:
+        return gr.update(value=say(request, key), visible=True)
+
+    return announce
 
 
 def with_message(outputs: Sequence[Any], message: str) -> list[Any]:

@@ -159,6 +159,7 @@ ENGLISH = {
     "own_private": "Private",
     "own_push_go": "Push",
     "own_pushed": "It is there: {address}",
+    "comparing": "One method draws after another; this takes a minute or two.",
     "measured_live": "Measured live on this machine; memory of the {memory}.",
     "measured_before": (
         "Measured beforehand in the style {style}, on {machine}, {date}; memory of the {memory}."
@@ -349,6 +350,7 @@ GERMAN = {
     "own_private": "Nicht öffentlich",
     "own_push_go": "Hochladen",
     "own_pushed": "Er ist dort: {address}",
+    "comparing": "Ein Verfahren zeichnet nach dem anderen; das dauert ein bis zwei Minuten.",
     "measured_live": "Gerade auf diesem Rechner gemessen; Speicher: {memory}.",
     "measured_before": (
         "Vorher im Stil {style} gemessen, auf {machine}, {date}; Speicher: {memory}."
@@ -536,6 +538,7 @@ SPANISH = {
     "own_private": "Privado",
     "own_push_go": "Subir",
     "own_pushed": "Está ahí: {address}",
+    "comparing": "Los métodos dibujan uno tras otro; tarda uno o dos minutos.",
     "measured_live": "Medido ahora en esta máquina; memoria: {memory}.",
     "measured_before": "Medido antes en el estilo {style}, en {machine}, {date}; memoria: {memory}.",
     "compare_prepared": "Mostrar una comparación ya medida",

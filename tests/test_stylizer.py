@@ -529,6 +529,9 @@ def test_memory_that_runs_out_before_drawing_has_a_name_too(tiny_stylizer, astro
     [
         {"psi": -1},
         {"psi": 3},
+        {"psi": "1"},
+        {"strength": None},
+        {"refine": "8"},
         {"strength": -0.1},
         {"strength": 2.1},
         {"keep_color": 2},

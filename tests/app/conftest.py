@@ -1,6 +1,7 @@
 """One app for all tests here, on tiny networks; and a browser, where there is one."""
 
 import contextlib
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -35,6 +36,13 @@ def pytest_collection_modifyitems(items):
         if Path(__file__).parent in Path(item.path).parents:
             # Gradio's queue uses pandas in a way that pandas 3 warns of.
             item.add_marker(pytest.mark.filterwarnings("ignore"))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_left():
+    """What a demo leaves in cycles goes here, not in a later test that minds warnings."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -59,10 +59,18 @@ def open_tab(page, name: str) -> None:
 
 
 def saved(page, button: str) -> bytes:
-    """The file that a button gives."""
-    with page.expect_download() as event:
-        page.locator(f"#{button}").click()
-    return Path(event.value.path()).read_bytes()
+    """The file that a button gives; a click while it is changed, which no person is quick enough for, gives none."""
+    from playwright.sync_api import TimeoutError
+
+    until = time.monotonic() + 90
+    while True:
+        try:
+            with page.expect_download(timeout=10_000) as event:
+                page.locator(f"#{button}").click(timeout=10_000)
+            return Path(event.value.path()).read_bytes()
+        except TimeoutError:
+            if time.monotonic() > until:
+                raise
 
 
 def downloaded(page, name: str = "stylize") -> bytes:

@@ -145,6 +145,23 @@ def test_a_change_of_photo_told_again_leaves_what_was_chosen_by_then(engine, tmp
     gc.collect()  # as above
 
 
+def test_the_closer_picture_is_not_drawn_with_the_last_photos_choice_of_faces(engine):
+    demo = app.build_app(engine)
+    calls = {f.name: f.fn for f in demo.fns.values()}
+    visitor = SimpleNamespace(headers={"origin": "http://here"}, session_hash="ada")
+    photo, looks = str(examples.people()[0]), (1.0, 0.0, 0.0, 0.0, 0.7)
+    _, _, owed, ticket, *_ = calls["begin_anew"](None, photo, "cartoon", *looks, 0, visitor)
+    rest = (photo, "cartoon", [], "find", "portrait", *looks, 1, 0, visitor)
+    told_late, told_in_time, told_again = (
+        calls["draw_closer"](*given, *rest)
+        for given in ((owed, None), (owed, ticket), (None, ticket))
+    )
+    assert told_late == told_again == [gr.skip()] * len(told_late)
+    assert told_in_time[0] is None and gr.skip() not in told_in_time
+    del demo, calls
+    gc.collect()  # as above
+
+
 def test_sliders_and_seed_that_cannot_be_read_end_in_no_traceback(engine):
     demo = app.build_app(engine)
     calls = {f.name: f.fn for f in demo.fns.values()}

@@ -53,6 +53,20 @@ def test_a_mirrored_photo_has_mirrored_landmarks(detector, astronaut):
     assert np.abs(back - face.landmarks).max() < 1.5
 
 
+@pytest.mark.parametrize(("turns", "size"), [(1, (512, 512)), (2, (512, 400)), (3, (512, 400))])
+def test_a_face_that_lies_on_its_side_or_upside_down(detector, astronaut, turns, size):
+    upright = astronaut.crop((0, 0, *size))
+    (face,) = detector.detect(upright)
+    (lying,) = detector.detect(Image.fromarray(np.rot90(np.asarray(upright), turns)))
+    x, y = face.landmarks.T
+    right, bottom = size[0] - 1, size[1] - 1
+    expected = {1: (y, right - x), 2: (right - x, bottom - y), 3: (bottom - y, x)}[turns]
+    assert np.abs(lying.landmarks - np.stack(expected, axis=1)).max() < 1
+    left, top, right, bottom = lying.box
+    assert left < lying.landmarks[:, 0].min() and lying.landmarks[:, 0].max() < right
+    assert top < lying.landmarks[:, 1].min() and lying.landmarks[:, 1].max() < bottom
+
+
 def test_faces_come_largest_first_and_once_each(detector, portrait):
     group = Image.new("RGB", (1500, 1000), (150, 160, 170))
     placed = []
