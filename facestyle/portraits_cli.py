@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
 import os
 import re
@@ -50,7 +51,7 @@ def add_parsers(commands: Any) -> None:
     variations = commands.add_parser("variations", help="many portraits of one photo")
     variations.add_argument("photo", metavar="PHOTO", help="picture file")
     variations.add_argument(
-        "-o", "--output", required=True, help="folder for the portraits and grid.png"
+        "-o", "--output", required=True, help="folder for the portraits and grid"
     )
     add_style(variations)
     variations.add_argument("-n", "--n", type=int, default=8, help="how many; default: 8")
@@ -285,12 +286,14 @@ def _variations(args: argparse.Namespace) -> int:
     if folder.suffix.lower() == ".png" and not os.path.isdir(folder):
         raise ConfigError(f"{args.n} portraits cannot go into the one file {folder}; name a folder")
     refuse_other_pictures(folder)
-    refuse_overwriting([folder / "grid.png"], [photo])
+    grid = folder / f"{photo.stem}_grid.png"
+    refuse_overwriting([grid], [photo])
+    refuse_replacing([grid, *at_home(folder).glob(f"{glob.escape(photo.stem)}_seed*.png")])
     made = load_stylizer(args).variations(
         photo, args.n, mixing_level=args.mixing_level, seed=args.seed, psi_content=args.psi_content,
         psi_style=args.psi_style, latent=args.latent, progress=not args.json, **stylizing_options(args),
     )  # fmt: skip
-    written = [save_png(made.grid(), folder / "grid.png", made[0].metadata())]
+    written = [save_png(made.grid(), grid, made[0].metadata())]
     for one in made:
         name = f"{photo.stem}_seed{one.seed}"
         for i, face in enumerate(one.faces):
@@ -310,6 +313,7 @@ def _reference(args: argparse.Namespace, usual: Mapping[str, Any]) -> int:
     written, with_portraits = [target, *kept.values()], [target] if args.portraits else []
     refuse_overwriting(written, [photo], portraits_of=with_portraits)
     refuse_overwriting(written, references, what="references", portraits_of=with_portraits)
+    refuse_replacing([] if target == Path(args.output) else [target])
     if not _pictures_among(references):
         refuse_unread(args, usual, _SEARCH, "all references are codes, and none is searched for")
     _check_reference(args)

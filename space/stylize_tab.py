@@ -193,7 +193,9 @@ def build_stylize_tab(engine: Engine, panel: Panel, demo: gr.Blocks) -> Redrawin
             request,
             progress,
         )
-        if steps and isinstance(status := drawn[_STATUS], str):
+        if not isinstance(status := drawn[_STATUS], str):
+            drawn = [drawn[0], *view.emptied()]
+        elif steps:
             drawn[_STATUS] = f"{status} · {say(request, 'closer')}"
         ticket = uuid.uuid4().hex
         owed = (photo, ticket)

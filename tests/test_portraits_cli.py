@@ -33,7 +33,7 @@ def test_variations_writes_portraits_with_their_seeds_and_a_grid(photo, tmp_path
                  "--mixing-level", "3", "--psi-style", "0.5", "--latent", "z", "--json"]  # fmt: skip
     assert main(arguments) == 0
     summary = json.loads(capsys.readouterr().out)
-    names = ["grid", "me_seed4", "me_seed4_photo", "me_seed5", "me_seed5_photo"]
+    names = ["me_grid", "me_seed4", "me_seed4_photo", "me_seed5", "me_seed5_photo"]
     assert [p.rsplit("/", 1)[-1] for p in summary["outputs"]] == [f"{n}.png" for n in names]
     assert sorted(p.name for p in out.iterdir()) == sorted(f"{n}.png" for n in names)
     for seed in (4, 5):
@@ -42,7 +42,7 @@ def test_variations_writes_portraits_with_their_seeds_and_a_grid(photo, tmp_path
             text = portrait.text["facestyle"]
         assert f"seed={seed}" in text and "mixing_level=3" in text and "latent=z," in text
         assert pixels(out / f"me_seed{seed}_photo.png").shape == (300, 300, 3)
-    assert pixels(out / "grid.png").shape == (4 + 260, 4 + 2 * 260, 3)
+    assert pixels(out / "me_grid.png").shape == (4 + 260, 4 + 2 * 260, 3)
     again = ["variations", str(photo), "-o", str(tmp_path / "again"), "-n", "1", "--seed", "5",
              "--mixing-level", "3", "--psi-style", "0.5", "--latent", "z"]  # fmt: skip
     assert main(again) == 0
@@ -126,11 +126,13 @@ def test_mistakes_end_in_one_line_and_their_code(photo, arguments, code, says, t
 def inputs(photo, tmp_path, monkeypatch):
     """Bytes of the inputs in the working folder, by name: pictures, codes and links to pictures."""
     monkeypatch.chdir(tmp_path)
-    for name in ("grid.png", "me_face0.png", "ref.png"):
+    for name in ("grid.png", "grid_seed7.png", "me.png", "me_face0.png", "ref.png"):
         (tmp_path / name).write_bytes(photo.read_bytes())
     for name in ("ref.safetensors", "other.safetensors"):
         (tmp_path / name).write_bytes(b"a code")
     (tmp_path / "link.png").symlink_to("me_face0.png")
+    (tmp_path / "ref_grid.png").symlink_to("ref.png")
+    (tmp_path / "sub").symlink_to(photo.parent)
     (tmp_path / "again").symlink_to(".")
     return {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
 
@@ -138,8 +140,11 @@ def inputs(photo, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["variations", "grid.png", "-o", "."], "grid.png is one of the inputs"),
-        (["variations", "grid.png", "-o", "again"], "grid.png is one of the inputs"),
+        (["variations", "ref.png", "-o", "."], "ref_grid.png is one of the inputs"),
+        (["variations", "ref.png", "-o", "again"], "ref_grid.png is one of the inputs"),
+        (["variations", "grid.png", "-o", "."], "grid_seed7.png is there already"),
+        (["reference", "sub/me.png", "--reference", "other.safetensors", "-o", "."],
+         "me.png is there already"),
         (["stylize", "me_face0.png", "-o", "me.png", "--portraits"], "me_face0.png is one of the inputs"),
         (["stylize", "link.png", "-o", "me.png", "--portraits"], "me_face0.png is one of the inputs"),
         (["stylize", "grid.png", "-o", "me_face0.png"], None),

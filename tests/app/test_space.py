@@ -158,6 +158,9 @@ def test_the_closer_picture_is_not_drawn_with_the_last_photos_choice_of_faces(en
     )
     assert told_late == told_again == [gr.skip()] * len(told_late)
     assert told_in_time[0] is None and gr.skip() not in told_in_time
+    # nothing stays where a new photo cannot be drawn
+    refused = calls["begin_anew"](None, photo, "cartoon", 9.0, *looks[1:], 0, visitor)
+    assert refused[-7]["visible"] and refused[-6:-4] == [None, ""]
     del demo, calls
     gc.collect()  # as above
 
